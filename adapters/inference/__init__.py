@@ -1,0 +1,1 @@
+"""Models as runner processes, and the starter model that comes with the product."""

@@ -1,0 +1,244 @@
+"""The frames between the server and a runner, and how they travel.
+
+A frame is a four-byte big-endian length and a msgpack map whose ``type`` names the frame. Both ends are the same
+release of Manent, so there are no versions here. Nothing in this module knows processes or MLX.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
+from threading import Lock
+
+import msgspec
+
+from manent.domain.generation import FinishReason, SamplingParameters, Timings, Usage
+from manent.domain.messages import Message
+
+FRAME_MAX_BYTES = 64 * 2**20
+"""No frame may be larger: a prompt of a million tokens is 5 MB, so more than this is a fault and not a need."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class ProtocolError(Exception):
+    """The other end broke the protocol: the connection is of no more use."""
+
+
+class _Frame(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
+    """What all frames share; request ids are chosen by the server and unique within a connection."""
+
+
+class Render(_Frame):
+    """Apply the chat template, with the generation prompt, and tokenize."""
+
+    id: int
+    messages: tuple[Message, ...]
+
+
+class CountTokens(_Frame):
+    """Say what each message adds to a prompt."""
+
+    id: int
+    messages: tuple[Message, ...]
+
+
+class Generate(_Frame):
+    """Continue ``token_ids``."""
+
+    id: int
+    token_ids: tuple[int, ...]
+    parameters: SamplingParameters
+
+
+class Cancel(_Frame):
+    """Stop the generation before its next token; there is no answer, and frames under way are to be ignored."""
+
+    id: int
+
+
+class Ping(_Frame):
+    """Answered by the thread that evaluates: an answer means that it is alive, and not only its process."""
+
+    id: int
+
+
+class Shutdown(_Frame):
+    """End the process now."""
+
+
+class RunnerFacts(msgspec.Struct, frozen=True):
+    """What a loaded model is; the part of a completion's provenance that does not change from request to request."""
+
+    context_length: int | None
+    weights_digest: str
+    tokenizer_digest: str
+    template_digest: str
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    quantization: str | None
+    memory_bytes: int
+    load_s: float
+
+
+class Ready(_Frame):
+    """The model is loaded and has evaluated a token."""
+
+    facts: RunnerFacts
+
+
+class LoadFailed(_Frame):
+    """The model cannot be loaded; the process ends."""
+
+    reason: str
+
+
+class Rendered(_Frame):
+    """Answer to Render."""
+
+    id: int
+    token_ids: tuple[int, ...]
+
+
+class Counted(_Frame):
+    """Answer to CountTokens."""
+
+    id: int
+    token_counts: tuple[int, ...]
+
+
+class Progress(_Frame):
+    """The request waits or is being prefilled, and the runner is alive; at most one per second and request."""
+
+    id: int
+    processed_tokens: int
+    total_tokens: int
+
+
+class Delta(_Frame):
+    """Tokens that were sampled, and the text that became certain (it may be empty, and lag behind)."""
+
+    id: int
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class Finished(_Frame):
+    """The generation ended well; every token was in a Delta before."""
+
+    id: int
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    batch_size_max: int
+
+
+class Failed(_Frame):
+    """The request failed; ``code`` is a domain error's. Other requests are not concerned."""
+
+    id: int
+    code: str
+    message: str
+
+
+class Pong(_Frame):
+    """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open."""
+
+    id: int
+    steps: int
+    active: int
+
+
+ServerFrame = Render | CountTokens | Generate | Cancel | Ping | Shutdown
+RunnerFrame = Ready | LoadFailed | Rendered | Counted | Progress | Delta | Finished | Failed | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+_server_frames: msgspec.msgpack.Decoder[ServerFrame] = msgspec.msgpack.Decoder(ServerFrame)
+_runner_frames: msgspec.msgpack.Decoder[RunnerFrame] = msgspec.msgpack.Decoder(RunnerFrame)
+
+
+def encode(frame: ServerFrame | RunnerFrame) -> bytes:
+    """The frame as it travels, its length first.
+
+    Raises:
+        ProtocolError: it is larger than FRAME_MAX_BYTES.
+    """
+    body = _encoder.encode(frame)
+    _check_length(len(body))
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode_server_frame(body: bytes) -> ServerFrame:
+    """The frame of a body that a server sent; ProtocolError if it is none."""
+    try:
+        return _server_frames.decode(body)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a frame of the server: {error}") from error
+
+
+def decode_runner_frame(body: bytes) -> RunnerFrame:
+    """The frame of a body that a runner sent; ProtocolError if it is none."""
+    try:
+        return _runner_frames.decode(body)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a frame of a runner: {error}") from error
+
+
+async def read_runner_frame(reader: asyncio.StreamReader) -> RunnerFrame | None:
+    """The next frame, or None where the runner closed between two frames; waits without a bound of its own."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        _check_length(length)
+        return decode_runner_frame(await reader.readexactly(length))
+    except asyncio.IncompleteReadError as error:
+        if error.expected == _LENGTH.size and not error.partial:
+            return None
+        raise ProtocolError("the runner ended in the middle of a frame") from error
+
+
+class ServerConnection:
+    """The runner's end: blocking, read by one thread and written by several.
+
+    A write blocks while the server does not read, which is how a slow server slows its runner down; it cannot block
+    for ever, since the server's end closes with its process.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._writing = Lock()
+
+    def read(self) -> ServerFrame | None:
+        """The next frame, or None when the server is gone."""
+        head = self._read_exactly(_LENGTH.size)
+        if head is None:
+            return None
+        (length,) = _LENGTH.unpack(head)
+        _check_length(length)
+        body = self._read_exactly(length)
+        return None if body is None else decode_server_frame(body)
+
+    def write(self, frames: Sequence[RunnerFrame]) -> None:
+        """Send all frames in one piece; OSError when the server is gone."""
+        data = b"".join(map(encode, frames))
+        with self._writing:
+            self._connection.sendall(data)
+
+    def _read_exactly(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = self._connection.recv(min(size - len(data), 2**20))
+            except ConnectionError:
+                return None
+            if not piece:
+                return None
+            data += piece
+        return bytes(data)
+
+
+def _check_length(length: int) -> None:
+    if length > FRAME_MAX_BYTES:
+        raise ProtocolError(f"a frame of {length} bytes: the bound is {FRAME_MAX_BYTES}")

@@ -1,0 +1,74 @@
+"""The latest states of the sessions in use, in this process, within a byte budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from manent.domain.session import SessionState
+
+MESSAGE_OVERHEAD_BYTES = 400
+
+
+@dataclass(slots=True)
+class _Entry:
+    state: SessionState
+    size_bytes: int
+
+
+class LruContextCache:
+    """Keeps what was used last and forgets the rest. Sizes are estimates: text, and an allowance per message."""
+
+    def __init__(self, *, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._size_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept, by estimate."""
+        return self._size_bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def get(self, tenant: str, session_id: str) -> SessionState | None:
+        """See ``ContextCache.get``."""
+        entry = self._entries.get((tenant, session_id))
+        if entry is None:
+            return None
+        self._entries.move_to_end((tenant, session_id))
+        return entry.state
+
+    async def put(self, state: SessionState) -> None:
+        """See ``ContextCache.put``."""
+        key = state.tenant, state.session_id
+        known = self._entries.get(key)
+        if known is not None and known.state.version >= state.version:
+            return
+        size_bytes = _grown_size(known, state)
+        self._size_bytes += size_bytes - (known.size_bytes if known else 0)
+        self._entries[key] = _Entry(state, size_bytes)
+        self._entries.move_to_end(key)
+        while self._size_bytes > self._budget_bytes and self._entries:
+            _, dropped = self._entries.popitem(last=False)
+            self._size_bytes -= dropped.size_bytes
+
+    async def forget(self, tenant: str, session_id: str) -> None:
+        """See ``ContextCache.forget``."""
+        entry = self._entries.pop((tenant, session_id), None)
+        if entry is not None:
+            self._size_bytes -= entry.size_bytes
+
+
+def _grown_size(known: _Entry | None, state: SessionState) -> int:
+    """The size of ``state``, measuring only what is new where the conversation grew."""
+    measured = len(known.state.messages) if known else 0
+    if known is not None and measured <= len(state.messages):
+        return known.size_bytes + _size(state, measured)
+    return MESSAGE_OVERHEAD_BYTES + _size(state, 0)
+
+
+def _size(state: SessionState, start: int) -> int:
+    messages = (state.messages[index] for index in range(start, len(state.messages)))
+    return sum(MESSAGE_OVERHEAD_BYTES + 4 * len(message.text) for message in messages)

@@ -1,0 +1,1 @@
+"""The event store: schema, codec, and stores on SQLite and in memory."""

@@ -1,0 +1,86 @@
+"""Events to payload bytes and back: stable type names, schema versions, upcasters.
+
+The names in ``EVENT_TYPES`` are what the log says; renaming a class does not change them. An upcaster is a pure
+function from the payload of one schema version to that of the next, as plain dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from manent.domain import events as e
+from manent.domain.errors import LogCorrupt
+from manent.domain.ports import EventHeader
+
+JSON_ENCODING = "json"
+
+EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
+    "SessionStarted": (e.SessionStarted, 1),
+    "MessageAppended": (e.MessageAppended, 1),
+    "SystemPromptReplaced": (e.SystemPromptReplaced, 1),
+    "HistoryRevised": (e.HistoryRevised, 1),
+    "CompletionRequested": (e.CompletionRequested, 1),
+    "CompletionGenerated": (e.CompletionGenerated, 1),
+    "CompletionFailed": (e.CompletionFailed, 1),
+    "CompletionCancelled": (e.CompletionCancelled, 1),
+    "SessionDeleted": (e.SessionDeleted, 1),
+    "ModelLoaded": (e.ModelLoaded, 1),
+    "ModelUnloaded": (e.ModelUnloaded, 1),
+    "ModelLoadFailed": (e.ModelLoadFailed, 1),
+    "RunnerCrashed": (e.RunnerCrashed, 1),
+}
+_NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedEvent:
+    """An event as the log keeps it."""
+
+    type: str
+    schema_version: int
+    payload: bytes
+
+
+def encode_event(event: e.DomainEvent) -> EncodedEvent:
+    """The type name, schema version and JSON payload of ``event``."""
+    if isinstance(event, e.UnknownEvent):
+        return EncodedEvent(
+            type=event.type, schema_version=event.schema_version, payload=msgspec.json.encode(event.payload)
+        )
+    name, version = _NAMES[type(event)]
+    return EncodedEvent(type=name, schema_version=version, payload=msgspec.json.encode(event))
+
+
+def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> e.DomainEvent:
+    """What a payload says, brought to today's schema; None is a payload that was destroyed.
+
+    Raises:
+        LogCorrupt: it is no JSON object, or lacks what its schema version promises.
+    """
+    if payload is None:
+        return e.ErasedEvent(type=type_name)
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+        known = EVENT_TYPES.get(type_name)
+        if known is None or schema_version > known[1]:
+            return e.UnknownEvent(type=type_name, schema_version=schema_version, payload=fields)
+        event_class, current = known
+        for version in range(schema_version, current):
+            fields = UPCASTERS[type_name, version](fields)
+        return msgspec.convert(fields, type=event_class)
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise LogCorrupt(
+            f"the payload of a {type_name} (schema version {schema_version}) is damaged: {error}"
+        ) from error
+
+
+def header_bytes(header: EventHeader) -> bytes:
+    """The canonical bytes of a header (RFC 8785): sorted keys, no white space, UTF-8. They are what the tree hashes."""
+    return msgspec.json.encode(header)

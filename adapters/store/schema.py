@@ -1,0 +1,62 @@
+"""The tables, as SQLAlchemy Core. The migrations create them; this is what queries are written against.
+
+``event_headers`` has one column for each member of the hashed header, and nothing else: the header is rebuilt from
+its columns, so a changed column is a changed leaf. Payloads lie apart, since they can be destroyed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+
+metadata = MetaData()
+
+# SQLite gives a rowid of 64 bits to INTEGER PRIMARY KEY only.
+_Position = BigInteger().with_variant(Integer(), "sqlite")
+
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("log_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+)
+
+event_headers = Table(
+    "event_headers",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=False),
+    Column("log_id", Text, nullable=False),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("stream_id", Text, nullable=False),
+    Column("stream_version", Integer, nullable=False),
+    Column("recorded_at_us", BigInteger, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("request_id", Text),
+    Column("correlation_id", Text),
+    Column("causation_id", Text),
+    Column("payload_digest", Text, nullable=False),
+    UniqueConstraint("tenant", "stream_id", "stream_version", name="event_headers_stream"),
+    Index("event_headers_tenant_position", "tenant", "position"),
+    Index("event_headers_tenant_type_position", "tenant", "type", "position"),
+)
+
+event_payloads = Table(
+    "event_payloads",
+    metadata,
+    Column("position", _Position, primary_key=True, autoincrement=False),
+    Column("encoding", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+open_completions = Table(
+    "open_completions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("completion_id", Text, primary_key=True),
+    Column("stream_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+)

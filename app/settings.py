@@ -1,0 +1,122 @@
+"""Every setting, with its default and unit: ``MANENT_*`` environment variables and a ``.env`` file."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MANENT_"
+SQLITE_SCHEME = "sqlite:///"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it, its value and what would be right."""
+
+
+class Settings(BaseSettings):
+    """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path("~/.manent"), description="Folder of the database, the models and the keys.")
+    host: str = Field("127.0.0.1", description="Address to listen on; only loopback until there are API keys.")
+    port: int = Field(9123, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; empty is SQLite in the home.")
+    models: Path | None = Field(None, description="Path of models.toml; empty is models.toml in the home.")
+    engine: Literal["mlx", "scripted"] = Field("mlx", description="scripted answers without a model, for load tests.")
+    record: Literal["metadata", "content"] = Field(
+        "metadata", description="What is recorded of completions that have no session and do not ask to be stored."
+    )
+    body_bytes_max: int = Field(10_000_000, ge=1024, description="Largest request body, in bytes.")
+    session_wait_s: float = Field(30.0, ge=0, description="How long a request waits for its session's turn, seconds.")
+    session_waiting_max: int = Field(16, ge=0, description="How many requests may wait for one session's turn.")
+    requests_max: int = Field(64, ge=1, description="How many requests a model works on or has waiting.")
+    load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, seconds.")
+    stall_timeout_s: float = Field(120.0, gt=0, description="How long a runner may be silent before it is killed, s.")
+    write_timeout_s: float = Field(60.0, gt=0, description="How long a client may leave a stream unread, seconds.")
+    drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
+    cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("database_url", "models", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host == "localhost":
+            return host
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            raise ValueError("it must be an IP address, or localhost") from None
+        if not loopback:
+            raise ValueError(
+                "this version has no API keys yet, so it serves on loopback only: use 127.0.0.1 or ::1, and a "
+                "reverse proxy that authenticates for others"
+            )
+        return host
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite_only(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(SQLITE_SCHEME):
+            raise ValueError("this version stores in SQLite only: use sqlite:////absolute/path/of/manent.db")
+        return url
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        if self.database_url is None:
+            return self.home / "manent.db"
+        return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
+
+    @property
+    def models_folder(self) -> Path:
+        """Where models are installed."""
+        return self.home / "models"
+
+    @property
+    def models_file(self) -> Path:
+        """The registry of models."""
+        return (self.models or self.home / "models.toml").expanduser().absolute()
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: a value is wrong, or a ``MANENT_*`` variable has a name that no setting has.
+    """
+    names = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(environ if environ is not None else os.environ):
+        if name.startswith(PREFIX) and name not in names and name not in OTHER_VARIABLES:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise SettingsError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']!r}: "
+            + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors()
+        ]
+        raise SettingsError("; ".join(problems)) from None
+
+
+OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})

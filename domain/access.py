@@ -1,0 +1,34 @@
+"""Who asks, and what they may see. Ownership is decided here, never in a handler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """What a credential allows beyond its own conversations."""
+
+    AUDIT = "audit"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A tenant and a subject in it, with the scopes of the credential that was presented."""
+
+    tenant: str
+    subject: str
+    scopes: frozenset[Scope] = frozenset()
+
+
+def may_use(principal: Principal, *, tenant: str, owner: str) -> bool:
+    """Whether ``principal`` may converse in, change or delete what ``owner`` started: only the owner may."""
+    return principal.tenant == tenant and principal.subject == owner
+
+
+def may_read(principal: Principal, *, tenant: str, owner: str) -> bool:
+    """Whether ``principal`` may read it: the owner, and auditors and administrators of the same tenant."""
+    if principal.tenant != tenant:
+        return False
+    return principal.subject == owner or bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})

@@ -1,0 +1,158 @@
+"""What can go wrong, in the domain's words. HTTP statuses and exit codes are the adapters' business."""
+
+from __future__ import annotations
+
+
+class DomainError(Exception):
+    """An expected failure.
+
+    Attributes:
+        code: stable name of the failure; clients and the event log rely on it.
+        param: the request parameter at fault, where there is one.
+        retry_after_s: when trying again makes sense; None where it does not.
+    """
+
+    code = "error"
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if param is not None:
+            self.param = param
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class InvalidValue(DomainError):
+    """A value that no state of the system would accept."""
+
+    code = "invalid_value"
+
+
+class ModelNotFound(DomainError):
+    """No model of the registry has this id or alias."""
+
+    code = "model_not_found"
+    param = "model"
+
+
+class ContextLengthExceeded(DomainError):
+    """Prompt and requested output do not fit the model's context window."""
+
+    code = "context_length_exceeded"
+    param = "messages"
+
+
+class SessionNotFound(DomainError):
+    """The session was never started, was deleted, or belongs to somebody else: the answer is the same."""
+
+    code = "session_not_found"
+    param = "session_id"
+
+
+class SessionAlreadyExists(DomainError):
+    """A session with this id was started before; ids are never reused, also after a deletion."""
+
+    code = "session_already_exists"
+    param = "session_id"
+
+
+class SessionClosed(DomainError):
+    """The session was deleted; its id stays taken, because the log keeps its events."""
+
+    code = "session_closed"
+    param = "session_id"
+
+
+class SessionBusy(DomainError):
+    """Another completion of this session is open, and the bound on waiting for it was reached."""
+
+    code = "session_busy"
+    param = "session_id"
+
+
+class HistoryConflict(DomainError):
+    """A strict session was sent messages that depart from its stored history."""
+
+    code = "history_conflict"
+    param = "messages"
+
+
+class PermissionDenied(DomainError):
+    """The credential lacks a scope."""
+
+    code = "permission_denied"
+
+
+class VersionConflict(DomainError):
+    """The stream moved on since it was read; the caller reads again and decides again."""
+
+    code = "version_conflict"
+
+
+class StoreUnavailable(DomainError):
+    """The event store could not commit: locked, full, broken, or too much is waiting. Nothing was recorded."""
+
+    code = "store_unavailable"
+    retry_after_s = 1.0
+
+
+class LogCorrupt(DomainError):
+    """A recorded event is not what its header promises: the log was damaged, and an operator has to look at it."""
+
+    code = "log_corrupt"
+
+
+class EventTooLarge(DomainError):
+    """One event is larger than the log accepts."""
+
+    code = "event_too_large"
+    param = "messages"
+
+
+class ModelLoadError(DomainError):
+    """The model's folder is missing, broken, or needs more than the machine has."""
+
+    code = "model_load_failed"
+    param = "model"
+
+
+class EngineUnavailable(DomainError):
+    """The model's runner crashed, hung or was stopped while it worked on the request."""
+
+    code = "runner_crashed"
+    retry_after_s = 1.0
+
+
+class EngineBusy(DomainError):
+    """As many requests as the bound allows are already waiting for the model."""
+
+    code = "engine_busy"
+    retry_after_s = 2.0
+
+
+class GenerationFailed(DomainError):
+    """The engine could not evaluate this request; other requests are not concerned."""
+
+    code = "generation_failed"
+
+
+class ShuttingDown(DomainError):
+    """The server drains: it finishes what it accepted and accepts nothing new."""
+
+    code = "shutting_down"
+    retry_after_s = 5.0
+
+
+class CompletionCancelledError(DomainError):
+    """The completion was cancelled before it was finished; the log says by whom."""
+
+    code = "cancelled"
+
+
+class InternalError(DomainError):
+    """A defect of Manent itself; the server's log has the details."""
+
+    code = "internal_error"

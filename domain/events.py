@@ -1,0 +1,258 @@
+"""The facts that the log records: frozen, past tense, and never changed once written.
+
+A new fact is a new class here and a row in ``adapters/store/codec.py``; a changed shape is a new schema version and
+an upcaster there. Times are microseconds since 1970 (``_us``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from manent.domain.generation import (
+    FinishReason,
+    Provenance,
+    SaltedDigest,
+    SamplingParameters,
+    Timings,
+    Truncation,
+    Usage,
+)
+from manent.domain.messages import Message, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """Where a session branched off: another session, as it stood at a version."""
+
+    session_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStarted:
+    """A conversation began; it belongs to ``owner`` of ``tenant`` from now on."""
+
+    session_id: str
+    tenant: str
+    owner: str
+    metadata: dict[str, str]
+    ttl_s: int | None
+    parent: Fork | None
+    started_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageAppended:
+    """The conversation grew by one message; ``completion_id`` names the completion that generated it, if one did."""
+
+    session_id: str
+    message: Message
+    appended_by: str
+    completion_id: str | None
+    appended_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemPromptReplaced:
+    """The leading system messages were replaced by ``messages``; the rest of the conversation stands."""
+
+    session_id: str
+    messages: tuple[Message, ...]
+    replaced_by: str
+    replaced_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRevised:
+    """The client rewrote the conversation from ``from_message_id`` on.
+
+    The state drops that message (number ``from_index``, counted from 0) and all that followed; the log keeps them.
+    """
+
+    session_id: str
+    from_message_id: str
+    from_index: int
+    revised_by: str
+    revised_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextUsed:
+    """Which stored messages the model sees, in order, and which were left out to fit its window."""
+
+    message_ids: tuple[str, ...]
+    dropped_message_ids: tuple[str, ...]
+    truncation: Truncation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputMessage:
+    """A message of a completion without a session: its content where that is recorded, and a commitment to it."""
+
+    role: Role
+    digest: SaltedDigest
+    content: Message | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequested:
+    """A completion was accepted; exactly one terminal event follows it.
+
+    ``context`` stands for a session's messages, ``input`` for those of a request without one. ``prompt_digest``
+    commits to the token ids that the model is given (``RenderedPrompt.token_bytes``).
+    """
+
+    completion_id: str
+    session_id: str | None
+    model_asked: str
+    model_id: str
+    parameters: SamplingParameters
+    context: ContextUsed | None
+    input: tuple[InputMessage, ...]
+    prompt_tokens: int
+    prompt_digest: SaltedDigest
+    stream: bool
+    user: str | None
+    metadata: dict[str, str]
+    requested_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionGenerated:
+    """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded."""
+
+    completion_id: str
+    session_id: str | None
+    message_id: str
+    text: str | None
+    text_digest: SaltedDigest
+    token_ids: tuple[int, ...] | None
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    provenance: Provenance
+    generated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionFailed:
+    """The completion ended in an error; ``code`` is the domain error's, or ``interrupted`` after a crash."""
+
+    completion_id: str
+    session_id: str | None
+    code: str
+    reason: str
+    text: str | None
+    token_ids: tuple[int, ...] | None
+    usage: Usage | None
+    failed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionCancelled:
+    """The completion was stopped on purpose: ``client_disconnected``, ``session_deleted``, ``shutting_down``."""
+
+    completion_id: str
+    session_id: str | None
+    reason: str
+    text: str | None
+    token_ids: tuple[int, ...] | None
+    usage: Usage | None
+    cancelled_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDeleted:
+    """The session is closed for good; what was recorded stays in the log."""
+
+    session_id: str
+    deleted_by: str
+    deleted_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoaded:
+    """A runner is ready to generate with the model."""
+
+    model_id: str
+    weights_digest: str
+    memory_bytes: int
+    load_s: float
+    pid: int
+    loaded_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUnloaded:
+    """A runner was stopped on purpose, and its memory given back."""
+
+    model_id: str
+    reason: str
+    unloaded_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoadFailed:
+    """A model could not be loaded; ``reason`` says what was wrong with it."""
+
+    model_id: str
+    reason: str
+    failed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerCrashed:
+    """A runner ended without being asked to; ``requests`` were failed with it."""
+
+    model_id: str
+    reason: str
+    requests: int
+    crashed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent:
+    """An event that a newer Manent wrote: kept as it is, so that an older one reads without loss."""
+
+    type: str
+    schema_version: int
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedEvent:
+    """An event whose payload was destroyed: its place in the log stands, what it said is gone."""
+
+    type: str
+
+
+CompletionOutcome = CompletionGenerated | CompletionFailed | CompletionCancelled
+SessionEvent = (
+    SessionStarted
+    | MessageAppended
+    | SystemPromptReplaced
+    | HistoryRevised
+    | CompletionRequested
+    | CompletionOutcome
+    | SessionDeleted
+    | UnknownEvent
+    | ErasedEvent
+)
+ModelEvent = ModelLoaded | ModelUnloaded | ModelLoadFailed | RunnerCrashed
+DomainEvent = SessionEvent | ModelEvent
+
+
+def session_stream(session_id: str) -> str:
+    """The stream of a session, named within its tenant."""
+    return f"session-{session_id}"
+
+
+def completion_stream(completion_id: str) -> str:
+    """The stream of a completion that belongs to no session."""
+    return f"completion-{completion_id}"
+
+
+def model_stream(model_id: str) -> str:
+    """The stream of a model's loads, unloads and crashes."""
+    return f"model-{model_id}"

@@ -1,0 +1,76 @@
+"""Messages: roles, content parts, tool calls, and when two messages count as the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Role(StrEnum):
+    """Who speaks. OpenAI's ``developer`` is ``system`` here, as the chat templates of MLX models have it."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """A piece of text of a message."""
+
+    text: str
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A function call that the assistant asks for. ``arguments`` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation; ``message_id`` is unique within its tenant."""
+
+    message_id: str
+    role: Role
+    content: tuple[TextPart, ...]
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text of the message, its parts joined."""
+        return "".join(part.text for part in self.content)
+
+
+def same_message(one: Message, other: Message) -> bool:
+    """Whether a client that sent ``one`` meant ``other``: ids and white space at the ends do not count."""
+    return _said(one) == _said(other)
+
+
+def same_messages(some: Sequence[Message], others: Sequence[Message]) -> bool:
+    """Whether both say the same, message by message."""
+    return len(some) == len(others) and all(map(same_message, some, others))
+
+
+def common_prefix_length(some: Sequence[Message], others: Sequence[Message]) -> int:
+    """How many messages both begin with."""
+    length = 0
+    for one, other in zip(some, others, strict=False):
+        if not same_message(one, other):
+            break
+        length += 1
+    return length
+
+
+def _said(message: Message) -> tuple[object, ...]:
+    calls = tuple((call.id, call.name, call.arguments.strip()) for call in message.tool_calls)
+    return message.role, message.text.strip(), message.name, calls, message.tool_call_id

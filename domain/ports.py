@@ -1,0 +1,211 @@
+"""What the domain needs of the world: the event store, the context cache, the engine, the clock, ids."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from manent.domain.events import DomainEvent
+from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, RenderedPrompt, TextDelta
+from manent.domain.messages import Message
+from manent.domain.session import SessionState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventContext:
+    """Who and what caused an append; it stands in the header of each of its events."""
+
+    tenant: str
+    actor: str
+    request_id: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventHeader:
+    """The hashed part of an event: exactly the members of the log format, in the order of their names."""
+
+    actor: str
+    causation_id: str | None
+    correlation_id: str | None
+    event_id: str
+    log_id: str
+    payload_digest: str
+    position: int
+    recorded_at_us: int
+    request_id: str | None
+    schema_version: int
+    stream_id: str
+    stream_version: int
+    tenant: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """An event as the log keeps it: header, payload bytes (JSON) and their salt, both None once erased."""
+
+    header: EventHeader
+    payload: bytes | None
+    salt: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event of a stream with its place there, decoded and brought to today's schema."""
+
+    header: EventHeader
+    event: DomainEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events to read; every given field must match. Positions are inclusive."""
+
+    tenant: str | None = None
+    stream_id: str | None = None
+    type: str | None = None
+    min_position: int | None = None
+    max_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """Where an append landed: its last position in the log and its last version in the stream."""
+
+    position: int
+    stream_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCompletion:
+    """A completion whose terminal event is missing: running, or interrupted by a crash."""
+
+    tenant: str
+    stream_id: str
+    completion_id: str
+
+
+class EventStore(Protocol):
+    """The append-only log. Every method raises StoreUnavailable where the database refuses or does not answer."""
+
+    async def append(
+        self, stream_id: str, events: Sequence[DomainEvent], *, expected_version: int, context: EventContext
+    ) -> Appended:
+        """Commit ``events`` at the end of the stream, all or none, and return only after the commit.
+
+        A caller that is cancelled while it waits does not undo the commit.
+
+        Raises:
+            VersionConflict: the stream is not at ``expected_version`` (0: it does not exist yet).
+            EventTooLarge: an event's payload is larger than the log accepts.
+        """
+        ...
+
+    async def read_stream(
+        self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
+    ) -> list[RecordedEvent]:
+        """At most ``limit`` events of one stream in its order, with versions above ``after_version``.
+
+        Raises:
+            LogCorrupt: a payload is not what its header promises.
+        """
+        ...
+
+    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+        """At most ``limit`` events in log order with positions above ``after_position``: a keyset page, undecoded."""
+        ...
+
+    async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
+        """Completions that were requested and have no terminal event, oldest first."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+        ...
+
+
+class ContextCache(Protocol):
+    """Folded sessions, kept near. It may forget anything at any time; it never holds what was not committed."""
+
+    async def get(self, tenant: str, session_id: str) -> SessionState | None:
+        """The latest state that it knows, or None."""
+        ...
+
+    async def put(self, state: SessionState) -> None:
+        """Keep ``state``, unless a later version of it is kept already."""
+        ...
+
+    async def forget(self, tenant: str, session_id: str) -> None:
+        """Drop what is kept of the session."""
+        ...
+
+
+class InferenceEngine(Protocol):
+    """Rendering and generation. Models are named by the ``model_id`` of their card and loaded when first needed."""
+
+    def models(self) -> Sequence[ModelCard]:
+        """The registry, in its order."""
+        ...
+
+    def resolve(self, model: str) -> ModelCard:
+        """The card of an id or alias.
+
+        Raises:
+            ModelNotFound: the registry knows no such name.
+        """
+        ...
+
+    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+        """Apply the model's chat template, with the generation prompt at its end, and tokenize.
+
+        Raises:
+            ModelLoadError, EngineBusy, EngineUnavailable: no runner can do it now.
+            InvalidValue: the model's template refuses these messages.
+        """
+        ...
+
+    async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
+        """What each message adds to a prompt, in tokens; an estimate where a template looks across messages.
+
+        Raises as ``render`` does.
+        """
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
+        """Yield deltas as they become certain and, last, one GenerationResult. Closing it cancels within one token.
+
+        Raises:
+            ModelLoadError, EngineBusy, EngineUnavailable, GenerationFailed: after any number of deltas.
+        """
+        ...
+
+
+class Clock(Protocol):
+    """The time of day, and waiting."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970, UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        ...
+
+
+class Ids(Protocol):
+    """Randomness: ids that cannot be guessed, salts, seeds."""
+
+    def new(self, prefix: str) -> str:
+        """A new id, ``<prefix>_<32 hex digits>`` or the like; 128 random bits."""
+        ...
+
+    def salt(self) -> bytes:
+        """32 random bytes."""
+        ...
+
+    def seed(self) -> int:
+        """A random seed below 2**31."""
+        ...

@@ -1,0 +1,244 @@
+"""Accepting a completion: history reconciled, context chosen, prompt rendered, and all of it recorded, once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from manent.domain.access import Principal
+from manent.domain.context import select_messages
+from manent.domain.errors import SessionBusy, StoreUnavailable, VersionConflict
+from manent.domain.events import (
+    CompletionRequested,
+    ContextUsed,
+    InputMessage,
+    SessionEvent,
+    completion_stream,
+)
+from manent.domain.generation import (
+    ModelCard,
+    RenderedPrompt,
+    RequestedParameters,
+    SaltedDigest,
+    SamplingParameters,
+    Truncation,
+)
+from manent.domain.messages import Message
+from manent.domain.parameters import effective_parameters, output_reserve_tokens
+from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine, OpenCompletion
+from manent.domain.reconcile import SessionMode, reconcile
+from manent.domain.session import (
+    SessionState,
+    SessionStatus,
+    check_metadata,
+    check_session_id,
+    check_usable,
+    decide_request,
+    decide_start,
+    fold,
+)
+from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.running import Accepted, RunningCompletion
+from manent.domain.usecases.sessions import Sessions, context_of
+
+CONFLICTS_MAX = 8
+TRUNCATION_ROUNDS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCommand:
+    """A request for a chat completion, in the domain's words.
+
+    ``store_content`` has the content of a completion without a session recorded; a session's always is.
+    """
+
+    principal: Principal
+    model: str
+    messages: tuple[Message, ...]
+    parameters: RequestedParameters
+    session_id: str | None = None
+    session_mode: SessionMode = SessionMode.AUTO
+    truncation: Truncation = Truncation.DISABLED
+    store_content: bool = False
+    stream: bool = False
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    request_id: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An accepted completion with what the engine needs."""
+
+    accepted: Accepted
+    prompt: RenderedPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What the model will see."""
+
+    context: ContextUsed
+    prompt: RenderedPrompt
+    parameters: SamplingParameters
+
+
+class AcceptCompletion:
+    """Records CompletionRequested, together with the session events that it brings."""
+
+    def __init__(
+        self,
+        *,
+        store: EventStore,
+        sessions: Sessions,
+        engine: InferenceEngine,
+        closing: CloseCompletion,
+        clock: Clock,
+        ids: Ids,
+        live: Collection[str],
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._engine = engine
+        self._closing = closing
+        self._clock = clock
+        self._ids = ids
+        self._live = live
+
+    async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
+        """Accept a completion without a session; None where its client left before anything was recorded."""
+        check_metadata(command.metadata or {})
+        card = self._engine.resolve(command.model)
+        view = await self._view(card, command.messages, command)
+        if running.stop_reason is not None:
+            return None
+        recorded = tuple(self._input(message, command) for message in command.messages)
+        requested = self._requested(running, command, card, view, context=None, recorded=recorded)
+        appended = await self._store.append(
+            completion_stream(running.completion_id),
+            [requested],
+            expected_version=0,
+            context=context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id),
+        )
+        return Prepared(
+            accepted=Accepted(requested=requested, stream_version=appended.stream_version), prompt=view.prompt
+        )
+
+    async def in_session(self, running: RunningCompletion, command: ChatCommand, session_id: str) -> Prepared | None:
+        """Accept a completion in a session, started here if it is new; None where its client left before.
+
+        Raises:
+            SessionNotFound, SessionClosed, SessionBusy, HistoryConflict, ContextLengthExceeded, InvalidValue,
+            ModelNotFound, ModelLoadError, EngineBusy, EngineUnavailable, StoreUnavailable: nothing was recorded.
+        """
+        check_session_id(session_id)
+        check_metadata(command.metadata or {})
+        card = self._engine.resolve(command.model)
+        context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
+        for _ in range(CONFLICTS_MAX):
+            state = await self._sessions.load(command.principal.tenant, session_id)
+            if await self._closed_interrupted(state, command.principal):
+                continue
+            history = self._history(state, command)
+            state_then = fold(state, history)
+            view = await self._view(card, state_then.messages, command)
+            if running.stop_reason is not None:
+                return None
+            requested = self._requested(running, command, card, view, context=view.context, recorded=())
+            events = [*history, *decide_request(state_then, requested, by=command.principal)]
+            try:
+                after, _ = await self._sessions.record(state, events, context=context)
+            except VersionConflict:
+                continue
+            return Prepared(accepted=Accepted(requested=requested, stream_version=after.version), prompt=view.prompt)
+        raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was read")
+
+    async def _closed_interrupted(self, state: SessionState, by: Principal) -> bool:
+        """Close a completion that nobody runs any more and that would block the session for ever."""
+        if state.open_completion_id is None:
+            return False
+        check_usable(state, by)
+        if state.open_completion_id in self._live:
+            raise SessionBusy(f"completion {state.open_completion_id} of this session is still open")
+        return await self._closing.close_interrupted(
+            OpenCompletion(
+                tenant=state.tenant,
+                stream_id=f"session-{state.session_id}",
+                completion_id=state.open_completion_id,
+            )
+        )
+
+    def _history(self, state: SessionState, command: ChatCommand) -> list[SessionEvent]:
+        now_us = self._clock.now_us()
+        started: list[SessionEvent] = []
+        if state.status is SessionStatus.ABSENT:
+            started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=command.principal, now_us=now_us)
+        else:
+            check_usable(state, command.principal)
+        changed = reconcile(state, command.messages, mode=command.session_mode, by=command.principal, now_us=now_us)
+        return [*started, *changed]
+
+    async def _view(self, card: ModelCard, messages: Sequence[Message], command: ChatCommand) -> _View:
+        """Render everything or, where truncation is allowed, what fits."""
+        kept: tuple[Message, ...] = tuple(messages)
+        dropped: tuple[Message, ...] = ()
+        prompt = await self._engine.render(card.model_id, kept)
+        room = card.context_length - (command.parameters.max_tokens or 1)
+        if len(prompt.token_ids) > room and command.truncation is Truncation.AUTO:
+            counts = await self._engine.count_tokens(card.model_id, kept)
+            room = card.context_length - output_reserve_tokens(card, command.parameters)
+            budget = room
+            for _ in range(TRUNCATION_ROUNDS_MAX):
+                selection = select_messages(messages, counts, budget_tokens=budget)
+                kept, dropped = selection.kept, selection.dropped
+                prompt = await self._engine.render(card.model_id, kept)
+                excess = len(prompt.token_ids) - room
+                if excess <= 0:
+                    break
+                budget -= excess
+        parameters = effective_parameters(
+            card, command.parameters, prompt_tokens=len(prompt.token_ids), new_seed=self._ids.seed
+        )
+        return _View(
+            context=ContextUsed(
+                message_ids=tuple(message.message_id for message in kept),
+                dropped_message_ids=tuple(message.message_id for message in dropped),
+                truncation=command.truncation,
+            ),
+            prompt=prompt,
+            parameters=parameters,
+        )
+
+    def _input(self, message: Message, command: ChatCommand) -> InputMessage:
+        return InputMessage(
+            role=message.role,
+            digest=SaltedDigest.of(message.text.encode(), salt=self._ids.salt()),
+            content=message if command.store_content else None,
+        )
+
+    def _requested(
+        self,
+        running: RunningCompletion,
+        command: ChatCommand,
+        card: ModelCard,
+        view: _View,
+        *,
+        context: ContextUsed | None,
+        recorded: tuple[InputMessage, ...],
+    ) -> CompletionRequested:
+        return CompletionRequested(
+            completion_id=running.completion_id,
+            session_id=running.session_id,
+            model_asked=command.model,
+            model_id=card.model_id,
+            parameters=view.parameters,
+            context=context,
+            input=recorded,
+            prompt_tokens=len(view.prompt.token_ids),
+            prompt_digest=SaltedDigest.of(view.prompt.token_bytes, salt=self._ids.salt()),
+            stream=command.stream,
+            user=command.user,
+            metadata=dict(command.metadata or {}),
+            requested_at_us=self._clock.now_us(),
+        )

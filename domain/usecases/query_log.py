@@ -1,0 +1,44 @@
+"""Reading the event log: filters and keyset pages, within the reader's tenant and rights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from manent.domain.access import Principal, Scope
+from manent.domain.errors import InvalidValue, PermissionDenied
+from manent.domain.ports import EventFilter, EventStore, LogEntry
+
+LIMIT_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Events in log order; ``has_more`` tells whether others follow."""
+
+    events: Sequence[LogEntry]
+    has_more: bool
+
+
+class QueryLog:
+    """What auditors ask of the log."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    async def page(
+        self, principal: Principal, event_filter: EventFilter, *, after_position: int, limit: int
+    ) -> EventPage:
+        """At most ``limit`` matching events with positions above ``after_position``.
+
+        Raises:
+            PermissionDenied: ``principal`` has not the scope ``audit``.
+            InvalidValue: ``limit`` is not between 1 and 1000.
+        """
+        if not principal.scopes & {Scope.AUDIT, Scope.ADMIN}:
+            raise PermissionDenied("reading the event log needs the scope 'audit'")
+        if not 1 <= limit <= LIMIT_MAX:
+            raise InvalidValue(f"limit is {limit}; it must be between 1 and {LIMIT_MAX}", param="limit")
+        own = replace(event_filter, tenant=principal.tenant)
+        found = await self._store.query(own, after_position=after_position, limit=limit + 1)
+        return EventPage(events=found[:limit], has_more=len(found) > limit)

@@ -1,0 +1,185 @@
+"""A completion while it runs: what its readers see of it, and the set of all that run in this process.
+
+A running completion belongs to the log and not to a socket: it has its own task, keeps what it produced (bounded by
+its max_tokens), and any number of readers may follow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from dataclasses import dataclass
+
+from manent.domain.errors import DomainError, ShuttingDown
+from manent.domain.events import CompletionGenerated, CompletionRequested
+from manent.domain.generation import TextDelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What the log recorded when the completion was accepted, and the version of its stream after it."""
+
+    requested: CompletionRequested
+    stream_version: int
+
+
+class RunningCompletion:
+    """One completion, from its command to its terminal event."""
+
+    def __init__(self, *, completion_id: str, tenant: str, session_id: str | None) -> None:
+        self.completion_id = completion_id
+        self.tenant = tenant
+        self.session_id = session_id
+        self._deltas: list[TextDelta] = []
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._stop_reason: str | None = None
+        self._accepted: Accepted | None = None
+        self._generated: CompletionGenerated | None = None
+        self._error: DomainError | None = None
+
+    # What readers use.
+
+    async def accepted(self) -> Accepted:
+        """Wait until the request is recorded.
+
+        Raises:
+            DomainError: it was refused, and nothing was recorded.
+        """
+        while self._accepted is None:
+            self._raise_error()
+            await self._next_change()
+        return self._accepted
+
+    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
+        """Follow the output from its beginning; ends once the terminal event is recorded.
+
+        Raises:
+            DomainError: the completion failed or was cancelled; the log has what it produced until then.
+        """
+        index = 0
+        while True:
+            while index < len(self._deltas):
+                yield self._deltas[index]
+                index += 1
+            if self._generated is not None:
+                return
+            self._raise_error()
+            await self._next_change()
+
+    async def generated(self) -> CompletionGenerated:
+        """Wait until the completion's success is recorded.
+
+        Raises:
+            DomainError: it failed or was cancelled.
+        """
+        while self._generated is None:
+            self._raise_error()
+            await self._next_change()
+        return self._generated
+
+    @property
+    def text(self) -> str:
+        """All text produced so far."""
+        return "".join(delta.text for delta in self._deltas)
+
+    def cancel(self, reason: str) -> None:
+        """Ask it to stop within one token; the first reason given is the one that is recorded."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._stop.set()
+
+    # What the use case uses.
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why somebody asked it to stop, if somebody did."""
+        return self._stop_reason
+
+    async def stop_requested(self) -> None:
+        """Return when somebody asks it to stop."""
+        await self._stop.wait()
+
+    def accept(self, accepted: Accepted) -> None:
+        """Tell the readers that the request is recorded."""
+        self._accepted = accepted
+        self._changed.set()
+
+    def produce(self, delta: TextDelta) -> None:
+        """Hand a delta to the readers."""
+        self._deltas.append(delta)
+        self._changed.set()
+
+    def finish(self, generated: CompletionGenerated) -> None:
+        """Tell the readers that success is recorded."""
+        self._generated = generated
+        self._changed.set()
+
+    def fail(self, error: DomainError) -> None:
+        """Tell the readers that it ended, or was refused, with ``error``."""
+        self._error = error
+        self._changed.set()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _next_change(self) -> None:
+        # No other task runs between a reader's look at the state and this clear, so no change is missed.
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class LiveCompletions:
+    """All completions that run in this process, each with the task that owns it."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[RunningCompletion, asyncio.Task[None]]] = {}
+        self._draining = False
+
+    def __contains__(self, completion_id: str) -> bool:
+        return completion_id in self._tasks
+
+    def __iter__(self) -> Iterator[RunningCompletion]:
+        return iter([running for running, _ in self._tasks.values()])
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def run(self, running: RunningCompletion, life: Coroutine[None, None, None]) -> None:
+        """Own ``life`` until it ends.
+
+        Raises:
+            ShuttingDown: the server drains.
+        """
+        if self._draining:
+            life.close()
+            raise ShuttingDown("the server is shutting down and accepts no new requests")
+        task = asyncio.create_task(life, name=f"completion {running.completion_id}")
+        self._tasks[running.completion_id] = running, task
+        task.add_done_callback(lambda _: self._tasks.pop(running.completion_id, None))
+
+    async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
+        """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""
+        tasks = []
+        for running, task in self._tasks.values():
+            if running.tenant == tenant and running.session_id == session_id:
+                running.cancel(reason)
+                tasks.append(task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=wait_s)
+
+    async def drain(self, *, finish_s: float, close_s: float) -> int:
+        """Accept nothing more; let what runs finish within ``finish_s``, cancel the rest, wait ``close_s`` for that.
+
+        Returns:
+            How many are left without a terminal event; the next start closes them as interrupted.
+        """
+        self._draining = True
+        if self._tasks and finish_s > 0:
+            await asyncio.wait([task for _, task in self._tasks.values()], timeout=finish_s)
+        for running in self:
+            running.cancel("shutting_down")
+        if self._tasks:
+            await asyncio.wait([task for _, task in self._tasks.values()], timeout=close_s)
+        return len(self._tasks)
