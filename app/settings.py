@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
     cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
-    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else json.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, else json."
+    )
 
     @field_validator("home")
     @classmethod

@@ -32,3 +32,7 @@ def may_read(principal: Principal, *, tenant: str, owner: str) -> bool:
     if principal.tenant != tenant:
         return False
     return principal.subject == owner or bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})
+
+
+# Whoever can read the data folder; also everybody who reaches the server, as long as there are no keys.
+LOCAL_OPERATOR = Principal(tenant="default", subject="local", scopes=frozenset({Scope.AUDIT, Scope.ADMIN}))

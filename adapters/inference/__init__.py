@@ -1,1 +1,1 @@
-"""Models as runner processes, and the starter model that comes with the product."""
+"""Inference: runner processes and what supervises them, the model registry, the starter model, a scripted engine."""

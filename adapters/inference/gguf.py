@@ -2,7 +2,7 @@
 
 llama.cpp keeps the same weights under other names, with the rows of q and k in another order, and its tokenizer as
 lists. Only what the starter model needs is here: architecture ``llama``, the tokenizer ``smollm``, and the
-quantised types that mlx maps (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+quantized types that mlx maps (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
 mlx and tokenizers are imported where they are used, so that importing this module costs nothing.
 """
@@ -72,7 +72,7 @@ def convert_gguf(gguf: Path, folder: Path, *, dtype: Dtype, advance: Callable[[i
 
 
 def _modules(arrays: dict[str, "mx.array"]) -> Iterator[tuple[str, dict[str, "mx.array"]]]:
-    """Each module of the file: its name, and its ``weight``, with ``scales`` and ``biases`` where quantised."""
+    """Each module of the file: its name, and its ``weight``, with ``scales`` and ``biases`` where quantized."""
     for key in sorted(arrays):
         name, _, parameter = key.rpartition(".")
         if parameter == "weight":

@@ -106,7 +106,7 @@ def _check_safetensors(file: Path) -> None:
         size_bytes = file.stat().st_size
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
-            if not 2 <= header_bytes <= _HEADER_MAX_BYTES:
+            if header_bytes > _HEADER_MAX_BYTES:
                 raise ModelFolderError(f"{file} is not a safetensors file; download the model again")
             header = json.loads(stream.read(header_bytes))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]

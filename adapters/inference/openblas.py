@@ -95,8 +95,9 @@ def preload_problem(library: Path) -> str | None:
         return f"a process that preloads it does not answer within {_PROBE_TIMEOUT_S} s"
     if probe.returncode == 0:
         return None
-    complaint = probe.stderr.decode(errors="replace").strip().splitlines()
-    return complaint[0] if complaint else f"a process that preloads it ends with {probe.returncode}"
+    complaints = probe.stderr.decode(errors="replace").strip().splitlines()
+    refusals = [line for line in complaints if "cannot be preloaded" in line]  # the loader's; else it is the probe's
+    return (refusals[:1] or complaints[-1:] or [f"a process that preloads it ends with {probe.returncode}"])[0]
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:

@@ -31,21 +31,21 @@ class _Frame(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
     """What all frames share; request ids are chosen by the server and unique within a connection."""
 
 
-class Render(_Frame):
+class Render(_Frame, frozen=True):
     """Apply the chat template, with the generation prompt, and tokenize."""
 
     id: int
     messages: tuple[Message, ...]
 
 
-class CountTokens(_Frame):
+class CountTokens(_Frame, frozen=True):
     """Say what each message adds to a prompt."""
 
     id: int
     messages: tuple[Message, ...]
 
 
-class Generate(_Frame):
+class Generate(_Frame, frozen=True):
     """Continue ``token_ids``."""
 
     id: int
@@ -53,19 +53,19 @@ class Generate(_Frame):
     parameters: SamplingParameters
 
 
-class Cancel(_Frame):
+class Cancel(_Frame, frozen=True):
     """Stop the generation before its next token; there is no answer, and frames under way are to be ignored."""
 
     id: int
 
 
-class Ping(_Frame):
+class Ping(_Frame, frozen=True):
     """Answered by the thread that evaluates: an answer means that it is alive, and not only its process."""
 
     id: int
 
 
-class Shutdown(_Frame):
+class Shutdown(_Frame, frozen=True):
     """End the process now."""
 
 
@@ -84,33 +84,33 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     load_s: float
 
 
-class Ready(_Frame):
+class Ready(_Frame, frozen=True):
     """The model is loaded and has evaluated a token."""
 
     facts: RunnerFacts
 
 
-class LoadFailed(_Frame):
+class LoadFailed(_Frame, frozen=True):
     """The model cannot be loaded; the process ends."""
 
     reason: str
 
 
-class Rendered(_Frame):
+class Rendered(_Frame, frozen=True):
     """Answer to Render."""
 
     id: int
     token_ids: tuple[int, ...]
 
 
-class Counted(_Frame):
+class Counted(_Frame, frozen=True):
     """Answer to CountTokens."""
 
     id: int
     token_counts: tuple[int, ...]
 
 
-class Progress(_Frame):
+class Progress(_Frame, frozen=True):
     """The request waits or is being prefilled, and the runner is alive; at most one per second and request."""
 
     id: int
@@ -118,7 +118,7 @@ class Progress(_Frame):
     total_tokens: int
 
 
-class Delta(_Frame):
+class Delta(_Frame, frozen=True):
     """Tokens that were sampled, and the text that became certain (it may be empty, and lag behind)."""
 
     id: int
@@ -126,7 +126,7 @@ class Delta(_Frame):
     token_ids: tuple[int, ...]
 
 
-class Finished(_Frame):
+class Finished(_Frame, frozen=True):
     """The generation ended well; every token was in a Delta before."""
 
     id: int
@@ -136,7 +136,7 @@ class Finished(_Frame):
     batch_size_max: int
 
 
-class Failed(_Frame):
+class Failed(_Frame, frozen=True):
     """The request failed; ``code`` is a domain error's. Other requests are not concerned."""
 
     id: int
@@ -144,7 +144,7 @@ class Failed(_Frame):
     message: str
 
 
-class Pong(_Frame):
+class Pong(_Frame, frozen=True):
     """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open."""
 
     id: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from manent.adapters.inference.protocol import Delta, Finished, Generate, RunnerFrame
@@ -35,10 +35,10 @@ class _Times:
     received_s: float
     started_s: float = 0.0
     first_token_s: float = 0.0
-    heard_s: float = field(default=0.0)
+    heard_s: float = 0.0
 
 
-class Sequence:
+class GeneratedSequence:
     """A generation from its request to its end.
 
     ``completion_tokens`` counts every sampled token, the one that ended the text (end of sequence, or the one that
@@ -54,12 +54,12 @@ class Sequence:
         self._stops = StopMatcher(request.parameters.stop)
         self._times = _Times(received_s=received_s)
 
-    def started(self) -> None:
-        """The first evaluation for this request begins now; later calls change nothing."""
-        self._times.started_s = self._times.started_s or time.monotonic()
+    def started(self, at_s: float) -> None:
+        """The first evaluation for this request began at this moment; later calls change nothing."""
+        self._times.started_s = self._times.started_s or at_s
 
     def due(self, now_s: float, *, interval_s: float) -> bool:
-        """Whether the server has heard nothing of this request for ``interval_s`` and should; then it counts as heard."""
+        """Whether the server should hear of this request again; if so, it counts as heard now."""
         if now_s - max(self._times.heard_s, self._times.received_s) < interval_s:
             return False
         self._times.heard_s = now_s
@@ -77,7 +77,7 @@ class Sequence:
             The frames to send, and whether the generation ended with this token.
         """
         now_s = time.monotonic()
-        self.started()
+        self.started(now_s)
         self._times.first_token_s = self._times.first_token_s or now_s
         self._times.heard_s = now_s
         self._completion_tokens += 1

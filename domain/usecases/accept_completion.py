@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
@@ -73,6 +73,7 @@ class Prepared:
 
     accepted: Accepted
     prompt: RenderedPrompt
+    record_content: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,8 @@ class AcceptCompletion:
         closing: CloseCompletion,
         clock: Clock,
         ids: Ids,
-        live: Collection[str],
+        live: Container[str],
+        record_content: bool,
     ) -> None:
         self._store = store
         self._sessions = sessions
@@ -105,6 +107,7 @@ class AcceptCompletion:
         self._clock = clock
         self._ids = ids
         self._live = live
+        self._record_content = record_content
 
     async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
         """Accept a completion without a session; None where its client left before anything was recorded."""
@@ -122,7 +125,9 @@ class AcceptCompletion:
             context=context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id),
         )
         return Prepared(
-            accepted=Accepted(requested=requested, stream_version=appended.stream_version), prompt=view.prompt
+            accepted=Accepted(requested=requested, stream_version=appended.stream_version),
+            prompt=view.prompt,
+            record_content=self._records_content(command),
         )
 
     async def in_session(self, running: RunningCompletion, command: ChatCommand, session_id: str) -> Prepared | None:
@@ -151,7 +156,11 @@ class AcceptCompletion:
                 after, _ = await self._sessions.record(state, events, context=context)
             except VersionConflict:
                 continue
-            return Prepared(accepted=Accepted(requested=requested, stream_version=after.version), prompt=view.prompt)
+            return Prepared(
+                accepted=Accepted(requested=requested, stream_version=after.version),
+                prompt=view.prompt,
+                record_content=True,
+            )
         raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was read")
 
     async def _closed_interrupted(self, state: SessionState, by: Principal) -> bool:
@@ -210,11 +219,14 @@ class AcceptCompletion:
             parameters=parameters,
         )
 
+    def _records_content(self, command: ChatCommand) -> bool:
+        return command.session_id is not None or command.store_content or self._record_content
+
     def _input(self, message: Message, command: ChatCommand) -> InputMessage:
         return InputMessage(
             role=message.role,
             digest=SaltedDigest.of(message.text.encode(), salt=self._ids.salt()),
-            content=message if command.store_content else None,
+            content=message if self._records_content(command) else None,
         )
 
     def _requested(

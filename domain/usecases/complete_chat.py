@@ -87,7 +87,7 @@ class CompleteChat:
         if prepared is None:
             raise CompletionCancelledError(f"cancelled before it was accepted ({running.stop_reason})")
         running.accept(prepared.accepted)
-        outcome, error = await self._generate(running, prepared, record_content=_records_content(command))
+        outcome, error = await self._generate(running, prepared)
         context = context_of(
             command.principal,
             request_id=command.request_id,
@@ -109,7 +109,7 @@ class CompleteChat:
         return await self._accept.in_session(running, command, command.session_id)
 
     async def _generate(
-        self, running: RunningCompletion, prepared: Prepared, *, record_content: bool
+        self, running: RunningCompletion, prepared: Prepared
     ) -> tuple[CompletionOutcome, DomainError | None]:
         """Generate until the end, an error, or somebody's wish to stop; what to record, and what to tell."""
         requested = prepared.accepted.requested
@@ -123,7 +123,7 @@ class CompleteChat:
             if not generation.done():
                 generation.cancel()
             await asyncio.wait({generation, stop})
-        ending = _Ending(requested, partial, self._clock.now_us(), record_content=record_content)
+        ending = _Ending(requested, partial, self._clock.now_us(), record_content=prepared.record_content)
         if generation.cancelled():
             return ending.cancelled(running.stop_reason or "cancelled")
         failure = generation.exception()
@@ -152,10 +152,6 @@ class CompleteChat:
                 else:
                     return output
         raise EngineUnavailable("the engine ended a generation without a result")
-
-
-def _records_content(command: ChatCommand) -> bool:
-    return command.session_id is not None or command.store_content
 
 
 class _Ending:

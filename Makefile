@@ -1,0 +1,74 @@
+# The verbs of this repository. Each runs a standard tool in .venv; what is already done is not done again.
+#   make PYTHON=python3.12 install    another Python (3.11 or newer)
+#   make ARGS="-k starter" test       arguments for the tool
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+BLAS := $(BIN)/python -m manent.adapters.inference.openblas
+APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=60 -o Acquire::http::Timeout=30
+APT_OPENBLAS := $(APT) install --no-install-recommends libopenblas0-pthread
+LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --group build
+PACKAGES := adapters app domain migrations
+
+# $(call once,FILE,COMMAND): run COMMAND unless FILE still says what it said when COMMAND last succeeded.
+once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir $(1)); }
+
+.PHONY: help install serve test check format bench docs clean lock environment development openblas
+.NOTPARALLEL:
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+install: environment openblas ## make .venv with the pinned requirements, and fetch the starter model
+	@$(BIN)/manent models install
+
+serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
+	@exec $(BIN)/manent serve $(ARGS)
+
+test: install development ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: development ## formatting, lint, types, and who may import whom
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(PACKAGES:%=-p manent.%)
+	@$(BIN)/mypy tests
+	@PYTHONPATH=.typing $(BIN)/lint-imports
+
+format: development ## format, and mend what lint can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: install development ## measure, and print ratios
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+docs: install development ## check that the documents say what the code does
+	@$(BIN)/python -m pytest -k docs $(ARGS)
+
+clean: ## remove what make and the tools made here (never MANENT_HOME)
+	@rm -rf $(VENV) .typing .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+lock: development ## compile requirements/ anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	@$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("Manent needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v[:2] if v < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+environment: $(VENV)/created
+	@$(call once,requirements/runtime.txt,echo "Installing the pinned requirements in $(VENV)" && $(PIP) install --require-hashes -r requirements/runtime.txt)
+	@$(call once,pyproject.toml,$(PIP) install --no-deps --no-build-isolation -e .)
+	@mkdir -p .typing/manent && for package in $(PACKAGES); do ln -sfn ../../$$package .typing/manent/$$package; done
+
+development: environment
+	@$(call once,requirements/dev.txt,echo "Installing the development requirements in $(VENV)" && $(PIP) install --require-hashes -r requirements/dev.txt)
+
+# The wheel of mlx for Linux brings a BLAS that is twenty times slower (docs/decisions).
+openblas: environment
+	@$(BLAS) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing OpenBLAS" && { $(APT_OPENBLAS) || { $(APT) update && $(APT_OPENBLAS); }; } </dev/null >/dev/null 2>&1; } || echo "Without OpenBLAS answers are slow here. $$($(BLAS))"

@@ -1,0 +1,70 @@
+"""POST /v1/chat/completions: from the wire to the use case, and its answer back, whole or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sanic import HTTPResponse
+
+from manent.adapters.http.answers import json_answer, system_fingerprint, usage_answer
+from manent.adapters.http.chat_command import chat_command, read_chat_request
+from manent.adapters.http.chat_stream import stream_completion
+from manent.adapters.http.context import Exchange
+from manent.adapters.http.json_body import json_object
+from manent.adapters.http.wire_responses import AssistantMessage, ChatCompletion, Choice
+from manent.domain.errors import CompletionCancelledError, DomainError, ShuttingDown
+from manent.domain.usecases.running import RunningCompletion
+
+
+async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
+    """Answer a chat; None where the answer was streamed.
+
+    A client that disconnects has its handler cancelled, at whatever it waits for; the completion is told at once.
+    """
+    asked = read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max)
+    command = chat_command(asked, exchange)
+    exchange.request.watch_connection()
+    running = exchange.services.chat.start(command)
+    try:
+        if asked.stream:
+            await stream_completion(exchange, running, include_usage=asked.includes_usage)
+            return None
+        return await _whole_completion(running)
+    except asyncio.CancelledError:
+        running.cancel("client_disconnected")
+        raise
+    except CompletionCancelledError as error:
+        raise _why_cancelled(running, error) from None
+
+
+async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
+    accepted = await running.accepted()
+    generated = await running.generated()
+    completion = ChatCompletion(
+        id=running.completion_id,
+        created=accepted.requested.requested_at_us // 1_000_000,
+        model=accepted.requested.model_id,
+        choices=[
+            Choice(
+                index=0,
+                message=AssistantMessage(content=running.text),
+                finish_reason=generated.finish_reason.value,
+            )
+        ],
+        usage=usage_answer(generated.usage),
+        system_fingerprint=system_fingerprint(generated.provenance),
+        session_id=running.session_id,
+    )
+    return json_answer(completion, headers=session_headers(running.session_id))
+
+
+def session_headers(session_id: str | None) -> dict[str, str]:
+    """The header that names the session of an answer."""
+    return {} if session_id is None else {"x-session-id": session_id}
+
+
+def _why_cancelled(running: RunningCompletion, error: CompletionCancelledError) -> DomainError:
+    """A stop because of a shutdown is worth a retry, one that somebody asked for is not."""
+    if running.stop_reason == "shutting_down":
+        return ShuttingDown("the server shut down before the completion was finished")
+    return error

@@ -1,0 +1,142 @@
+"""A chat request's way into the domain: policy, validation, and what holds across parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from manent.adapters.http.context import Exchange
+from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.parameters import honored_chat, honored_session
+from manent.adapters.http.validation import validated
+from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
+from manent.domain.generation import RequestedParameters, Truncation
+from manent.domain.messages import Message, Role, TextPart
+from manent.domain.ports import Ids
+from manent.domain.reconcile import SessionMode
+from manent.domain.usecases.accept_completion import ChatCommand
+from manent.domain.usecases.manage_sessions import StartSession
+
+
+def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequest:
+    """The request in ``body``.
+
+    Raises:
+        RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
+    """
+    _check_message_count(body, messages_max)
+    asked = validated(ChatRequest, honored_chat(body))
+    _check_together(asked)
+    return asked
+
+
+def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> SessionRequest:
+    """The request for a session in ``body``.
+
+    Raises:
+        RequestRefused: as ``read_chat_request``.
+    """
+    _check_message_count(body, messages_max)
+    return validated(SessionRequest, honored_session(body))
+
+
+def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
+    """What the use case is told."""
+    return ChatCommand(
+        principal=exchange.principal,
+        model=asked.model,
+        messages=domain_messages(asked.messages, exchange.services.ids),
+        parameters=RequestedParameters(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            max_tokens=asked.max_completion_tokens or asked.max_tokens,
+            stop=_stop(asked.stop),
+            seed=None if asked.seed is None else domain_seed(asked.seed),
+        ),
+        session_id=asked.session_id,
+        session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
+        truncation=Truncation(asked.truncation or Truncation.DISABLED),
+        store_content=bool(asked.store) or exchange.services.record_content,
+        stream=bool(asked.stream),
+        user=asked.user,
+        metadata=asked.metadata,
+        request_id=exchange.request.request_id,
+        correlation_id=exchange.request.correlation_id,
+    )
+
+
+def session_command(asked: SessionRequest, exchange: Exchange) -> StartSession:
+    """What the use case is told."""
+    return StartSession(
+        principal=exchange.principal,
+        session_id=asked.session_id,
+        metadata=asked.metadata,
+        ttl_s=asked.ttl_s,
+        messages=domain_messages(asked.messages, exchange.services.ids),
+        request_id=exchange.request.request_id,
+    )
+
+
+def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message, ...]:
+    """Messages of the wire as the domain has them, each with a new id."""
+    return tuple(
+        Message(
+            message_id=ids.new("msg_"),
+            role=Role.SYSTEM if message.role == "developer" else Role(message.role),
+            content=_parts(message),
+            name=message.name,
+        )
+        for message in messages
+    )
+
+
+def domain_seed(seed: int) -> int:
+    """OpenAI's signed 64-bit seed as a non-negative one: the sign bit is dropped, so equal seeds stay equal."""
+    return seed & INT64_MAX
+
+
+def _parts(message: ChatMessage) -> tuple[TextPart, ...]:
+    if isinstance(message.content, str):
+        return (TextPart(text=message.content),)
+    return tuple(TextPart(text=part.text) for part in message.content)
+
+
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def _check_message_count(body: Mapping[str, Any], messages_max: int) -> None:
+    """Refuse by length before anything looks at each message."""
+    messages = body.get("messages")
+    if isinstance(messages, list) and len(messages) > messages_max:
+        raise RequestRefused(
+            "invalid_value", f"messages has {len(messages)} items; at most {messages_max} are allowed", param="messages"
+        )
+
+
+def _check_together(asked: ChatRequest) -> None:
+    both = {asked.max_tokens, asked.max_completion_tokens} - {None}
+    if len(both) > 1:
+        raise RequestRefused(
+            "invalid_value",
+            f"max_tokens is {asked.max_tokens} and max_completion_tokens {asked.max_completion_tokens}; "
+            "they are two names of one limit, send one of them",
+            param="max_completion_tokens",
+        )
+    if asked.stream_options is not None and not asked.stream:
+        raise RequestRefused(
+            "invalid_value", "stream_options is only allowed when stream is true", param="stream_options"
+        )
+    if asked.session_mode is not None and asked.session_id is None:
+        raise RequestRefused(
+            "invalid_value", "session_mode is only allowed together with session_id", param="session_mode"
+        )
+    if asked.store is False and asked.session_id is not None:
+        # A session's content is its state: to record it in spite of this wish would ignore the wish in silence.
+        raise RequestRefused(
+            "invalid_value",
+            "store is false, but the content of a session is always recorded; leave out store or session_id",
+            param="store",
+        )

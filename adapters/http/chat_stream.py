@@ -1,0 +1,181 @@
+"""A completion as server-sent events, in the order that OpenAI's clients insist on.
+
+Role chunk, deltas, an empty delta with the finish_reason, the usage chunk where it was asked for, ``[DONE]``. No event
+has an id: openai-python takes a comment line for an empty event once it has seen one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from sanic import HTTPResponse
+
+from manent.adapters.http.answers import system_fingerprint, usage_answer
+from manent.adapters.http.context import Exchange
+from manent.adapters.http.delta_feed import DeltaFeed
+from manent.adapters.http.errors import error_body
+from manent.adapters.http.request_log import log_stream
+from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
+from manent.domain.events import CompletionGenerated
+from manent.domain.usecases.running import Accepted, RunningCompletion
+
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+EVENT_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+_log = logging.getLogger("manent.http")
+
+
+class ClientStalled(Exception):
+    """The client does not read what it asked for."""
+
+
+async def stream_completion(exchange: Exchange, running: RunningCompletion, *, include_usage: bool) -> None:
+    """Stream ``running`` to the client.
+
+    Raises:
+        DomainError: the request was refused before it was accepted, and nothing was sent yet.
+    """
+    accepted = await running.accepted()
+    writer = await EventWriter.open(exchange, session_id=running.session_id)
+    chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
+    outcome = "done"
+    try:
+        await _follow(writer, running, chunks)
+    except ClientStalled:
+        outcome = "client_stalled"
+        running.cancel("client_stalled")
+        exchange.request.drop_connection()
+    except asyncio.CancelledError:
+        outcome = "client_disconnected"
+        raise
+    except DomainError as error:
+        outcome = error.code
+    finally:
+        log_stream(exchange.request, outcome)
+
+
+async def _follow(writer: EventWriter, running: RunningCompletion, chunks: ChunkEncoder) -> None:
+    """Send everything, and ``[DONE]`` only once the event that records the completion is committed."""
+    try:
+        await writer.send(chunks.role())
+        async with DeltaFeed(running) as feed:
+            while (text := await feed.take(writer.ping_interval_s)) is not None:
+                await writer.send(chunks.delta(text) if text else PING)
+        generated = await running.generated()
+        await writer.end(chunks.finish(generated) + DONE)
+    except DomainError as error:
+        # A cut stream counts as success in Python and in LangChain, so the error is always sent.
+        told = _told(running, error)
+        await writer.end(b"data: " + error_body(told) + b"\n\n")
+        raise told from None
+    except (ClientStalled, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        # The headers are out: no status can tell the defect any more, only the stream itself.
+        _log.exception("streaming %s ended in a defect", running.completion_id)
+        told = InternalError(f"internal error ({type(error).__name__}) while streaming {running.completion_id}")
+        await writer.end(b"data: " + error_body(told) + b"\n\n")
+        raise told from None
+
+
+def _told(running: RunningCompletion, error: DomainError) -> DomainError:
+    if isinstance(error, CompletionCancelledError) and running.stop_reason == "shutting_down":
+        return ShuttingDown("the server shut down before the completion was finished")
+    return error
+
+
+class EventWriter:
+    """The response of a stream; no write waits longer than the limit for a client that does not read."""
+
+    def __init__(self, response: HTTPResponse, *, stall_timeout_s: float, ping_interval_s: float) -> None:
+        self._response = response
+        self._stall_timeout_s = stall_timeout_s
+        self.ping_interval_s = ping_interval_s
+
+    @classmethod
+    async def open(cls, exchange: Exchange, *, session_id: str | None) -> EventWriter:
+        """Prepare the status line and headers; they go out with the first bytes."""
+        headers = dict(EVENT_STREAM_HEADERS)
+        if session_id is not None:
+            headers["x-session-id"] = session_id
+        exchange.request.is_stream = True
+        response = await exchange.request.respond(
+            status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
+        )
+        return cls(
+            response,
+            stall_timeout_s=exchange.limits.stall_timeout_s,
+            ping_interval_s=exchange.limits.ping_interval_s,
+        )
+
+    async def send(self, data: bytes) -> None:
+        """Send ``data``, when the client has read enough of what went before.
+
+        Raises:
+            ClientStalled: it did not.
+        """
+        await self._send(data, end_stream=False)
+
+    async def end(self, data: bytes) -> None:
+        """Send ``data``, the last of the stream.
+
+        Raises:
+            ClientStalled: the client did not read what went before.
+        """
+        await self._send(data, end_stream=True)
+
+    async def _send(self, data: bytes, *, end_stream: bool) -> None:
+        try:
+            async with asyncio.timeout(self._stall_timeout_s):
+                await self._response.send(data, end_stream)
+        except TimeoutError:
+            raise ClientStalled from None
+
+
+class ChunkEncoder:
+    """Chunks of one completion as events. Encoded by msgspec: this runs for every few tokens."""
+
+    def __init__(self, running: RunningCompletion, accepted: Accepted, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+        self._frame: dict[str, Any] = {
+            "id": running.completion_id,
+            "object": "chat.completion.chunk",
+            "created": accepted.requested.requested_at_us // 1_000_000,
+            "model": accepted.requested.model_id,
+            "choices": [],
+            "system_fingerprint": None,
+            "service_tier": "default",
+        }
+        if running.session_id is not None:
+            self._frame["session_id"] = running.session_id
+        if include_usage:
+            self._frame["usage"] = None
+
+    def role(self) -> bytes:
+        """The first chunk, which says who speaks."""
+        return self._event(_choice({"role": "assistant", "content": "", "refusal": None}))
+
+    def delta(self, text: str) -> bytes:
+        """A chunk of text."""
+        return self._event(_choice({"content": text}))
+
+    def finish(self, generated: CompletionGenerated) -> bytes:
+        """The last chunks: why it ended and, where it was asked for, the usage."""
+        self._frame["system_fingerprint"] = system_fingerprint(generated.provenance)
+        last = self._event(_choice({}, finish_reason=generated.finish_reason.value))
+        if not self._include_usage:
+            return last
+        self._frame["usage"] = usage_answer(generated.usage).model_dump()
+        return last + self._event()
+
+    def _event(self, *choices: dict[str, Any]) -> bytes:
+        self._frame["choices"] = choices
+        return b"data: " + msgspec.json.encode(self._frame) + b"\n\n"
+
+
+def _choice(delta: dict[str, Any], *, finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

@@ -1,0 +1,66 @@
+"""What the handlers work with: the use cases, the limits, and one request's circumstances."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from manent.adapters.http.principal import Authenticate
+from manent.adapters.http.request import HttpRequest
+from manent.domain.access import Principal
+from manent.domain.ports import Ids, InferenceEngine
+from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.manage_sessions import ManageSessions
+from manent.domain.usecases.query_log import QueryLog
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpServices:
+    """What the HTTP adapter calls.
+
+    ``ready`` names what keeps the server from working, with a sentence each; empty means ready. ``record_content``
+    has the content of every completion recorded, not only where a session or ``store`` asks for it.
+    """
+
+    chat: CompleteChat
+    sessions: ManageSessions
+    log: QueryLog
+    engine: InferenceEngine
+    ids: Ids
+    authenticate: Authenticate
+    ready: Ready
+    version: str
+    record_content: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """Bounds on what a client may send and on how long anything waits for it.
+
+    ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
+    stream stays silent before a comment line keeps it alive.
+    """
+
+    body_bytes_max: int = 16 * 1024 * 1024
+    header_bytes_max: int = 16 * 1024
+    messages_max: int = 5_000
+    header_timeout_s: float = 30.0
+    body_timeout_s: float = 60.0
+    keep_alive_timeout_s: float = 75.0
+    ping_interval_s: float = 5.0
+    stall_timeout_s: float = 30.0
+    ready_timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One request with who sent it, its checked query parameters, and what answers it."""
+
+    request: HttpRequest
+    principal: Principal
+    services: HttpServices
+    limits: HttpLimits
+    query: Mapping[str, Any] = field(default_factory=dict)

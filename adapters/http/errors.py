@@ -1,0 +1,114 @@
+"""The one table from error codes to HTTP: status, OpenAI's ``type``, and what a client should do about retrying."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from manent.domain.errors import DomainError
+
+INVALID_REQUEST = "invalid_request_error"
+CONFLICT = "conflict_error"
+PERMISSION = "permission_error"
+SERVER = "server_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRow:
+    """How a code is told: ``why`` becomes the documentation of the code."""
+
+    status: int
+    type: str
+    why: str
+
+
+# OpenAI's SDKs retry 408, 409, 429 and everything from 500 on, whatever the body says. A conflict does not go away by
+# asking again, so each 409 is sent with ``x-should-retry: false``.
+ERRORS: Mapping[str, ErrorRow] = {
+    # What a request says.
+    "invalid_json": ErrorRow(status=400, type=INVALID_REQUEST, why="The body is not a JSON object."),
+    "invalid_type": ErrorRow(status=400, type=INVALID_REQUEST, why="A value has the wrong JSON type."),
+    "invalid_value": ErrorRow(status=400, type=INVALID_REQUEST, why="A value is out of its range or set."),
+    "missing_required_parameter": ErrorRow(status=400, type=INVALID_REQUEST, why="A parameter is missing."),
+    "unknown_parameter": ErrorRow(status=400, type=INVALID_REQUEST, why="No parameter has this name."),
+    "unsupported_parameter": ErrorRow(status=400, type=INVALID_REQUEST, why="Manent cannot do what it asks for."),
+    "context_length_exceeded": ErrorRow(status=400, type=INVALID_REQUEST, why="It does not fit the context window."),
+    # What a connection says.
+    "bad_request": ErrorRow(status=400, type=INVALID_REQUEST, why="The request is not valid HTTP/1.1."),
+    "unknown_url": ErrorRow(status=404, type=INVALID_REQUEST, why="Nothing is served at this address."),
+    "method_not_allowed": ErrorRow(status=405, type=INVALID_REQUEST, why="The address knows other methods only."),
+    "request_timeout": ErrorRow(status=408, type=INVALID_REQUEST, why="The request did not arrive in time."),
+    "request_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="The body is over the limit."),
+    "uri_too_long": ErrorRow(status=414, type=INVALID_REQUEST, why="The address is over the limit."),
+    "unsupported_media_type": ErrorRow(status=415, type=INVALID_REQUEST, why="The body is not declared as JSON."),
+    "expectation_failed": ErrorRow(status=417, type=INVALID_REQUEST, why="Only 'Expect: 100-continue' is known."),
+    "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
+    "client_disconnected": ErrorRow(status=499, type=INVALID_REQUEST, why="Only logged: nobody is left to read it."),
+    # What the domain says.
+    "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
+    "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),
+    "session_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such session, or somebody else's."),
+    # A deleted session is as absent for its client as one that never was; the code alone tells them apart.
+    "session_closed": ErrorRow(status=404, type=INVALID_REQUEST, why="The session was deleted."),
+    "session_already_exists": ErrorRow(status=409, type=CONFLICT, why="The session id is taken."),
+    "session_busy": ErrorRow(status=409, type=CONFLICT, why="Another completion of the session is open."),
+    "history_conflict": ErrorRow(status=409, type=CONFLICT, why="A strict session has another history."),
+    "version_conflict": ErrorRow(status=409, type=CONFLICT, why="The stream moved on meanwhile."),
+    # Somebody else stopped it on purpose (its session was deleted, say): a conflict of two requests. A stop because of
+    # a shutdown is told as ``shutting_down`` instead, which is worth a retry.
+    "cancelled": ErrorRow(status=409, type=CONFLICT, why="The completion was cancelled by another request."),
+    "event_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="One event is over the log's limit."),
+    "generation_failed": ErrorRow(status=500, type=SERVER, why="The engine could not evaluate the request."),
+    "log_corrupt": ErrorRow(status=500, type=SERVER, why="The log holds bytes that do not decode."),
+    "internal_error": ErrorRow(status=500, type=SERVER, why="A defect; the server's log has the details."),
+    "engine_busy": ErrorRow(status=503, type=SERVER, why="Too many requests wait for the model."),
+    "model_load_failed": ErrorRow(status=503, type=SERVER, why="The model could not be loaded."),
+    "runner_crashed": ErrorRow(status=503, type=SERVER, why="The model's runner ended before the request did."),
+    "shutting_down": ErrorRow(status=503, type=SERVER, why="The server drains."),
+    "store_unavailable": ErrorRow(status=503, type=SERVER, why="The event store could not commit."),
+    "not_ready": ErrorRow(status=503, type=SERVER, why="A part of the server does not answer."),
+}
+
+
+class RequestRefused(DomainError):
+    """A request that never reached the domain, or a word of the wire that the domain does not know."""
+
+    def __init__(
+        self, code: str, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, param=param)
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+def row_of(error: DomainError) -> ErrorRow:
+    """The row of ``error``; an unknown code is a defect and told as one."""
+    return ERRORS.get(error.code, ERRORS["internal_error"])
+
+
+def error_body(error: DomainError) -> bytes:
+    """OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "message": error.message,
+                "type": row_of(error).type,
+                "param": error.param,
+                "code": error.code,
+            }
+        }
+    )
+
+
+def error_headers(error: DomainError) -> dict[str, str]:
+    """Headers that go with the status: when to retry, and whether to."""
+    headers = dict(error.headers) if isinstance(error, RequestRefused) else {}
+    if row_of(error).status == ERRORS["session_busy"].status:
+        headers["x-should-retry"] = "false"
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
+    return headers

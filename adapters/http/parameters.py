@@ -1,0 +1,221 @@
+"""Which parameters of OpenAI's chat completions Manent honors, accepts, or refuses: the one table, and its judge.
+
+Nothing is ignored in silence. A parameter that Manent cannot honor is refused by name, unless its value is OpenAI's own
+way of asking for nothing (null, an empty list, the documented default). The documentation is made from this table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from manent.adapters.http.errors import RequestRefused
+
+
+class Treatment(StrEnum):
+    """What happens to a parameter."""
+
+    HONORED = "honored"
+    ACCEPTED = "accepted without effect"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One row: ``neutral`` are the values of a refused parameter that ask for nothing (null always does)."""
+
+    name: str
+    treatment: Treatment
+    says: str
+    neutral: tuple[Any, ...] = ()
+
+
+def _honored(name: str, says: str) -> Parameter:
+    return Parameter(name=name, treatment=Treatment.HONORED, says=says)
+
+
+def _accepted(name: str, says: str) -> Parameter:
+    return Parameter(name=name, treatment=Treatment.ACCEPTED, says=says)
+
+
+def _refused(name: str, says: str, *neutral: Any) -> Parameter:
+    return Parameter(name=name, treatment=Treatment.REFUSED, says=says, neutral=neutral)
+
+
+CHAT_PARAMETERS: Sequence[Parameter] = (
+    _honored("model", "id or alias of a model of the registry"),
+    _honored("messages", "roles system, developer, user and assistant; text content"),
+    _honored("temperature", "0 to 2; 0 is greedy"),
+    _honored("top_p", "above 0, up to 1"),
+    _honored("max_completion_tokens", "at least 1"),
+    _honored("max_tokens", "the older name of max_completion_tokens"),
+    _honored("stop", "a string, or up to 4"),
+    _honored("seed", "a 64-bit integer"),
+    _honored("stream", "server-sent events"),
+    _honored("stream_options", "include_usage"),
+    _honored("store", "true has the content recorded also without a session"),
+    _honored("metadata", "up to 16 pairs, recorded with the completion"),
+    _honored("user", "recorded with the completion"),
+    _honored("session_id", "Manent's: makes the call part of a session"),
+    _honored("session_mode", "Manent's: how messages relate to the session's history (auto, append, strict)"),
+    _honored("truncation", "Manent's, after OpenAI Responses: 'auto' leaves the oldest messages out where needed"),
+    _accepted("safety_identifier", "a hint to OpenAI's own moderation"),
+    _accepted("prompt_cache_key", "a hint; prefixes are cached in any case"),
+    _accepted("prompt_cache_retention", "a hint; prefixes are cached in any case"),
+    _accepted("prompt_cache_options", "a hint; prefixes are cached in any case"),
+    _accepted("parallel_tool_calls", "says something about tools only"),
+    _refused("n", "one choice per request", 1),
+    _refused("service_tier", "there is one tier", "auto", "default"),
+    _refused("response_format", "only text is generated", {"type": "text"}),
+    _refused("modalities", "only text is generated", ["text"]),
+    _refused("tools", "tools are not supported yet", []),
+    _refused("tool_choice", "tools are not supported yet", "none", "auto"),
+    _refused("functions", "tools are not supported yet", []),
+    _refused("function_call", "tools are not supported yet", "none", "auto"),
+    _refused("logprobs", "log probabilities are not supported yet", False),
+    _refused("top_logprobs", "log probabilities are not supported yet", 0),
+    _refused("logit_bias", "biases are not supported yet", {}),
+    _refused("frequency_penalty", "penalties are not supported yet", 0),
+    _refused("presence_penalty", "penalties are not supported yet", 0),
+    _refused("reasoning_effort", "reasoning is not controlled yet"),
+    _refused("verbosity", "no model of the registry has it", "medium"),
+    _refused("audio", "audio is not supported"),
+    _refused("prediction", "predicted outputs are not supported"),
+    _refused("web_search_options", "Manent does not reach the web"),
+    _refused("moderation", "Manent does not moderate"),
+)
+
+STREAM_OPTIONS: Sequence[Parameter] = (
+    _honored("include_usage", "a last chunk with the usage"),
+    _accepted("include_obfuscation", "pads chunks against observers of the network; Manent does not pad"),
+)
+
+# Clients send back the assistant's message as they got it, with all the fields that were empty in it.
+MESSAGE_PARAMETERS: Sequence[Parameter] = (
+    _honored("role", "system, developer, user or assistant"),
+    _honored("content", "a string or text parts"),
+    _honored("name", "the speaker's name"),
+    _refused("tool_calls", "tools are not supported yet", []),
+    _refused("tool_call_id", "tools are not supported yet"),
+    _refused("function_call", "tools are not supported yet"),
+    _refused("audio", "audio is not supported"),
+    _refused("refusal", "refusals are not supported"),
+    _refused("annotations", "annotations are not supported", []),
+)
+
+PART_PARAMETERS: Sequence[Parameter] = (
+    _honored("type", "text"),
+    _honored("text", "the text"),
+)
+
+SESSION_PARAMETERS: Sequence[Parameter] = (
+    _honored("session_id", "an id of your own; without one it is given"),
+    _honored("metadata", "up to 16 pairs"),
+    _honored("ttl_s", "how long the session is kept after its last use, in seconds"),
+    _honored("messages", "what the session begins with"),
+)
+
+REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
+REFUSED_PARTS = {
+    "image_url": "images are not supported yet",
+    "input_audio": "audio is not supported",
+    "file": "files are not supported yet",
+    "refusal": "refusals are not supported",
+}
+
+
+def honored_chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a chat request is honored.
+
+    Raises:
+        RequestRefused: a parameter is unknown, or asks for what is not supported; ``param`` is its path.
+    """
+    honored = honored_members(body, CHAT_PARAMETERS)
+    if isinstance(honored.get("stream_options"), dict):
+        honored["stream_options"] = honored_members(honored["stream_options"], STREAM_OPTIONS, path="stream_options")
+    return _with_honored_messages(honored)
+
+
+def honored_session(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request for a session is honored.
+
+    Raises:
+        RequestRefused: as ``honored_chat``.
+    """
+    return _with_honored_messages(honored_members(body, SESSION_PARAMETERS))
+
+
+def honored_members(members: Mapping[str, Any], table: Sequence[Parameter], *, path: str = "") -> dict[str, Any]:
+    """``members`` without the refused ones that ask for nothing.
+
+    Raises:
+        RequestRefused: one is unknown, or asks for what is not supported.
+    """
+    rows = {row.name: row for row in table}
+    honored: dict[str, Any] = {}
+    for name, value in members.items():
+        row = rows.get(name)
+        param = f"{path}.{name}" if path else name
+        if row is None:
+            raise RequestRefused("unknown_parameter", _unknown(param, name, list(rows)), param=param[:200])
+        if row.treatment is not Treatment.REFUSED:
+            honored[name] = value
+        elif not asks_nothing(row, value):
+            raise _unsupported(param, row.says, row.neutral)
+    return honored
+
+
+def asks_nothing(row: Parameter, value: Any) -> bool:
+    """Whether ``value`` of a refused parameter is one that asks for nothing."""
+    return value is None or any(_same(value, neutral) for neutral in row.neutral)
+
+
+def _with_honored_messages(honored: dict[str, Any]) -> dict[str, Any]:
+    messages = honored.get("messages")
+    if isinstance(messages, list):
+        honored["messages"] = [_honored_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    return honored
+
+
+def _honored_message(message: Any, path: str) -> Any:
+    if not isinstance(message, dict):
+        return message
+    role = message.get("role")
+    if isinstance(role, str) and role in REFUSED_ROLES:
+        raise _unsupported(f"{path}.role", REFUSED_ROLES[role], ())
+    honored = honored_members(message, MESSAGE_PARAMETERS, path=path)
+    parts = honored.get("content")
+    if isinstance(parts, list):
+        honored["content"] = [_honored_part(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
+    return honored
+
+
+def _honored_part(part: Any, path: str) -> Any:
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in REFUSED_PARTS:
+        raise _unsupported(f"{path}.type", REFUSED_PARTS[kind], ())
+    return honored_members(part, PART_PARAMETERS, path=path)
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """JSON equality: 0 and 0.0 are one number, and false is none."""
+    if isinstance(value, bool) or isinstance(neutral, bool):
+        return value is neutral
+    return bool(value == neutral)
+
+
+def _unsupported(param: str, says: str, neutral: Sequence[Any]) -> RequestRefused:
+    allowed = "".join(f", {value!r}" for value in neutral)
+    hint = f"; leave it out or send null{allowed}" if not param.endswith(("role", "type")) else ""
+    return RequestRefused("unsupported_parameter", f"Unsupported parameter: '{param}': {says}{hint}.", param=param)
+
+
+def _unknown(param: str, name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name[:64], known, n=1)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"Unknown parameter: '{param[:200]}'.{hint}"

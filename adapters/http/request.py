@@ -1,0 +1,133 @@
+"""Sanic's request, with an id of its own, a clock, and a body that must arrive whole, small enough and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+from sanic import Request, Sanic
+from sanic.config import Config
+from sanic.http import Http
+
+from manent.adapters.http.errors import RequestRefused
+from manent.domain.ports import Ids
+
+SAFE_ID = re.compile(r"[A-Za-z0-9._:@+=~/-]{1,128}")
+CORRELATION_HEADERS = ("x-correlation-id", "x-session-id", "session_id")
+# A client that sends too much reads the answer only after it has sent everything: so much more is read and dropped.
+DRAIN_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """What requests need of their application."""
+
+    ids: Ids
+    body_bytes_max: int
+    body_timeout_s: float
+
+
+App = Sanic[Config, RequestContext]
+
+
+class HttpRequest(Request[App, SimpleNamespace]):
+    """A request to Manent."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started_s = perf_counter()
+        self.is_stream = False
+        self._request_id: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The client's ``X-Request-ID`` if it is 1 to 128 safe characters, else a new id."""
+        if self._request_id is None:
+            self._request_id = safe_id(self.headers.get("x-request-id")) or self.app.ctx.ids.new("req_")
+        return self._request_id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What the client calls the conversation that this request belongs to; recorded, and nothing else.
+
+        Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both.
+        """
+        for name in CORRELATION_HEADERS:
+            found = safe_id(self.headers.get(name))
+            if found is not None:
+                return found
+        return None
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request's header was read."""
+        return (perf_counter() - self.started_s) * 1000
+
+    def watch_connection(self) -> None:
+        """Have the client's disconnect noticed while the handler works.
+
+        Sanic pauses reading when 64 KiB have gathered, so after a large body nobody would hear the connection close.
+        """
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def drop_connection(self) -> None:
+        """Close the connection now; what is still unsent is thrown away."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def receive_body(self) -> None:
+        """Read the body; Sanic calls this before the handler, and its own timeouts do not cover a slow body.
+
+        Raises:
+            RequestRefused: it is too large, or did not arrive in time.
+        """
+        if self.body or self.stream is None:
+            return
+        timeout_s = self.app.ctx.body_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                self.body = await self._read_body(self.app.ctx.body_bytes_max)
+        except TimeoutError:
+            self._close_after_answer()
+            raise RequestRefused(
+                "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
+            ) from None
+
+    async def _read_body(self, bytes_max: int) -> bytes:
+        stream = self.stream
+        if not isinstance(stream, Http):
+            return b""
+        if stream.request_bytes > bytes_max and stream.expecting_continue:
+            self._close_after_answer()
+            raise _too_large(bytes_max)
+        stream.request_max_size = bytes_max + DRAIN_BYTES_MAX
+        pieces: list[bytes] = []
+        size_bytes = 0
+        async for data in stream:
+            size_bytes += len(data)
+            if size_bytes <= bytes_max:
+                pieces.append(data)
+            else:
+                pieces.clear()
+        if size_bytes > bytes_max:
+            self._close_after_answer()
+            raise _too_large(bytes_max)
+        return b"".join(pieces)
+
+    def _close_after_answer(self) -> None:
+        if isinstance(self.stream, Http):
+            self.stream.keep_alive = False
+
+
+def safe_id(value: str | None) -> str | None:
+    """``value`` if it can stand in a header, an event and a log line."""
+    return value if value is not None and SAFE_ID.fullmatch(value) else None
+
+
+def _too_large(bytes_max: int) -> RequestRefused:
+    return RequestRefused("request_too_large", f"the request's body is over the limit of {bytes_max} bytes")

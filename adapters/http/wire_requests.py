@@ -1,0 +1,131 @@
+"""What clients send, as pydantic models: strict types, closed sets, bounds. Refused parameters never get here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from manent.domain.session import (
+    METADATA_KEY_CHARS_MAX,
+    METADATA_PAIRS_MAX,
+    METADATA_VALUE_CHARS_MAX,
+    SESSION_ID,
+    TTL_S_MAX,
+)
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MAX_TOKENS_MAX = 2**31 - 1
+
+# Tags of a union stand in pydantic's error locations; the angle brackets tell them from names of parameters.
+TAG_OPEN = "<"
+
+
+class Wire(BaseModel):
+    """A request model: a string where a number belongs is refused, and so is a name that it does not know."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _content_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<string>"
+    return "<parts>" if isinstance(value, list) else None
+
+
+def _stop_kind(value: Any) -> str | None:
+    if value is None:
+        return "<null>"
+    if isinstance(value, str):
+        return "<string>"
+    return "<strings>" if isinstance(value, list) else None
+
+
+# A session's rules are the domain's; the schema repeats them for readers and generators of clients.
+SessionId = Annotated[str, Field(max_length=1024, json_schema_extra={"pattern": f"^{SESSION_ID.pattern}$"})]
+Metadata = Annotated[
+    dict[str, str],
+    Field(
+        json_schema_extra={
+            "maxProperties": METADATA_PAIRS_MAX,
+            "propertyNames": {"maxLength": METADATA_KEY_CHARS_MAX},
+            "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX},
+        }
+    ),
+]
+Label = Annotated[str, Field(max_length=512)]
+StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class TextContentPart(Wire):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content = Annotated[
+    Annotated[str, Tag("<string>")] | Annotated[list[TextContentPart], Field(min_length=1), Tag("<parts>")],
+    Discriminator(_content_kind),
+]
+Stop = Annotated[
+    Annotated[StopText, Tag("<string>")]
+    | Annotated[list[StopText], Field(max_length=4), Tag("<strings>")]
+    | Annotated[None, Tag("<null>")],
+    Discriminator(_stop_kind),
+]
+
+
+class ChatMessage(Wire):
+    """A message of the conversation; ``developer`` is ``system`` to the model."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s<|\\/>]+$")] | None = None
+
+
+class StreamOptions(Wire):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(default=None, description="Accepted without effect.")
+
+
+class ChatRequest(Wire):
+    """A request for a chat completion."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
+    stop: Stop = None
+    seed: Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    user: Label | None = None
+    session_id: SessionId | None = None
+    session_mode: Literal["auto", "append", "strict"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with a usage chunk."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class SessionRequest(Wire):
+    """A request for a new session."""
+
+    session_id: SessionId | None = None
+    metadata: Metadata | None = None
+    ttl_s: Annotated[int, Field(ge=1, le=TTL_S_MAX)] | None = None
+    messages: list[ChatMessage] = Field(default_factory=list)

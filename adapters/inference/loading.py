@@ -1,0 +1,152 @@
+"""Loading a model in a runner, and the facts about it that go into every completion's provenance."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load
+
+from manent.adapters.inference.digests import DigestCache, digest_of_text
+from manent.adapters.inference.mlx_text import TextBatch
+from manent.adapters.inference.model_folder import check_model_folder, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
+from manent.domain.generation import SamplingParameters
+
+_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
+_WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
+
+_T = TypeVar("_T")
+
+
+class EvaluationFailed(Exception):
+    """The model was loaded, but cannot be evaluated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model that has evaluated a token, its tokenizer, and what is known of both."""
+
+    batch: TextBatch
+    tokenizer: Any
+    facts: RunnerFacts
+
+
+def load_model(folder: Path, *, digest_folder: Path) -> LoadedModel:
+    """Load, digest and warm up the model of a folder; on the thread that will evaluate it.
+
+    Raises:
+        ModelFolderError: the folder is not complete.
+        EvaluationFailed: the model cannot be evaluated.
+        Exception: whatever the model's own code raises.
+    """
+    began_s = time.monotonic()
+    config = check_model_folder(folder)
+    digests = DigestCache(digest_folder)
+    # Hashing releases the GIL, and so does loading: for a model that is seen for the first time they overlap.
+    weights_digest = _in_background(lambda: digests.digest_of_files([folder / "config.json", *weight_files(folder)]))
+    model, tokenizer = load(str(folder))[:2]
+    # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
+    tokenizer.encode("a", add_special_tokens=False)
+    batch = TextBatch(
+        model,
+        eos_token_ids=tokenizer.eos_token_ids,
+        vocabulary_size=_vocabulary_size(config, tokenizer),
+        new_detokenizer=lambda: tokenizer.detokenizer,
+    )
+    _warm_up(batch)
+    facts = RunnerFacts(
+        context_length=context_length_of(config),
+        weights_digest=weights_digest.result(),
+        tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
+        template_digest=digest_of_text(str(tokenizer.chat_template or "")),
+        versions={"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}},
+        device=_device(),
+        dtype=_dtype(model),
+        quantization=_quantization(config),
+        memory_bytes=resident_bytes(),
+        load_s=time.monotonic() - began_s,
+    )
+    return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
+
+
+def resident_bytes() -> int:
+    """What this process really holds, weights, caches and interpreter together."""
+    if (statm := Path("/proc/self/statm")).exists():
+        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    # macOS shows a process's memory to ps only; what Metal wired counts, and is not always in that number.
+    shown = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=False)
+    return max(int(shown.stdout.strip() or 0) * 1024, mx.get_active_memory())
+
+
+def _warm_up(batch: TextBatch) -> None:
+    """Generate one token: compiles what the device compiles, and refuses a model that fails on its first request."""
+    frames = batch.add(Generate(id=0, token_ids=(0, 0), parameters=_WARM_UP), received_s=time.monotonic())
+    while batch.active:
+        frames = batch.step()
+    for frame in frames:
+        if isinstance(frame, Failed):
+            raise EvaluationFailed(frame.message)
+
+
+def _in_background(work: Callable[[], _T]) -> Future[_T]:
+    """The result of work on a daemon thread, which does not keep a process alive that gives up loading."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (handed over to whoever asks for the result)
+            future.set_exception(error)
+
+    Thread(target=run, name="digests", daemon=True).start()
+    return future
+
+
+def _vocabulary_size(config: dict[str, Any], tokenizer: Any) -> int:
+    """The rows of the embedding; the tokenizer's size is at most that, and the answer where the config is silent."""
+    nested = config.get("text_config")
+    size = config.get("vocab_size") or (nested.get("vocab_size") if isinstance(nested, dict) else None)
+    return int(size or len(tokenizer))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "unknown"
+
+
+def _device() -> str:
+    if mx.default_device() == mx.Device(mx.cpu):
+        return f"cpu ({platform.machine()})"
+    return f"gpu ({mx.device_info().get('device_name', 'unknown')})"
+
+
+def _dtype(model: Any) -> str:
+    """The floating-point type that most parameters have, by bytes."""
+    sizes: dict[str, int] = {}
+    parameters: Any = tree_flatten(model.parameters())
+    for _, array in parameters:
+        if mx.issubdtype(array.dtype, mx.floating):
+            name = str(array.dtype).removeprefix("mlx.core.")
+            sizes[name] = sizes.get(name, 0) + array.nbytes
+    return max(sizes, key=lambda name: sizes[name], default="unknown")
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    scheme = config.get("quantization") or config.get("quantization_config")
+    if not isinstance(scheme, dict) or "bits" not in scheme:
+        return None
+    return f"{scheme.get('mode', 'affine')} {scheme['bits']}-bit, group {scheme.get('group_size')}"

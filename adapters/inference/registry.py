@@ -1,0 +1,187 @@
+"""The model registry: ``models.toml``, checked completely and explained where it is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from manent.adapters.inference.model_folder import ModelFolderError, context_length_of, read_config
+from manent.adapters.inference.starter import STARTER_ID
+from manent.domain.errors import ModelNotFound
+from manent.domain.generation import ModelCard
+
+DEFAULT_ALIAS = "default"
+_CONTEXT_LENGTH_UNKNOWN = 2048
+"""For a model whose folder is missing or silent: small enough to be true of every model in use."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+
+
+class RegistryError(Exception):
+    """``models.toml`` cannot be used; the message names the file, the place in it, and what would be right."""
+
+
+class _Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sampling parameters for requests that name none."""
+
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    max_tokens: Tokens | None = None
+
+
+class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of ``[[models]]``."""
+
+    id: Name
+    path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    type: Literal["llm"] = "llm"
+    context_length: Tokens | None = None
+    aliases: tuple[Name, ...] = ()
+    defaults: _Defaults = _Defaults()
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    models: tuple[_Model, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredModel:
+    """A model and the folder that holds it."""
+
+    card: ModelCard
+    path: Path
+
+
+class Registry:
+    """The models that requests may name, by id and by alias."""
+
+    def __init__(self, models: Sequence[RegisteredModel]) -> None:
+        self.models = tuple(models)
+        self._by_name = {name: model for model in models for name in (model.card.model_id, *model.card.aliases)}
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """All cards in the order of the file, each with whether its folder is there now."""
+        return tuple(replace(model.card, available=_available(model.path)) for model in self.models)
+
+    def resolve(self, name: str) -> ModelCard:
+        """The card of an id or alias; ModelNotFound, with the names that come nearest, if there is none."""
+        model = self._by_name.get(name)
+        if model is None:
+            raise ModelNotFound(f"there is no model {name!r:.200}{_did_you_mean(name, self._by_name)}")
+        return replace(model.card, available=_available(model.path))
+
+
+def load_registry(file: Path, models_folder: Path) -> Registry:
+    """The registry that a file describes; without the file, the starter model alone.
+
+    Args:
+        file: ``models.toml``.
+        models_folder: where relative paths, and models without a path, are looked for.
+
+    Raises:
+        RegistryError: the file cannot be read or is wrong.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        starter = _Model(id=STARTER_ID, aliases=(DEFAULT_ALIAS,))
+        return Registry([_registered(starter, models_folder)])
+    except OSError as error:
+        raise RegistryError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"{file} is not UTF-8: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RegistryError(f"{file} is not valid TOML: {error}") from error
+    entries = _checked(file, content).models
+    if not entries:
+        raise RegistryError(f"{file} names no models: add a [[models]] entry, or remove the file for the starter model")
+    _check_names(file, entries)
+    return Registry([_registered(entry, models_folder) for entry in entries])
+
+
+def _checked(file: Path, content: dict[str, Any]) -> _File:
+    """The file's content in its types; msgspec names the place of a wrong value as ``$.models[0].type``."""
+    _check_keys(file, "the file", content, _File)
+    entries = content.get("models", [])
+    if not isinstance(entries, list):
+        raise RegistryError(f"{file}: models is one table; write [[models]] with two brackets for each model")
+    for number, entry in enumerate(entries):
+        if isinstance(entry, dict):
+            where = f"models[{number}] ({entry.get('id', 'without an id')})"
+            _check_keys(file, where, entry, _Model)
+            _check_type(file, where, entry)
+            if isinstance(defaults := entry.get("defaults"), dict):
+                _check_keys(file, f"{where}.defaults", defaults, _Defaults)
+    try:
+        return msgspec.convert(content, _File)
+    except msgspec.ValidationError as error:
+        raise RegistryError(f"{file}: {error}") from error
+
+
+def _check_keys(file: Path, where: str, table: dict[str, Any], struct: type[msgspec.Struct]) -> None:
+    known = struct.__struct_fields__
+    for key in table:
+        if key not in known:
+            hint = _did_you_mean(key, known) or f"; known keys are {', '.join(known)}"
+            raise RegistryError(f"{file}: {where} has an unknown key {key!r}{hint}")
+
+
+def _check_type(file: Path, where: str, entry: dict[str, Any]) -> None:
+    if (kind := entry.get("type", "llm")) != "llm":
+        raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves only type 'llm'")
+
+
+def _check_names(file: Path, entries: Iterable[_Model]) -> None:
+    taken: dict[str, str] = {}
+    for entry in entries:
+        for name in (entry.id, *entry.aliases):
+            if name in taken:
+                raise RegistryError(
+                    f"{file}: the name {name!r} is given twice, by {taken[name]!r} and {entry.id!r}; "
+                    "ids and aliases must all differ"
+                )
+            taken[name] = entry.id
+
+
+def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
+    path = models_folder / Path(entry.path or entry.id).expanduser()
+    context_length, created_at_s = _looked_up(path)
+    return RegisteredModel(
+        path=path,
+        card=ModelCard(
+            model_id=entry.id,
+            context_length=entry.context_length or context_length or _CONTEXT_LENGTH_UNKNOWN,
+            created_at_s=created_at_s,
+            aliases=entry.aliases,
+            available=_available(path),
+            default_temperature=entry.defaults.temperature,
+            default_top_p=entry.defaults.top_p,
+            default_max_tokens=entry.defaults.max_tokens,
+        ),
+    )
+
+
+def _looked_up(folder: Path) -> tuple[int | None, int]:
+    """Context length and creation time of a model's folder; a broken one is explained when it is loaded."""
+    try:
+        return context_length_of(read_config(folder)), int((folder / "config.json").stat().st_mtime)
+    except (ModelFolderError, OSError):
+        return None, 0
+
+
+def _available(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name[:200], known, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

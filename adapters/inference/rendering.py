@@ -1,0 +1,103 @@
+"""From messages to tokens: the model's chat template and tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from manent.adapters.inference.protocol import Counted, CountTokens, Failed, Render, Rendered, RunnerFrame
+from manent.domain.messages import Message, Role, ToolCall
+
+_ENVELOPE_TOKENS = 8
+"""What a template puts around a message, where it cannot be measured; role and markers take four to seven."""
+
+_PROBE = {"role": "user", "content": "."}
+
+
+class TemplateRefusal(Exception):
+    """The model's chat template raised on these messages; the message is what it said."""
+
+
+class PromptRenderer:
+    """Renders and counts for one model. Used by one thread."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def answer(self, frame: Render | CountTokens) -> RunnerFrame:
+        """The answer to a request."""
+        try:
+            if isinstance(frame, Render):
+                return Rendered(id=frame.id, token_ids=self.render(frame.messages))
+            return Counted(id=frame.id, token_counts=self.count_tokens(frame.messages))
+        except TemplateRefusal as refusal:
+            return Failed(id=frame.id, code="invalid_value", message=str(refusal))
+        except Exception as error:  # noqa: BLE001 (a tokenizer that fails on a text fails this request alone)
+            message = f"the messages could not be tokenized: {type(error).__name__}"
+            return Failed(id=frame.id, code="generation_failed", message=message)
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The tokens of a prompt that asks for the assistant's next message.
+
+        Raises:
+            TemplateRefusal: the template does not accept these messages.
+        """
+        return tuple(self._encode(self._apply([_as_template_sees(message) for message in messages], prompt=True)))
+
+    def count_tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """What each message adds, measured behind the message before it.
+
+        Linear in the conversation, and exact unless a template looks further back than one message. A template that
+        does not accept such an excerpt is asked again with a user's message in front, and estimated after that.
+        """
+        turns = [_as_template_sees(message) for message in messages]
+        return tuple(
+            self._count_after(turns[index - 1] if index else None, turn, messages[index])
+            for index, turn in enumerate(turns)
+        )
+
+    def _count_after(self, before: dict[str, Any] | None, turn: dict[str, Any], message: Message) -> int:
+        contexts = [[], [_PROBE]] if before is None else [[before], [_PROBE, before]]
+        for context in contexts:
+            try:
+                whole = self._apply([*context, turn], prompt=False)
+                already = self._apply(context, prompt=False) if context else ""
+            except TemplateRefusal:
+                continue
+            return len(self._encode(whole)) - (len(self._encode(already)) if already else 0)
+        calls = "".join(call.name + call.arguments for call in message.tool_calls)
+        return len(self._encode(message.text + calls)) + _ENVELOPE_TOKENS
+
+    def _apply(self, turns: list[dict[str, Any]], *, prompt: bool) -> str:
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+        except Exception as error:  # a template is a program of the model's author and may raise anything
+            said = f"{error}"[:300] or type(error).__name__
+            raise TemplateRefusal(f"the model's chat template refuses these messages: {said}") from error
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _as_template_sees(message: Message) -> dict[str, Any]:
+    """The dictionary that Hugging Face's chat templates expect."""
+    turn: dict[str, Any] = {"role": message.role.value, "content": message.text}
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.role is Role.TOOL and message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        turn["tool_calls"] = [_call_as_template_sees(call) for call in message.tool_calls]
+    return turn
+
+
+def _call_as_template_sees(call: ToolCall) -> dict[str, Any]:
+    """Templates iterate over arguments, so JSON text is parsed; what is no JSON object stays text."""
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        arguments = call.arguments
+    if not isinstance(arguments, dict):
+        arguments = call.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

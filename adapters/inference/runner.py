@@ -1,0 +1,148 @@
+"""The runner: one process, one model. ``python -m manent.adapters.inference.runner`` is started by the supervisor.
+
+Three threads: one reads frames and ends the process as soon as the server is gone; one renders prompts, so that
+this need not wait for an evaluation; the main thread owns MLX and evaluates. An exception that leaves the main
+thread ends the process, and the supervisor notices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
+
+from manent.adapters.inference.inbox import Inbox, InboxFull
+from manent.adapters.inference.model_folder import ModelFolderError
+from manent.adapters.inference.protocol import (
+    Cancel,
+    CountTokens,
+    Failed,
+    Generate,
+    LoadFailed,
+    Ping,
+    Pong,
+    ProtocolError,
+    Ready,
+    Render,
+    RunnerFrame,
+    ServerConnection,
+    Shutdown,
+)
+from manent.adapters.inference.rendering import PromptRenderer
+
+if TYPE_CHECKING:
+    from manent.adapters.inference.loading import LoadedModel
+    from manent.adapters.inference.mlx_text import TextBatch
+
+_TEXT_REQUESTS_MAX = 1024
+_EXIT_DONE = 0
+_EXIT_LOAD_FAILED = 1
+_EXIT_PROTOCOL = 70
+
+_TextRequests = queue.Queue[Render | CountTokens]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Load the model, say so, and serve until the server is gone or says Shutdown."""
+    # Ctrl-C reaches every process of the terminal; when to stop is the server's decision alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options = _parse(arguments)
+    connection = ServerConnection(socket.socket(fileno=options.fd))
+    inbox, text_requests = Inbox(), _TextRequests(maxsize=_TEXT_REQUESTS_MAX)
+    Thread(target=_read, args=(connection, inbox, text_requests), name="reader", daemon=True).start()
+    loaded = _load(connection, options)
+    renderer = PromptRenderer(loaded.tokenizer)
+    Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
+    connection.write([Ready(facts=loaded.facts)])
+    _evaluate(connection, loaded.batch, inbox)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="manent.adapters.inference.runner")
+    parser.add_argument("--fd", type=int, required=True, help="the inherited socket that leads to the server")
+    parser.add_argument("--model", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
+    return parser.parse_args(arguments)
+
+
+def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextRequests) -> NoReturn:
+    """Hand frames on until the server is gone. Ends the process at once, whatever the other threads are doing."""
+    code = _EXIT_PROTOCOL
+    try:
+        while (frame := connection.read()) is not None and not isinstance(frame, Shutdown):
+            if isinstance(frame, Render | CountTokens):
+                _queue_text_request(connection, frame, text_requests)
+            else:
+                inbox.put(frame)
+        code = _EXIT_DONE
+    except (ProtocolError, InboxFull, OSError) as error:
+        _say(f"the connection to the server is broken: {error}")
+    finally:
+        os._exit(code)
+
+
+def _queue_text_request(
+    connection: ServerConnection, frame: Render | CountTokens, text_requests: _TextRequests
+) -> None:
+    try:
+        text_requests.put_nowait(frame)
+    except queue.Full:
+        message = f"{_TEXT_REQUESTS_MAX} prompts wait to be rendered"
+        connection.write([Failed(id=frame.id, code="engine_busy", message=message)])
+
+
+def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedModel:
+    """The model; or, after saying why not, the end of the process."""
+    # Nothing that a model's folder or code says may reach out to the internet.
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    try:
+        # Importing MLX takes seconds, during which the reader must already watch for the server's end.
+        from manent.adapters.inference.loading import load_model  # noqa: PLC0415
+
+        return load_model(options.model, digest_folder=options.digest_folder)
+    except ModelFolderError as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 (whatever libraries and models raise becomes the reason that is shown)
+        reason = f"{options.model} could not be loaded: {type(error).__name__}: {error}"[:1000]
+    connection.write([LoadFailed(reason=reason)])
+    os._exit(_EXIT_LOAD_FAILED)
+
+
+def _render(connection: ServerConnection, renderer: PromptRenderer, text_requests: _TextRequests) -> None:
+    while True:
+        connection.write([renderer.answer(text_requests.get())])
+
+
+def _evaluate(connection: ServerConnection, batch: TextBatch, inbox: Inbox) -> NoReturn:
+    """Between any two evaluations, let requests join and leave."""
+    while True:
+        frames: list[RunnerFrame] = []
+        for received in inbox.take(wait=batch.active == 0):
+            match received.frame:
+                case Generate() as request:
+                    frames += batch.add(request, received_s=received.at_s)
+                case Cancel(id=request_id):
+                    batch.cancel(request_id)
+                case Ping(id=ping_id):
+                    frames.append(Pong(id=ping_id, steps=batch.steps, active=batch.active))
+        if batch.active:
+            frames += batch.step()
+        if frames:
+            connection.write(frames)
+
+
+def _say(message: str) -> None:
+    """A line on stderr, which the supervisor keeps the end of."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The one place that chooses adapters: settings in, a whole Manent out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sanic import Sanic
+
+from manent.adapters.http.app import HttpLimits, HttpServices, create_app
+from manent.adapters.inference.connection import RunnerLimits
+from manent.adapters.inference.engine import RunnerEngine
+from manent.adapters.inference.registry import load_registry
+from manent.adapters.inference.scripted import ScriptedEngine
+from manent.adapters.inference.supervisor import SupervisorSettings
+from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from manent.app.settings import Settings
+from manent.app.system import RandomIds, SystemClock
+from manent.app.usecases import UseCases, build_use_cases
+from manent.domain.access import LOCAL_OPERATOR
+from manent.domain.errors import DomainError
+from manent.domain.ports import InferenceEngine
+from manent.domain.usecases.record_models import RecordModelEvents
+
+ENGINE_CLOSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manent:
+    """A Manent, ready to be served."""
+
+    settings: Settings
+    use_cases: UseCases
+
+    def web_app(self) -> Sanic:
+        """The HTTP application over the use cases."""
+        settings, use_cases = self.settings, self.use_cases
+        return create_app(
+            HttpServices(
+                complete_chat=use_cases.complete_chat,
+                manage_sessions=use_cases.manage_sessions,
+                query_log=use_cases.query_log,
+                engine=use_cases.engine,
+                ready=self.problems,
+                version=version("manent"),
+            ),
+            HttpLimits(body_bytes_max=settings.body_bytes_max, stall_timeout_s=settings.write_timeout_s),
+        )
+
+    async def problems(self) -> Mapping[str, str]:
+        """What keeps this Manent from answering, by name; empty is ready."""
+        problems: dict[str, str] = {}
+        try:
+            await self.use_cases.store.ping()
+        except DomainError as error:
+            problems["store"] = error.message
+        if not any(card.available for card in self.use_cases.engine.models()):
+            problems["models"] = "no model of the registry is installed; run `manent models install`"
+        return problems
+
+
+@asynccontextmanager
+async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
+    """A Manent on the real adapters that the settings choose; everything is closed at the end, in order.
+
+    Raises:
+        RegistryError: models.toml is wrong.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    registry = load_registry(settings.models_file, settings.models_folder)
+    await ensure_log(settings.database_path, ids)
+    store = SQLiteEventStore(settings.database_path, clock=clock, ids=ids)
+    try:
+        if settings.engine == "scripted":
+            yield _manent(settings, store, ScriptedEngine(), clock, ids)
+            return
+        engine = RunnerEngine(
+            registry,
+            settings=SupervisorSettings(
+                digest_folder=settings.home / "cache",
+                limits=RunnerLimits(load_timeout_s=settings.load_timeout_s, stall_timeout_s=settings.stall_timeout_s),
+                in_flight_max=settings.requests_max,
+            ),
+            clock=clock,
+            on_event=RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant).record,
+        )
+        try:
+            yield _manent(settings, store, engine, clock, ids)
+        finally:
+            await engine.aclose(ENGINE_CLOSE_S)
+    finally:
+        await store.aclose()
+
+
+def _manent(
+    settings: Settings, store: SQLiteEventStore, engine: InferenceEngine, clock: SystemClock, ids: RandomIds
+) -> Manent:
+    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
+    return Manent(settings=settings, use_cases=use_cases)

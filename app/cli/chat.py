@@ -1,0 +1,143 @@
+"""``manent chat``: a conversation in the terminal, kept in a session of the server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import httpx
+import typer
+from httpx_sse import connect_sse
+from rich.markup import escape
+
+from manent.app.cli.output import ExitCode, err, fail, out, settings_or_fail
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 300.0
+
+
+class ChatError(Exception):
+    """The server refused, or ended an answer with an error."""
+
+
+def chat(
+    message: Annotated[str | None, typer.Argument(help="Say this, print the answer and exit.")] = None,
+    *,
+    session: Annotated[str | None, typer.Option(help="Resume this session, or start it under this id.")] = None,
+    model: Annotated[str, typer.Option(help="Model id or alias.")] = "default",
+    system: Annotated[str | None, typer.Option(help="System prompt; replaces the session's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.", min=1)] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the server; without it, this machine's.")] = None,
+) -> None:
+    """Talk with a model; Ctrl-C stops an answer, Ctrl-D or /exit ends the conversation."""
+    settings = settings_or_fail()
+    base_url = url or f"http://{settings.host}:{settings.port}"
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    try:
+        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False) as client:
+            conversation = Conversation(client, model=model, system=system, max_tokens=max_tokens)
+            conversation.resume(session) if session else conversation.start()
+            if message is not None:
+                conversation.say(message)
+            else:
+                _converse(conversation)
+    except httpx.ConnectError:
+        fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
+    except httpx.TimeoutException:
+        fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)
+    except httpx.HTTPError as error:
+        fail(f"the connection to {base_url} broke: {error}", ExitCode.UNREACHABLE)
+    except ChatError as error:
+        fail(str(error))
+
+
+class Conversation:
+    """A session of the server, seen from a terminal."""
+
+    def __init__(self, client: httpx.Client, *, model: str, system: str | None, max_tokens: int | None) -> None:
+        self._client = client
+        self._model = model
+        self._system = system
+        self._max_tokens = max_tokens
+        self._session_id = ""
+
+    @property
+    def session_id(self) -> str:
+        """The session's id, once it was started or resumed."""
+        return self._session_id
+
+    def start(self) -> None:
+        """Start a session under a new id."""
+        self._session_id = self._checked(self._client.post("/v1/sessions", json={}))["id"]
+        err.print(f"[dim]session {self._session_id}; resume it with --session[/dim]")
+
+    def resume(self, session_id: str) -> None:
+        """Go on with a session, showing how it stood, or start it where it is new."""
+        self._session_id = session_id
+        found = self._client.get(f"/v1/sessions/{session_id}/messages", params={"limit": 6, "order": "desc"})
+        if found.status_code == httpx.codes.NOT_FOUND:
+            return
+        for message in reversed(self._checked(found)["data"]):
+            text = message["content"]
+            err.print(f"[dim]{message['role']}: {escape(text if isinstance(text, str) else str(text))}[/dim]")
+
+    def say(self, text: str) -> None:
+        """Say ``text`` and print the answer as it comes."""
+        messages = [{"role": "user", "content": text}]
+        if self._system is not None:
+            messages.insert(0, {"role": "system", "content": self._system})
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": messages,
+            "session_id": self._session_id,
+            "stream": True,
+        }
+        if self._max_tokens is not None:
+            body["max_tokens"] = self._max_tokens
+        with connect_sse(self._client, "POST", "/v1/chat/completions", json=body) as source:
+            if source.response.is_error:
+                source.response.read()
+                self._checked(source.response)
+            for event in source.iter_sse():
+                if event.data == "[DONE]":
+                    sys.stdout.write("\n")
+                    sys.stdout.flush()
+                    return
+                self._print(json.loads(event.data))
+        raise ChatError("the stream ended before the answer was complete; the log says how the completion ended")
+
+    def _print(self, chunk: dict[str, Any]) -> None:
+        if "error" in chunk:
+            raise ChatError(chunk["error"]["message"])
+        for choice in chunk["choices"]:
+            sys.stdout.write(choice["delta"].get("content") or "")
+        sys.stdout.flush()
+
+    def _checked(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            body: dict[str, Any] = response.json()
+        except ValueError:
+            raise ChatError(f"{response.url} answered {response.status_code}, and not as Manent does") from None
+        if response.is_error:
+            raise ChatError(str(body.get("error", {}).get("message", body)))
+        return body
+
+
+def _converse(conversation: Conversation) -> None:
+    while True:
+        try:
+            text = out.input("[cyan]you:[/cyan] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            out.print()
+            return
+        if text in {"/exit", "/quit"}:
+            return
+        if not text:
+            continue
+        try:
+            conversation.say(text)
+        except KeyboardInterrupt:
+            out.print("\n[dim]stopped[/dim]")
+        except ChatError as error:
+            err.print(f"[red]{escape(str(error))}[/red]")

@@ -1,0 +1,41 @@
+"""``manent db``: the database's schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision, upgrade
+from manent.app.cli.output import ExitCode, fail, out, print_json, settings_or_fail
+from manent.app.home import HomeError, prepare_folder
+
+app = typer.Typer(help="The database: create or upgrade it, see its revision.", no_args_is_help=True)
+
+
+@app.command("upgrade")
+def upgrade_database() -> None:
+    """Create the database, or bring it to this version's schema."""
+    settings = settings_or_fail()
+    try:
+        prepare_folder(settings.database_path.parent)
+        upgrade(settings.database_path)
+    except (MigrationError, HomeError) as error:
+        fail(str(error))
+    out.print(f"{settings.database_path} is at revision {latest_revision()}")
+
+
+@app.command()
+def status(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the database's revision; exit code 1 if it is not this version's."""
+    settings = settings_or_fail()
+    try:
+        current, latest = current_revision(settings.database_path), latest_revision()
+    except MigrationError as error:
+        fail(str(error))
+    if json:
+        print_json({"path": str(settings.database_path), "revision": current, "latest": latest})
+    else:
+        out.print(f"{settings.database_path}: revision {current or 'none'}, latest {latest}")
+    if current != latest:
+        raise typer.Exit(ExitCode.NO)

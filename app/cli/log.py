@@ -1,0 +1,117 @@
+"""``manent replay`` and ``manent events``: the log, read from the database itself, with or without a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from manent.adapters.http.wire_events import event_object
+from manent.adapters.projections.lru import LruContextCache
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.adapters.store.sqlite import SQLiteEventStore
+from manent.app.cli.output import ExitCode, fail, out, print_json, run, settings_or_fail
+from manent.app.settings import Settings
+from manent.app.system import RandomIds, SystemClock
+from manent.domain.access import LOCAL_OPERATOR
+from manent.domain.errors import DomainError
+from manent.domain.messages import Role
+from manent.domain.ports import EventFilter
+from manent.domain.session import SessionState
+from manent.domain.usecases.query_log import EventPage, QueryLog
+from manent.domain.usecases.replay import Replay
+from manent.domain.usecases.sessions import Sessions
+
+COLORS = {Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow"}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def replay(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    *,
+    at: Annotated[int | None, typer.Option(help="Version of the session's stream; without it, now.")] = None,
+    json: Json = False,
+) -> None:
+    """Show a conversation as it stood at a version of its stream."""
+    state = run(_replay(settings_or_fail(), session, at))
+    if json:
+        print_json(_replay_object(state))
+        return
+    out.print(
+        f"[bold]{state.session_id}[/bold] at version {state.version}, {state.status}, {len(state.messages)} messages"
+    )
+    for message in state.messages:
+        out.print(f"[{COLORS[message.role]}]{message.role}[/]: {escape(message.text)}", soft_wrap=True)
+
+
+def events(
+    *,
+    stream: Annotated[str | None, typer.Option(help="Only this stream, such as session-<id>.")] = None,
+    type_name: Annotated[str | None, typer.Option("--type", help="Only this type, such as MessageAppended.")] = None,
+    after: Annotated[int, typer.Option(help="Only positions above this one.", min=0)] = 0,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
+    json: Json = False,
+) -> None:
+    """List events of the log in its order; the last position is what the next page's --after takes."""
+    page = run(_events(settings_or_fail(), EventFilter(stream_id=stream, type=type_name), after, limit))
+    if json:
+        for entry in page.events:
+            print_json(event_object(entry))
+        return
+    table = Table("position", "type", "stream", "version", "actor", "request", box=None)
+    for entry in page.events:
+        header = entry.header
+        row = (header.position, header.type, header.stream_id, header.stream_version, header.actor, header.request_id)
+        table.add_row(*(escape(str(cell)) if cell is not None else "" for cell in row))
+    out.print(table)
+    if page.has_more:
+        out.print(f"more with --after {page.events[-1].header.position}")
+
+
+async def _replay(settings: Settings, session: str, at: int | None) -> SessionState:
+    async with _opened_store(settings) as store:
+        return await Replay(Sessions(store, LruContextCache(budget_bytes=0))).at(LOCAL_OPERATOR, session, version=at)
+
+
+async def _events(settings: Settings, event_filter: EventFilter, after: int, limit: int) -> EventPage:
+    async with _opened_store(settings) as store:
+        return await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=limit)
+
+
+@asynccontextmanager
+async def _opened_store(settings: Settings) -> AsyncGenerator[SQLiteEventStore, None]:
+    """The database's store; what the domain refuses ends the command."""
+    path = settings.database_path
+    try:
+        current = current_revision(path)
+        if current is None:
+            fail(f"there is no database at {path} yet; `manent serve` makes it, and MANENT_HOME says where")
+        if current != latest_revision():
+            fail(f"{path} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
+    except MigrationError as error:
+        fail(str(error))
+    store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
+    try:
+        yield store
+    except DomainError as error:
+        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
+    finally:
+        await store.aclose()
+
+
+def _replay_object(state: SessionState) -> dict[str, object]:
+    return {
+        "object": "session.replay",
+        "id": state.session_id,
+        "version": state.version,
+        "status": state.status,
+        "owner": state.owner,
+        "metadata": dict(state.metadata),
+        "messages": [
+            {"id": message.message_id, "role": message.role, "content": message.text} for message in state.messages
+        ],
+    }

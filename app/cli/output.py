@@ -1,0 +1,55 @@
+"""What commands share: consoles, exit codes, and the one way in which a command fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import NoReturn, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from manent.app.settings import Settings, SettingsError, load_settings
+
+T = TypeVar("T")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class ExitCode(IntEnum):
+    """What a command's end says to a script."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+def fail(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:
+    """Say what was wrong and end the command."""
+    err.print("[red]manent:[/red]", message, markup=True, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on standard output."""
+    print(msgspec.json.encode(value).decode(), flush=True)  # noqa: T201 (the command's result)
+
+
+def settings_or_fail() -> Settings:
+    """The settings, or the end of the command with what is wrong in them."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        fail(str(error), ExitCode.USAGE)
+
+
+def run(task: Coroutine[None, None, T]) -> T:
+    """Run ``task`` to its end; Ctrl-C ends the command as a shell expects."""
+    try:
+        return asyncio.run(task)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,0 +1,15 @@
+"""``manent serve``."""
+
+from __future__ import annotations
+
+from manent.app.cli.output import fail, settings_or_fail
+from manent.app.serve import StartError, serve_until_stopped
+
+
+def serve() -> None:
+    """Serve the OpenAI-compatible API until Ctrl-C; settings are MANENT_* variables (see .env.example)."""
+    settings = settings_or_fail()
+    try:
+        serve_until_stopped(settings)
+    except StartError as error:
+        fail(str(error))

@@ -1,0 +1,156 @@
+"""What is wrong with this machine or its configuration, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from manent.adapters.inference.openblas import find_openblas, openblas_advice
+from manent.adapters.inference.registry import RegistryError, load_registry
+from manent.adapters.inference.starter import STARTER_ID, StarterModelError, verify_starter
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.app.home import HomeError, prepare_folder
+from manent.app.settings import Settings
+
+DISK_FREE_BYTES_MIN = 1_000_000_000
+
+
+class Verdict(StrEnum):
+    """How a check ended. A warning costs speed or comfort; a failure keeps Manent from working."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found, and what to do where it is not ok."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check, in the order in which they matter."""
+    yield _python()
+    yield _mlx()
+    if sys.platform == "linux":
+        yield _openblas()
+    yield _home(settings)
+    yield _disk(settings)
+    yield _database(settings)
+    yield from _models(settings)
+    yield _port(settings)
+
+
+def _python() -> Finding:
+    return Finding(check="python", verdict=Verdict.OK, detail=sys.version.split()[0])
+
+
+def _mlx() -> Finding:
+    missing = [name for name in ("mlx", "mlx_lm") if importlib.util.find_spec(name) is None]
+    if missing:
+        return Finding(
+            check="mlx",
+            verdict=Verdict.FAILURE,
+            detail=f"{', '.join(missing)} cannot be imported",
+            advice="run `make install`; MLX has wheels for macOS on Apple silicon and for Linux",
+        )
+    return Finding(check="mlx", verdict=Verdict.OK, detail="mlx and mlx_lm are installed")
+
+
+def _openblas() -> Finding:
+    found = find_openblas()
+    if found is None:
+        return Finding(
+            check="openblas",
+            verdict=Verdict.WARNING,
+            detail="not found: prompts are read about 20 times slower, answers written at half the speed",
+            advice=openblas_advice(),
+        )
+    return Finding(check="openblas", verdict=Verdict.OK, detail=str(found))
+
+
+def _home(settings: Settings) -> Finding:
+    try:
+        prepare_folder(settings.home)
+    except HomeError as error:
+        return Finding(check="home", verdict=Verdict.FAILURE, detail=str(error), advice="set MANENT_HOME")
+    return Finding(check="home", verdict=Verdict.OK, detail=str(settings.home))
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free_bytes = shutil.disk_usage(folder).free
+    detail = f"{free_bytes / 1e9:.1f} GB free"
+    if free_bytes < DISK_FREE_BYTES_MIN:
+        advice = "free some space: when the disk is full, nothing can be recorded and every request is refused"
+        return Finding(check="disk", verdict=Verdict.WARNING, detail=detail, advice=advice)
+    return Finding(check="disk", verdict=Verdict.OK, detail=detail)
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.database_path
+    try:
+        current, latest = current_revision(path), latest_revision()
+    except MigrationError as error:
+        return Finding(check="database", verdict=Verdict.FAILURE, detail=str(error), advice="restore a backup")
+    if current is None:
+        return Finding(check="database", verdict=Verdict.OK, detail=f"{path} will be made by the first start")
+    if current != latest:
+        advice = "run `manent db upgrade`, or use the Manent that made it"
+        detail = f"{path} is at revision {current}, this version needs {latest}"
+        return Finding(check="database", verdict=Verdict.WARNING, detail=detail, advice=advice)
+    return Finding(check="database", verdict=Verdict.OK, detail=f"{path}, revision {current}")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        cards = load_registry(settings.models_file, settings.models_folder).cards()
+    except RegistryError as error:
+        yield Finding(check="models", verdict=Verdict.FAILURE, detail=str(error), advice="correct models.toml")
+        return
+    for card in cards:
+        advice = "run `manent models install`" if card.model_id == STARTER_ID else "correct its path in models.toml"
+        if not card.available:
+            yield Finding(
+                check=f"model {card.model_id}", verdict=Verdict.WARNING, detail="its folder is missing", advice=advice
+            )
+        elif card.model_id == STARTER_ID:
+            yield _starter(settings)
+        else:
+            yield Finding(check=f"model {card.model_id}", verdict=Verdict.OK, detail="there")
+
+
+def _starter(settings: Settings) -> Finding:
+    folder = settings.models_folder / STARTER_ID
+    try:
+        verify_starter(folder)
+    except StarterModelError as error:
+        advice = f"remove {folder} and run `manent models install`"
+        return Finding(check=f"model {STARTER_ID}", verdict=Verdict.FAILURE, detail=str(error), advice=advice)
+    return Finding(check=f"model {STARTER_ID}", verdict=Verdict.OK, detail="there, every file as it was written")
+
+
+def _port(settings: Settings) -> Finding:
+    address = f"{settings.host}:{settings.port}"
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            return Finding(
+                check="port",
+                verdict=Verdict.WARNING,
+                detail=f"{address} cannot be listened on ({error.strerror}); a running Manent may be why",
+                advice="choose another with MANENT_PORT",
+            )
+    return Finding(check="port", verdict=Verdict.OK, detail=f"{address} is free")

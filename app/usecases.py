@@ -1,0 +1,64 @@
+"""The use cases, put together over whatever adapters they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manent.adapters.projections.lru import LruContextCache
+from manent.app.settings import Settings
+from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.usecases.accept_completion import AcceptCompletion
+from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
+from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.manage_sessions import ManageSessions
+from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.replay import Replay
+from manent.domain.usecases.running import LiveCompletions
+from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.turns import Turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """What a Manent can do, and the ports it does it with."""
+
+    store: EventStore
+    engine: InferenceEngine
+    live: LiveCompletions
+    complete_chat: CompleteChat
+    manage_sessions: ManageSessions
+    query_log: QueryLog
+    replay: Replay
+    close_interrupted: CloseInterrupted
+
+
+def build_use_cases(
+    settings: Settings, *, store: EventStore, engine: InferenceEngine, clock: Clock, ids: Ids
+) -> UseCases:
+    """Put the use cases together over the given adapters."""
+    sessions = Sessions(store, LruContextCache(budget_bytes=settings.cache_bytes))
+    closing = CloseCompletion(store, sessions, clock)
+    live = LiveCompletions()
+    turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
+    accept = AcceptCompletion(
+        store=store,
+        sessions=sessions,
+        engine=engine,
+        closing=closing,
+        clock=clock,
+        ids=ids,
+        live=live,
+        record_content=settings.record == "content",
+    )
+    return UseCases(
+        store=store,
+        engine=engine,
+        live=live,
+        complete_chat=CompleteChat(
+            accept=accept, closing=closing, engine=engine, turns=turns, live=live, clock=clock, ids=ids
+        ),
+        manage_sessions=ManageSessions(sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
+        query_log=QueryLog(store),
+        replay=Replay(sessions),
+        close_interrupted=CloseInterrupted(store, closing),
+    )

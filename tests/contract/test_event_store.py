@@ -1,0 +1,183 @@
+"""What every event store promises, run against each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from manent.adapters.store.codec import encode_event
+from manent.adapters.store.memory import MemoryEventStore
+from manent.adapters.store.migrate import upgrade
+from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from manent.domain.errors import EventTooLarge, VersionConflict
+from manent.domain.events import UnknownEvent
+from manent.domain.ports import EventContext, EventFilter, OpenCompletion
+from tests.support.conversation import cancelled, failed, generated, requested, said, started
+from tests.support.fakes import CountingIds, FakeClock
+
+ANN = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="k1", causation_id="c0")
+Store = MemoryEventStore | SQLiteEventStore
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store, None]:
+    """One of the stores, empty."""
+    clock, ids = FakeClock(), CountingIds()
+    if request.param == "memory":
+        made: Store = MemoryEventStore(clock=clock, ids=ids)
+    else:
+        upgrade(tmp_path / "manent.db")
+        await ensure_log(tmp_path / "manent.db", ids)
+        made = SQLiteEventStore(tmp_path / "manent.db", clock=clock, ids=ids)
+    yield made
+    await made.aclose()
+
+
+async def test_what_was_appended_is_read_back(store: Store) -> None:
+    """Events come back equal, in order, with their places and their context in the header."""
+    events = [started(), said("user", "grüß dich 🙂"), requested()]
+    appended = await store.append("session-s", events, expected_version=0, context=ANN)
+    assert (appended.position, appended.stream_version) == (3, 3)
+    recorded = await store.read_stream("acme", "session-s")
+    assert [record.event for record in recorded] == events
+    header = recorded[1].header
+    assert (header.position, header.stream_version, header.type) == (2, 2, "MessageAppended")
+    assert (header.tenant, header.actor, header.request_id) == ("acme", "ann", "r1")
+    assert (header.correlation_id, header.causation_id) == ("k1", "c0")
+
+
+@pytest.mark.parametrize("event", [generated(), failed(), cancelled()])
+async def test_every_ending_is_read_back(store: Store, event: object) -> None:
+    """Terminal events keep every field."""
+    await store.append("session-s", [requested(), event], expected_version=0, context=ANN)  # type: ignore[list-item]  # parametrized
+    assert (await store.read_stream("acme", "session-s"))[1].event == event
+
+
+async def test_an_append_at_another_version_is_refused_whole(store: Store) -> None:
+    """Optimistic concurrency: a stream that moved on takes nothing, and no position is used up."""
+    await store.append("session-s", [started()], expected_version=0, context=ANN)
+    for wrong in (0, 2):
+        with pytest.raises(VersionConflict, match="is at version 1"):
+            await store.append("session-s", [said("user", "x")], expected_version=wrong, context=ANN)
+    appended = await store.append("session-s", [said("user", "y")], expected_version=1, context=ANN)
+    assert (appended.position, appended.stream_version) == (2, 2)
+
+
+async def test_one_of_many_racing_writers_wins_each_version(store: Store) -> None:
+    """Eight writers at one version: one append stands, and positions have no gap."""
+    racing = [store.append("session-s", [said("user", str(i))], expected_version=0, context=ANN) for i in range(8)]
+    results = await asyncio.gather(*racing, return_exceptions=True)
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+    assert sum(isinstance(result, VersionConflict) for result in results) == 7
+    assert len(await store.query(EventFilter())) == 1
+
+
+async def test_positions_have_no_gaps_under_concurrent_appends(store: Store) -> None:
+    """Appends to many streams at once number the log 1, 2, 3 …"""
+    await asyncio.gather(
+        *(store.append(f"session-{i}", [started(), started()], expected_version=0, context=ANN) for i in range(20))
+    )
+    entries = await store.query(EventFilter(), limit=100)
+    assert [entry.header.position for entry in entries] == list(range(1, 41))
+
+
+async def test_a_cancelled_caller_does_not_undo_the_commit(store: Store) -> None:
+    """Who stops waiting for an append may still find it done; it is never half done."""
+    append = asyncio.create_task(
+        store.append("session-s", [started(), said("user", "x")], expected_version=0, context=ANN)
+    )
+    await asyncio.sleep(0)
+    append.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await append
+    # The next append waits for its turn behind the cancelled one, so that its end is known.
+    await store.append("session-other", [started()], expected_version=0, context=ANN)
+    found = await store.read_stream("acme", "session-s")
+    assert len(found) in {0, 2}
+
+
+async def test_streams_are_named_within_their_tenant(store: Store) -> None:
+    """The same stream id in two tenants is two streams."""
+    other = EventContext(tenant="rival", actor="eve")
+    await store.append("session-s", [started()], expected_version=0, context=ANN)
+    await store.append("session-s", [started(), started()], expected_version=0, context=other)
+    assert len(await store.read_stream("acme", "session-s")) == 1
+    assert len(await store.read_stream("rival", "session-s")) == 2
+    assert await store.read_stream("nobody", "session-s") == []
+
+
+async def test_streams_are_read_in_pages_and_up_to_a_version(store: Store) -> None:
+    """after_version and limit page; max_version reads the past."""
+    events = [said("user", str(i)) for i in range(7)]
+    await store.append("session-s", events, expected_version=0, context=ANN)
+    page = await store.read_stream("acme", "session-s", after_version=2, limit=3)
+    assert [record.header.stream_version for record in page] == [3, 4, 5]
+    past = await store.read_stream("acme", "session-s", max_version=2)
+    assert [record.header.stream_version for record in past] == [1, 2]
+
+
+async def test_the_log_is_queried_by_filters_and_keyset_pages(store: Store) -> None:
+    """Every filter narrows, all of them together, and pages follow positions."""
+    await store.append("session-a", [started(), said("user", "1")], expected_version=0, context=ANN)
+    await store.append("session-b", [started(), said("user", "2")], expected_version=0, context=ANN)
+    await store.append("session-b", [started()], expected_version=0, context=EventContext(tenant="rival", actor="eve"))
+
+    async def positions(event_filter: EventFilter, after: int = 0, limit: int = 100) -> list[int]:
+        entries = await store.query(event_filter, after_position=after, limit=limit)
+        return [entry.header.position for entry in entries]
+
+    assert await positions(EventFilter()) == [1, 2, 3, 4, 5]
+    assert await positions(EventFilter(tenant="acme")) == [1, 2, 3, 4]
+    assert await positions(EventFilter(type="SessionStarted")) == [1, 3, 5]
+    assert await positions(EventFilter(tenant="acme", stream_id="session-b", type="SessionStarted")) == [3]
+    assert await positions(EventFilter(min_position=2, max_position=4)) == [2, 3, 4]
+    assert await positions(EventFilter(), after=2, limit=2) == [3, 4]
+    assert await positions(EventFilter(min_position=2), after=3) == [4, 5]
+    assert await positions(EventFilter(), after=5) == []
+
+
+async def test_a_payload_matches_its_digest(store: Store) -> None:
+    """payload_digest is SHA-256 of salt and payload bytes, so a verifier needs nothing else."""
+    await store.append("session-s", [said("user", "x")], expected_version=0, context=ANN)
+    (entry,) = await store.query(EventFilter())
+    assert entry.payload is not None
+    assert entry.salt is not None
+    assert len(entry.salt) == 32
+    assert hashlib.sha256(entry.salt + entry.payload).hexdigest() == entry.header.payload_digest
+    assert msgspec.json.decode(entry.payload)["message"]["content"][0]["text"] == "x"
+
+
+async def test_open_completions_are_known_until_they_are_closed(store: Store) -> None:
+    """What was requested and has no terminal event is what start-up must close."""
+    await store.append("session-s", [started(), requested("c1")], expected_version=0, context=ANN)
+    await store.append("completion-c2", [requested("c2")], expected_version=0, context=ANN)
+    found = await store.open_completions()
+    assert found[0] == OpenCompletion(tenant="acme", stream_id="session-s", completion_id="c1")
+    assert [completion.completion_id for completion in found] == ["c1", "c2"]
+    await store.append("session-s", [failed("c1")], expected_version=2, context=ANN)
+    assert [completion.completion_id for completion in await store.open_completions()] == ["c2"]
+
+
+async def test_an_event_beyond_the_bound_is_refused(store: Store) -> None:
+    """A payload of more than 16 MiB leaves the log untouched."""
+    with pytest.raises(EventTooLarge):
+        await store.append("session-s", [said("user", "x" * 17_000_000)], expected_version=0, context=ANN)
+    assert await store.query(EventFilter()) == []
+
+
+async def test_events_of_a_newer_manent_are_kept(store: Store) -> None:
+    """An unknown type is appended and read without loss, as a restored or forwarded log may hold it."""
+    event = UnknownEvent(type="FromTheFuture", schema_version=3, payload={"a": [1, {"b": None}]})
+    await store.append("session-s", [event], expected_version=0, context=ANN)
+    assert (await store.read_stream("acme", "session-s"))[0].event == event
+    assert encode_event(event).type == "FromTheFuture"
+
+
+async def test_the_store_answers_when_asked(store: Store) -> None:
+    """ping returns where the database works."""
+    await store.ping()
