@@ -9,7 +9,9 @@ from importlib.metadata import version
 
 from sanic import Sanic
 
-from manent.adapters.http.app import HttpLimits, HttpServices, create_app
+from manent.adapters.http.app import create_app
+from manent.adapters.http.context import HttpLimits, HttpServices
+from manent.adapters.http.principal import everybody_is
 from manent.adapters.inference.connection import RunnerLimits
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.registry import load_registry
@@ -39,10 +41,12 @@ class Manent:
         settings, use_cases = self.settings, self.use_cases
         return create_app(
             HttpServices(
-                complete_chat=use_cases.complete_chat,
-                manage_sessions=use_cases.manage_sessions,
-                query_log=use_cases.query_log,
+                chat=use_cases.complete_chat,
+                sessions=use_cases.manage_sessions,
+                log=use_cases.query_log,
                 engine=use_cases.engine,
+                ids=RandomIds(),
+                authenticate=everybody_is(LOCAL_OPERATOR),
                 ready=self.problems,
                 version=version("manent"),
             ),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MANENT_"
 SQLITE_SCHEME = "sqlite:///"
+ENV_FILE = ".env"
+OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})
 
 
 class SettingsError(Exception):
@@ -23,7 +25,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(Path("~/.manent"), description="Folder of the database, the models and the keys.")
     host: str = Field("127.0.0.1", description="Address to listen on; only loopback until there are API keys.")
@@ -99,14 +101,14 @@ class Settings(BaseSettings):
         return (self.models or self.home / "models.toml").expanduser().absolute()
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings() -> Settings:
     """Read the settings.
 
     Raises:
-        SettingsError: a value is wrong, or a ``MANENT_*`` variable has a name that no setting has.
+        SettingsError: a value is wrong, or a ``MANENT_*`` name in the environment or ``.env`` is no setting.
     """
     names = [PREFIX + name.upper() for name in Settings.model_fields]
-    for name in sorted(environ if environ is not None else os.environ):
+    for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):
         if name.startswith(PREFIX) and name not in names and name not in OTHER_VARIABLES:
             near = difflib.get_close_matches(name, names, n=1)
             raise SettingsError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -119,6 +121,3 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             for problem in error.errors()
         ]
         raise SettingsError("; ".join(problems)) from None
-
-
-OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})

@@ -8,11 +8,11 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.answers import json_answer, system_fingerprint, usage_answer
 from manent.adapters.http.chat_command import chat_command, read_chat_request
-from manent.adapters.http.chat_stream import stream_completion
+from manent.adapters.http.chat_stream import stream_completion, told_error
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object
 from manent.adapters.http.wire_responses import AssistantMessage, ChatCompletion, Choice
-from manent.domain.errors import CompletionCancelledError, DomainError, ShuttingDown
+from manent.domain.errors import CompletionCancelledError
 from manent.domain.usecases.running import RunningCompletion
 
 
@@ -34,7 +34,7 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
         running.cancel("client_disconnected")
         raise
     except CompletionCancelledError as error:
-        raise _why_cancelled(running, error) from None
+        raise told_error(running, error) from None
 
 
 async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
@@ -61,10 +61,3 @@ async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
 def session_headers(session_id: str | None) -> dict[str, str]:
     """The header that names the session of an answer."""
     return {} if session_id is None else {"x-session-id": session_id}
-
-
-def _why_cancelled(running: RunningCompletion, error: CompletionCancelledError) -> DomainError:
-    """A stop because of a shutdown is worth a retry, one that somebody asked for is not."""
-    if running.stop_reason == "shutting_down":
-        return ShuttingDown("the server shut down before the completion was finished")
-    return error

@@ -56,7 +56,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
-        store_content=bool(asked.store) or exchange.services.record_content,
+        store_content=bool(asked.store),
         stream=bool(asked.stream),
         user=asked.user,
         metadata=asked.metadata,

@@ -69,12 +69,12 @@ async def _follow(writer: EventWriter, running: RunningCompletion, chunks: Chunk
         await writer.end(chunks.finish(generated) + DONE)
     except DomainError as error:
         # A cut stream counts as success in Python and in LangChain, so the error is always sent.
-        told = _told(running, error)
+        told = told_error(running, error)
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
     except (ClientStalled, asyncio.CancelledError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the boundary: logged in full, told, and raised as a DomainError
         # The headers are out: no status can tell the defect any more, only the stream itself.
         _log.exception("streaming %s ended in a defect", running.completion_id)
         told = InternalError(f"internal error ({type(error).__name__}) while streaming {running.completion_id}")
@@ -82,7 +82,8 @@ async def _follow(writer: EventWriter, running: RunningCompletion, chunks: Chunk
         raise told from None
 
 
-def _told(running: RunningCompletion, error: DomainError) -> DomainError:
+def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
+    """What the client is told: a stop because of a shutdown is worth a retry, one that somebody asked for is not."""
     if isinstance(error, CompletionCancelledError) and running.stop_reason == "shutting_down":
         return ShuttingDown("the server shut down before the completion was finished")
     return error

@@ -21,8 +21,7 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 class HttpServices:
     """What the HTTP adapter calls.
 
-    ``ready`` names what keeps the server from working, with a sentence each; empty means ready. ``record_content``
-    has the content of every completion recorded, not only where a session or ``store`` asks for it.
+    ``ready`` names what keeps the server from working, with a sentence each; empty means ready.
     """
 
     chat: CompleteChat
@@ -33,7 +32,6 @@ class HttpServices:
     authenticate: Authenticate
     ready: Ready
     version: str
-    record_content: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +54,14 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """The API's description as bytes: OpenAPI 3.1, and 3.0 for the page."""
+
+    openapi: bytes
+    openapi_3_0: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """One request with who sent it, its checked query parameters, and what answers it."""
 
@@ -63,4 +69,5 @@ class Exchange:
     principal: Principal
     services: HttpServices
     limits: HttpLimits
+    documents: Documents
     query: Mapping[str, Any] = field(default_factory=dict)

@@ -45,6 +45,8 @@ def _refused(name: str, says: str, *neutral: Any) -> Parameter:
     return Parameter(name=name, treatment=Treatment.REFUSED, says=says, neutral=neutral)
 
 
+NO = False
+
 CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("model", "id or alias of a model of the registry"),
     _honored("messages", "roles system, developer, user and assistant; text content"),
@@ -75,7 +77,7 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _refused("tool_choice", "tools are not supported yet", "none", "auto"),
     _refused("functions", "tools are not supported yet", []),
     _refused("function_call", "tools are not supported yet", "none", "auto"),
-    _refused("logprobs", "log probabilities are not supported yet", False),
+    _refused("logprobs", "log probabilities are not supported yet", NO),
     _refused("top_logprobs", "log probabilities are not supported yet", 0),
     _refused("logit_bias", "biases are not supported yet", {}),
     _refused("frequency_penalty", "penalties are not supported yet", 0),

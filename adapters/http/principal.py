@@ -6,11 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from sanic import Request
 
-from manent.domain.access import Principal, Scope
+from manent.domain.access import Principal
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
-
-LOCAL_PRINCIPAL = Principal(tenant="local", subject="local", scopes=frozenset({Scope.AUDIT, Scope.ADMIN}))
 
 
 def everybody_is(principal: Principal) -> Authenticate:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from sanic import Request, Sanic
 from sanic.config import Config
@@ -31,10 +31,10 @@ class RequestContext:
     body_timeout_s: float
 
 
-App = Sanic[Config, RequestContext]
+App = Sanic[Config, SimpleNamespace]
 
 
-class HttpRequest(Request[App, SimpleNamespace]):
+class HttpRequest(Request):
     """A request to Manent."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,7 +47,7 @@ class HttpRequest(Request[App, SimpleNamespace]):
     def request_id(self) -> str:
         """The client's ``X-Request-ID`` if it is 1 to 128 safe characters, else a new id."""
         if self._request_id is None:
-            self._request_id = safe_id(self.headers.get("x-request-id")) or self.app.ctx.ids.new("req_")
+            self._request_id = safe_id(self.headers.get("x-request-id")) or self._context.ids.new("req_")
         return self._request_id
 
     @property
@@ -72,13 +72,15 @@ class HttpRequest(Request[App, SimpleNamespace]):
 
         Sanic pauses reading when 64 KiB have gathered, so after a large body nobody would hear the connection close.
         """
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def drop_connection(self) -> None:
         """Close the connection now; what is still unsent is thrown away."""
-        if self.transport is not None:
-            self.transport.abort()
+        transport = self._transport
+        if transport is not None:
+            transport.abort()
 
     async def receive_body(self) -> None:
         """Read the body; Sanic calls this before the handler, and its own timeouts do not cover a slow body.
@@ -88,10 +90,10 @@ class HttpRequest(Request[App, SimpleNamespace]):
         """
         if self.body or self.stream is None:
             return
-        timeout_s = self.app.ctx.body_timeout_s
+        timeout_s = self._context.body_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                self.body = await self._read_body(self.app.ctx.body_bytes_max)
+                self.body = await self._read_body(self._context.body_bytes_max)
         except TimeoutError:
             self._close_after_answer()
             raise RequestRefused(
@@ -102,7 +104,7 @@ class HttpRequest(Request[App, SimpleNamespace]):
         stream = self.stream
         if not isinstance(stream, Http):
             return b""
-        if stream.request_bytes > bytes_max and stream.expecting_continue:
+        if (stream.request_bytes or 0) > bytes_max and stream.expecting_continue:
             self._close_after_answer()
             raise _too_large(bytes_max)
         stream.request_max_size = bytes_max + DRAIN_BYTES_MAX
@@ -118,6 +120,14 @@ class HttpRequest(Request[App, SimpleNamespace]):
             self._close_after_answer()
             raise _too_large(bytes_max)
         return b"".join(pieces)
+
+    @property
+    def _context(self) -> RequestContext:
+        return cast("RequestContext", self.app.ctx.http)
+
+    @property
+    def _transport(self) -> asyncio.Transport | None:
+        return cast("asyncio.Transport | None", self.transport)
 
     def _close_after_answer(self) -> None:
         if isinstance(self.stream, Http):

@@ -14,7 +14,14 @@ from manent.adapters.http.wire_requests import TAG_OPEN, Wire
 Model = TypeVar("Model", bound=Wire)
 
 WRONG_TYPE = frozenset({"int_from_float", "string_unicode", "union_tag_invalid", "union_tag_not_found"})
-JSON_TYPES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
+JSON_TYPES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
 VALUE_CHARS_MAX = 80
 
 

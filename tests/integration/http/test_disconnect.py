@@ -1,0 +1,181 @@
+"""Clients that leave, and clients that do not read: neither holds anything, and the log says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+import uvloop
+
+from manent.adapters.http.context import HttpLimits
+from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.domain.generation import RenderedPrompt
+from manent.domain.messages import Message
+from tests.support.http import USER, WAIT_S, Running, raw_connection, running_server
+
+
+class Hold:
+    """A hook that holds a generation before one of its deltas, for good."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self.reached = asyncio.Event()
+
+    async def __call__(self, delta: int) -> None:
+        """See ``Script.before_delta``."""
+        if delta == self._at:
+            self.reached.set()
+            await asyncio.Event().wait()
+
+
+class SlowToRender(ScriptedEngine):
+    """An engine that is still loading its model when the client leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rendering = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def render(self, model_id: str, messages: tuple[Message, ...]) -> RenderedPrompt:  # type: ignore[override]
+        """Wait, then render."""
+        self.rendering.set()
+        await self.go_on.wait()
+        return await super().render(model_id, messages)
+
+
+async def nothing_runs(running: Running) -> None:
+    """Return once no completion runs and no connection is open."""
+    async with asyncio.timeout(WAIT_S):
+        while len(running.use_cases.live) or running.server.connections:  # noqa: ASYNC110 (sockets send no event)
+            await asyncio.sleep(0.005)
+
+
+async def test_these_tests_run_on_uvloop() -> None:
+    """The loop is the product's."""
+    assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("padding_bytes", [0, 300_000])
+async def test_a_client_that_leaves_cancels_its_completion(stream: bool, padding_bytes: int) -> None:  # noqa: FBT001
+    """Streamed or not, and also behind a large body, a closed socket ends the generation and is recorded."""
+    hold = Hold(2)
+    async with running_server(Script(before_delta=hold)) as running, raw_connection(running.port) as raw:
+        messages = [USER, {"role": "user", "content": "x" * padding_bytes}]
+        await raw.post_chat(stream=stream, store=True, messages=messages)
+        async with asyncio.timeout(WAIT_S):
+            await hold.reached.wait()
+        raw.break_off()
+        payload = await running.payload_of("CompletionCancelled")
+        assert payload["reason"] == "client_disconnected"
+        assert payload["text"] == "Hello,"
+        assert payload["usage"]["completion_tokens"] == 2
+        assert list(running.engine.cancelled) == [payload["completion_id"]]
+        await nothing_runs(running)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_before_acceptance_leaves_nothing(stream: bool) -> None:  # noqa: FBT001
+    """A request whose client is gone before it is recorded is neither recorded nor generated."""
+    engine = SlowToRender()
+    async with running_server(engine=engine) as running, raw_connection(running.port) as raw:
+        await raw.post_chat(stream=stream)
+        async with asyncio.timeout(WAIT_S):
+            await engine.rendering.wait()
+        raw.break_off()
+        async with asyncio.timeout(WAIT_S):
+            while running.server.connections:  # noqa: ASYNC110 (sockets send no event)
+                await asyncio.sleep(0.005)
+        engine.go_on.set()
+        await nothing_runs(running)
+        assert await running.log() == []
+        assert not engine.requests
+
+
+async def test_a_client_that_waits_for_a_busy_session_may_leave() -> None:
+    """A client that gives up its place in the queue leaves no trace, and who holds the session goes on."""
+    hold = Hold(1)
+    async with running_server(Script(before_delta=hold), session_wait_s=30) as running:
+        async with raw_connection(running.port) as first, raw_connection(running.port) as second:
+            await first.post_chat(stream=True, session_id="s")
+            async with asyncio.timeout(WAIT_S):
+                await hold.reached.wait()
+            await second.post_chat(stream=True, session_id="s")
+            async with asyncio.timeout(WAIT_S):
+                while len(running.use_cases.live) < 2:  # noqa: ASYNC110 (nothing tells of it)
+                    await asyncio.sleep(0.005)
+            second.break_off()
+            await asyncio.sleep(0.05)
+            assert len(await running.log("CompletionRequested")) == 1
+            assert await running.log("CompletionCancelled") == []
+
+
+async def test_a_client_that_only_half_closes_counts_as_gone() -> None:
+    """A client that says it sends no more is taken to have left, as most servers do."""
+    hold = Hold(1)
+    async with running_server(Script(before_delta=hold)) as running, raw_connection(running.port) as raw:
+        await raw.post_chat(stream=True)
+        async with asyncio.timeout(WAIT_S):
+            await hold.reached.wait()
+        raw.half_close()
+        assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_disconnected"
+
+
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
+    """A stream that nobody reads holds its generation for the limit and no longer; the log names the reason."""
+    endless = Hold(5_000)
+    script = Script(pieces=("x" * 10_000,) * 4_000, before_delta=_paced(endless))
+    limits = HttpLimits(stall_timeout_s=0.2)
+    async with (
+        running_server(script, limits=limits) as running,
+        raw_connection(running.port, receive_buffer_bytes=4096) as raw,
+    ):
+        await raw.post_chat(stream=True, max_tokens=4_000)
+        payload = await running.payload_of("CompletionCancelled")
+        assert payload["reason"] == "client_stalled"
+        await nothing_runs(running)
+
+
+async def test_a_slow_reader_gets_everything() -> None:
+    """Back-pressure loses nothing: who reads slowly, but reads, has the whole stream and its end."""
+    script = Script(pieces=("é" * 5_000,) * 200, before_delta=_paced(Hold(-1)))
+    limits = HttpLimits(stall_timeout_s=2.0)
+    async with (
+        running_server(script, limits=limits) as running,
+        raw_connection(running.port, receive_buffer_bytes=4096) as raw,
+    ):
+        await raw.post_chat(stream=True, max_tokens=200)
+        received = bytearray()
+        while b"data: [DONE]" not in received:
+            received += await raw.read_some()
+        assert received.decode(errors="replace").count("é") + received.count(b"\xc3\n") >= 200 * 5_000 * 0.99
+        assert await running.log("CompletionGenerated")
+
+
+async def test_nothing_is_left_of_many_clients_that_leave() -> None:
+    """A hundred clients that leave at once leave no task, no connection and no open completion."""
+    hold = Hold(1)
+    async with running_server(Script(before_delta=hold)) as running:
+        for number in range(100):
+            async with raw_connection(running.port) as raw:
+                await raw.post_chat(stream=number % 2 == 0)
+                if number % 3:
+                    await asyncio.sleep(0)
+                raw.break_off()
+        await nothing_runs(running)
+        requested, cancelled = await running.log("CompletionRequested"), await running.log("CompletionCancelled")
+        assert len(requested) == len(cancelled)
+        gc.collect()
+        assert [task for task in asyncio.all_tasks() if "feed" in task.get_name()] == []
+
+
+def _paced(hold: Hold) -> Hold:
+    """Let other tasks run between the deltas of ``hold``."""
+
+    class Paced(Hold):
+        async def __call__(self, delta: int) -> None:
+            await asyncio.sleep(0)
+            await hold(delta)
+
+    return Paced(-1)

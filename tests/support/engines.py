@@ -1,0 +1,137 @@
+"""Engines for tests: real runners on a given folder, and short ways to ask them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from manent.adapters.inference.connection import Runner, RunnerLimits
+from manent.adapters.inference.engine import RunnerEngine
+from manent.adapters.inference.registry import RegisteredModel, Registry
+from manent.adapters.inference.supervisor import SupervisorSettings
+from manent.domain.events import ModelEvent
+from manent.domain.generation import (
+    GenerationRequest,
+    GenerationResult,
+    ModelCard,
+    RenderedPrompt,
+    SamplingParameters,
+    TextDelta,
+)
+from manent.domain.messages import Message, Role, TextPart
+from manent.domain.ports import InferenceEngine
+from tests.support.fakes import FakeClock
+
+MODEL = "starter"
+CARD = ModelCard(model_id=MODEL, context_length=8192, created_at_s=0, aliases=("default",))
+
+
+class RecordedEvents(list[ModelEvent]):
+    """An ``on_event`` that keeps what it is told."""
+
+    async def __call__(self, event: ModelEvent) -> None:
+        """Keep the event."""
+        self.append(event)
+
+    @property
+    def names(self) -> list[str]:
+        """The types of the events."""
+        return [type(event).__name__ for event in self]
+
+
+@asynccontextmanager
+async def runner_engine(
+    folder: Path,
+    *,
+    events: RecordedEvents | None = None,
+    limits: RunnerLimits | None = None,
+    in_flight_max: int = 64,
+    failure_memory_s: float = 1.0,
+) -> AsyncGenerator[RunnerEngine, None]:
+    """A RunnerEngine with one model; closed, and its process gone, at the end of the block."""
+    settings = SupervisorSettings(
+        digest_folder=folder.parent / ".digests",
+        limits=limits or RunnerLimits(load_timeout_s=90, stall_timeout_s=60),
+        in_flight_max=in_flight_max,
+        failure_memory_s=failure_memory_s,
+    )
+    registry = Registry([RegisteredModel(card=CARD, path=folder)])
+    engine = RunnerEngine(
+        registry, settings=settings, clock=FakeClock(), on_event=RecordedEvents() if events is None else events
+    )
+    try:
+        yield engine
+    finally:
+        await engine.aclose(2.0)
+
+
+def running(engine: RunnerEngine) -> Runner:
+    """The runner that is up."""
+    runner = engine.supervisor(MODEL).runner
+    assert runner is not None
+    return runner
+
+
+def said(role: Role, text: str) -> Message:
+    """A message."""
+    return Message(message_id="msg_1", role=role, content=(TextPart(text=text),))
+
+
+def user(text: str) -> Message:
+    """A user's message."""
+    return said(Role.USER, text)
+
+
+def parameters(
+    *, max_tokens: int = 16, temperature: float = 0.0, top_p: float = 1.0, seed: int = 1, stop: Sequence[str] = ()
+) -> SamplingParameters:
+    """Sampling parameters; greedy and short unless said otherwise."""
+    return SamplingParameters(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed, stop=tuple(stop))
+
+
+def request(
+    prompt: RenderedPrompt, effective: SamplingParameters, *, completion_id: str = "c1", model_id: str = MODEL
+) -> GenerationRequest:
+    """A request for one generation."""
+    return GenerationRequest(completion_id=completion_id, model_id=model_id, prompt=prompt, parameters=effective)
+
+
+async def collect(engine: InferenceEngine, asked: GenerationRequest) -> tuple[list[TextDelta], GenerationResult]:
+    """All deltas and the result of a generation that ends well."""
+    outputs = [output async for output in engine.generate(asked)]
+    *deltas, result = outputs
+    assert isinstance(result, GenerationResult)
+    return [delta for delta in deltas if isinstance(delta, TextDelta)], result
+
+
+async def answer(engine: InferenceEngine, text: str, effective: SamplingParameters) -> GenerationResult:
+    """The result for a single user's message."""
+    prompt = await engine.render(MODEL, [user(text)])
+    return (await collect(engine, request(prompt, effective)))[1]
+
+
+async def eventually_gone(pid: int, *, within_s: float = 5.0) -> bool:
+    """Whether a process ends in time (a zombie has ended)."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    while loop.time() < until:
+        if not runs(pid):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and not only its remains."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return shown.strip() != "" and shown.strip()[0] not in "ZX"
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started and that still run."""
+    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in shown.splitlines()]
+    return [child for child, parent in pairs if parent == pid and runs(child)]

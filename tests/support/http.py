@@ -1,0 +1,185 @@
+"""A real HTTP server on a real socket, in this process: real use cases over a scripted engine and a log in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI
+
+from manent.adapters.http.app import create_app
+from manent.adapters.http.context import HttpLimits, HttpServices, Ready
+from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.server import HttpServer
+from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.store.memory import MemoryEventStore
+from manent.app.settings import Settings
+from manent.app.system import RandomIds, SystemClock
+from manent.app.usecases import UseCases, build_use_cases
+from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.ports import EventFilter, LogEntry
+
+USER = {"role": "user", "content": "hello"}
+WAIT_S = 5.0
+
+
+async def no_problems() -> Mapping[str, str]:
+    """The server is ready."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A server that runs, and what is behind it."""
+
+    port: int
+    server: HttpServer
+    engine: ScriptedEngine
+    store: MemoryEventStore
+    use_cases: UseCases
+    http: httpx.AsyncClient
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def openai(self) -> AsyncOpenAI:
+        """The official client, pointed here."""
+        return AsyncOpenAI(base_url=f"{self.address}/v1", api_key="any", max_retries=0, timeout=WAIT_S)
+
+    async def chat(self, path: str = "/v1/chat/completions", **members: Any) -> httpx.Response:
+        """Post a chat with defaults that work."""
+        return await self.http.post(path, json={"model": "default", "messages": [USER], **members})
+
+    async def log(self, type_name: str | None = None) -> list[LogEntry]:
+        """The log, or its events of one type."""
+        return await self.store.query(EventFilter(type=type_name), limit=1000)
+
+    async def payload_of(self, type_name: str) -> dict[str, Any]:
+        """The payload of the one event of a type, once it is there."""
+        async with asyncio.timeout(WAIT_S):
+            while not (found := await self.log(type_name)):  # noqa: ASYNC110 (the log sends no event)
+                await asyncio.sleep(0.005)
+        assert len(found) == 1
+        payload: dict[str, Any] = json.loads(found[0].payload or b"null")
+        return payload
+
+
+@asynccontextmanager
+async def running_server(
+    script: Script | None = None,
+    *,
+    engine: ScriptedEngine | None = None,
+    limits: HttpLimits | None = None,
+    ready: Ready = no_problems,
+    principal: Principal = LOCAL_OPERATOR,
+    session_wait_s: float = 0.05,
+) -> AsyncGenerator[Running, None]:
+    """Serve until the block ends."""
+    clock, ids = SystemClock(), RandomIds()
+    store = MemoryEventStore(clock=clock, ids=ids)
+    engine = engine or ScriptedEngine(script)
+    use_cases = build_use_cases(
+        Settings(session_wait_s=session_wait_s), store=store, engine=engine, clock=clock, ids=ids
+    )
+    services = HttpServices(
+        chat=use_cases.complete_chat,
+        sessions=use_cases.manage_sessions,
+        log=use_cases.query_log,
+        engine=engine,
+        ids=ids,
+        authenticate=everybody_is(principal),
+        ready=ready,
+        version="0.0.0",
+    )
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(create_app(services, limits or HttpLimits()), listening)
+    await server.start()
+    port = listening.getsockname()[1]
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as http:
+            yield Running(port=port, server=server, engine=engine, store=store, use_cases=use_cases, http=http)
+    finally:
+        await use_cases.live.drain(finish_s=0.0, close_s=1.0)
+        await server.close(0.2)
+
+
+class RawConnection:
+    """A socket that says exactly what a test wants, and breaks when it wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send ``data``."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def post_chat(self, **members: Any) -> None:
+        """Send a whole chat request."""
+        body = json.dumps({"model": "default", "messages": [USER], **members}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n"
+        await self.send(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+
+    async def read_until(self, mark: bytes) -> bytes:
+        """Read until ``mark``."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.readuntil(mark)
+
+    async def read_to_end(self) -> bytes:
+        """Read until the server closes."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.read()
+
+    async def read_answer(self) -> tuple[int, dict[str, str], Any]:
+        """Read one answer with a JSON body: status, headers, body."""
+        head = (await self.read_until(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:]) if name}
+        async with asyncio.timeout(WAIT_S):
+            body = await self._reader.readexactly(int(headers["content-length"]))
+        return int(head[0].split(" ")[1]), headers, json.loads(body)
+
+    async def read_some(self) -> bytes:
+        """Read whatever is there."""
+        async with asyncio.timeout(WAIT_S):
+            return await self._reader.read(2**14)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        self._writer.write_eof()
+
+    def break_off(self) -> None:
+        """Close at once, as a process that dies."""
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def raw_connection(port: int, *, receive_buffer_bytes: int | None = None) -> AsyncGenerator[RawConnection, None]:
+    """Connect; a small receive buffer makes a slow reader slow at once."""
+    connection = socket.socket()
+    if receive_buffer_bytes is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    connection.setblocking(False)  # noqa: FBT003 (the socket's own API)
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=2**14)
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+def sse_events(text: str) -> list[str]:
+    """The data of each event of a stream, comments left out."""
+    blocks = text.split("\n\n")
+    assert blocks.pop() == ""
+    return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]

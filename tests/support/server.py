@@ -1,0 +1,130 @@
+"""A real server: ``manent serve`` in a process of its own, on a home of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import psutil
+from openai import OpenAI
+
+READY_S = 60.0
+RUNNER_MODULE = "manent.adapters.inference.runner"
+READY = re.compile(r"Manent is ready on (http://\S+)")
+
+
+def environment(home: Path, **settings: object) -> dict[str, str]:
+    """This process's environment with nothing of Manent's in it but ``home`` and ``settings``."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MANENT_")}
+    given = {f"MANENT_{name.upper()}": str(value) for name, value in settings.items()}
+    return {**clean, "MANENT_HOME": str(home), "MANENT_PORT": "0", "PYTHONUNBUFFERED": "1", **given}
+
+
+def manent(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "manent.app", *arguments],
+        env=environment(home, **settings),
+        cwd=home if home.is_dir() else None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+class Server:
+    """A running ``manent serve``."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.home = home
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self.output: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "manent.app", "serve"],
+            env=environment(home, **settings),
+            cwd=home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.address = self._wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self.process.pid
+
+    def client(self, **options: object) -> OpenAI:
+        """The official client, pointed here."""
+        defaults: dict[str, object] = {"max_retries": 0, "timeout": 120.0}
+        return OpenAI(base_url=f"{self.address}/v1", api_key="any", **{**defaults, **options})  # type: ignore[arg-type]  # by name
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def stop(self, number: signal.Signals = signal.SIGINT, *, timeout_s: float = 15.0) -> int:
+        """Ask it to stop; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=timeout_s)
+
+    def runner_pids(self) -> list[int]:
+        """Process ids of the runners that this server started."""
+        children = psutil.Process(self.pid).children()
+        return [child.pid for child in children if RUNNER_MODULE in child.cmdline()]
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.kill()
+        self._reader.join(timeout=10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line)
+            self._lines.put(line)
+
+    def _wait_until_ready(self) -> str:
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                line = self._lines.get(timeout=0.1)
+            except Empty:
+                continue
+            if found := READY.match(line):
+                return found[1]
+        self.close()
+        raise AssertionError("the server did not get ready:\n" + "".join(self.output))
+
+
+@contextmanager
+def serving(home: Path, **settings: object) -> Iterator[Server]:
+    """A server for as long as the context lasts."""
+    server = Server(home, **settings)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def prepare_home(home: Path, starter_model: Path) -> Path:
+    """A home with the starter model in it (a link: nothing is copied)."""
+    (home / "models").mkdir(parents=True)
+    (home / "models" / starter_model.name).symlink_to(starter_model)
+    return home

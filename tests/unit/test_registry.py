@@ -1,0 +1,153 @@
+"""models.toml: what it may say, and that every mistake in it is named with its place and its remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manent.adapters.inference.registry import Registry, RegistryError, load_registry
+from manent.domain.errors import ModelNotFound
+
+EXAMPLE = Path(__file__).parents[2] / "models.toml"
+
+
+def load(folder: Path, text: str) -> Registry:
+    """The registry of a file with this text."""
+    file = folder / "models.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_registry(file, folder / "models")
+
+
+def put_model(folder: Path, name: str, config: object) -> Path:
+    """A model's folder with nothing but a configuration."""
+    model = folder / "models" / name
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return model
+
+
+def test_without_a_file_there_is_the_starter_model(tmp_path: Path) -> None:
+    """A fresh installation serves the starter model, also under the alias that `manent chat` asks for."""
+    registry = load_registry(tmp_path / "none.toml", tmp_path / "models")
+    (card,) = registry.cards()
+    assert (card.model_id, card.aliases, card.available) == ("smollm2-135m-instruct", ("default",), False)
+    assert registry.models[0].path == tmp_path / "models" / "smollm2-135m-instruct"
+
+
+def test_the_example_in_the_repository_is_the_same_as_no_file(tmp_path: Path) -> None:
+    """The commented example parses, and says what holds without it."""
+    assert load_registry(EXAMPLE, tmp_path).models == load_registry(tmp_path / "none.toml", tmp_path).models
+
+
+def test_a_full_entry_is_understood(tmp_path: Path) -> None:
+    """Every key reaches the card."""
+    registry = load(
+        tmp_path,
+        """
+        [[models]]
+        id = "org/big-model"
+        path = "/somewhere/big"
+        type = "llm"
+        context_length = 4096
+        aliases = ["big", "default"]
+        [models.defaults]
+        temperature = 0.5
+        top_p = 0.9
+        max_tokens = 100
+        """,
+    )
+    (model,) = registry.models
+    assert model.path == Path("/somewhere/big")
+    assert registry.resolve("big") == registry.resolve("org/big-model") == model.card
+    assert (model.card.context_length, model.card.default_temperature) == (4096, 0.5)
+    assert (model.card.default_top_p, model.card.default_max_tokens) == (0.9, 100)
+
+
+def test_paths_are_relative_to_the_models_folder_and_default_to_the_id(tmp_path: Path) -> None:
+    """A model that lies where it is expected needs no path."""
+    registry = load(
+        tmp_path, '[[models]]\nid = "a"\n[[models]]\nid = "b"\npath = "x/y"\n[[models]]\nid = "c"\npath = "~/m"\n'
+    )
+    paths = [model.path for model in registry.models]
+    assert paths == [tmp_path / "models/a", tmp_path / "models/x/y", Path.home() / "m"]
+
+
+@pytest.mark.parametrize(
+    "config", [{"max_position_embeddings": 777}, {"text_config": {"max_position_embeddings": 777}}]
+)
+def test_the_context_length_comes_from_the_models_configuration(tmp_path: Path, config: object) -> None:
+    """What the model was made for holds, unless models.toml says otherwise."""
+    put_model(tmp_path, "a", config)
+    assert load(tmp_path, '[[models]]\nid = "a"').resolve("a").context_length == 777
+    assert load(tmp_path, '[[models]]\nid = "a"\ncontext_length = 5').resolve("a").context_length == 5
+
+
+def test_availability_is_looked_up_when_it_is_asked_for(tmp_path: Path) -> None:
+    """A model that is downloaded while the server runs becomes available."""
+    registry = load(tmp_path, '[[models]]\nid = "a"')
+    assert not registry.resolve("a").available
+    put_model(tmp_path, "a", {})
+    assert registry.resolve("a").available
+    assert registry.cards()[0].available
+
+
+def test_a_broken_model_keeps_its_card(tmp_path: Path) -> None:
+    """Broken configurations are explained when the model is loaded, and do not stop the server."""
+    (put_model(tmp_path, "a", {}) / "config.json").write_text("{", encoding="utf-8")
+    assert load(tmp_path, '[[models]]\nid = "a"').resolve("a").model_id == "a"
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
+    """A typing error is easy to see in the message."""
+    registry = load(tmp_path, '[[models]]\nid = "qwen3-4b"\naliases = ["fast"]')
+    with pytest.raises(ModelNotFound, match="did you mean 'qwen3-4b'") as caught:
+        registry.resolve("qwen-4b")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[models]]\nid = a", r"not valid TOML: .*line 2"),
+        ("", "names no models"),
+        ('[models]\nid = "a"', r"write \[\[models\]\]"),
+        ("models = 3", r"write \[\[models\]\]"),
+        ("models = [3]", r"\$\.models\[0\]"),
+        ('[[model]]\nid = "a"', "unknown key 'model'; did you mean 'models'"),
+        ('[[models]]\npath = "a"', "missing required field `id` - at `\\$.models\\[0\\]`"),
+        (
+            '[[models]]\nid = "a"\nalias = ["b"]',
+            r"models\[0\] \(a\) has an unknown key 'alias'; did you mean 'aliases'",
+        ),
+        ('[[models]]\nid = "a"\nzzz = 1', "known keys are id, path, type"),
+        (
+            '[[models]]\nid = "a"\n[models.defaults]\ntemprature = 1',
+            "defaults has an unknown key 'temprature'; did you",
+        ),
+        ('[[models]]\nid = "a"\ntype = "vlm"', "type 'vlm'; this version serves only type 'llm'"),
+        ('[[models]]\nid = "a b"', r"at `\$.models\[0\].id`"),
+        ('[[models]]\nid = ""', r"at `\$.models\[0\].id`"),
+        ('[[models]]\nid = "a"\ncontext_length = 0', r"at `\$.models\[0\].context_length`"),
+        ('[[models]]\nid = "a"\ncontext_length = "8k"', r"at `\$.models\[0\].context_length`"),
+        ('[[models]]\nid = "a"\n[models.defaults]\ntemperature = 3', r"at `\$.models\[0\].defaults.temperature`"),
+        ('[[models]]\nid = "a"\n[models.defaults]\ntop_p = 0', r"at `\$.models\[0\].defaults.top_p`"),
+        ('[[models]]\nid = "a"\n[[models]]\nid = "a"', "'a' is given twice, by 'a' and 'a'"),
+        ('[[models]]\nid = "a"\n[[models]]\nid = "b"\naliases = ["a"]', "'a' is given twice, by 'a' and 'b'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    """The message holds the file, the place, and what would be right."""
+    with pytest.raises(RegistryError, match=says) as caught:
+        load(tmp_path, text)
+    assert str(tmp_path / "models.toml") in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A folder in its place, or bytes that are no text."""
+    with pytest.raises(RegistryError, match="cannot be read"):
+        load_registry(tmp_path, tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(RegistryError, match="not UTF-8"):
+        load_registry(tmp_path / "latin.toml", tmp_path)
