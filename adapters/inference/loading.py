@@ -20,7 +20,7 @@ from mlx_lm.utils import load
 
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.mlx_text import TextBatch
-from manent.adapters.inference.model_folder import check_model_folder, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.model_folder import context_length_of, tokenizer_files, weight_files
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
 from manent.domain.generation import SamplingParameters
 
@@ -43,16 +43,19 @@ class LoadedModel:
     facts: RunnerFacts
 
 
-def load_model(folder: Path, *, digest_folder: Path) -> LoadedModel:
-    """Load, digest and warm up the model of a folder; on the thread that will evaluate it.
+def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> LoadedModel:
+    """Load, digest and warm up a model; on the thread that will evaluate it.
+
+    Args:
+        folder: where it lies; found complete by ``check_model_folder``.
+        config: its configuration, which that check gave back.
+        digest_folder: where digests of files are remembered.
 
     Raises:
-        ModelFolderError: the folder is not complete.
         EvaluationFailed: the model cannot be evaluated.
         Exception: whatever the model's own code raises.
     """
     began_s = time.monotonic()
-    config = check_model_folder(folder)
     digests = DigestCache(digest_folder)
     # Hashing releases the GIL, and so does loading: for a model that is seen for the first time they overlap.
     weights_digest = _in_background(lambda: digests.digest_of_files([folder / "config.json", *weight_files(folder)]))

@@ -19,7 +19,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
 from manent.adapters.inference.inbox import Inbox, InboxFull
-from manent.adapters.inference.model_folder import ModelFolderError
+from manent.adapters.inference.model_folder import ModelFolderError, check_model_folder
 from manent.adapters.inference.protocol import (
     Cancel,
     CountTokens,
@@ -103,10 +103,12 @@ def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedMo
     # Nothing that a model's folder or code says may reach out to the internet.
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     try:
+        # Before anything slow: a folder that is not complete is known in milliseconds.
+        config = check_model_folder(options.model)
         # Importing MLX takes seconds, during which the reader must already watch for the server's end.
         from manent.adapters.inference.loading import load_model  # noqa: PLC0415
 
-        return load_model(options.model, digest_folder=options.digest_folder)
+        return load_model(options.model, config, digest_folder=options.digest_folder)
     except ModelFolderError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 (whatever libraries and models raise becomes the reason that is shown)
@@ -132,9 +134,9 @@ def _evaluate(connection: ServerConnection, batch: TextBatch, inbox: Inbox) -> N
                     batch.cancel(request_id)
                 case Ping(id=ping_id):
                     frames.append(Pong(id=ping_id, steps=batch.steps, active=batch.active))
-        if batch.active:
-            frames += batch.step()
         if frames:
+            connection.write(frames)
+        if batch.active and (frames := batch.step()):
             connection.write(frames)
 
 

@@ -168,10 +168,9 @@ def _is_installed(target: Path, dtype: Dtype | None) -> bool:
     manifest = _read_manifest(target)
     if manifest is None or manifest.get("conversion") != _CONVERSION:
         return False
-    if manifest.get("source", {}).get("file_sha256") != source.GGUF_SHA256 or dtype not in (
-        None,
-        manifest.get("dtype"),
-    ):
+    if manifest.get("source", {}).get("file_sha256") != source.GGUF_SHA256:
+        return False
+    if dtype is not None and manifest.get("dtype") != dtype:
         return False
     try:
         return all((target / name).stat().st_size == file["size_bytes"] for name, file in manifest["files"].items())

@@ -141,3 +141,8 @@ def _converse(conversation: Conversation) -> None:
             out.print("\n[dim]stopped[/dim]")
         except ChatError as error:
             err.print(f"[red]{escape(str(error))}[/red]")
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.command("chat")(chat)

@@ -39,3 +39,8 @@ def status(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         out.print(f"{settings.database_path}: revision {current or 'none'}, latest {latest}")
     if current != latest:
         raise typer.Exit(ExitCode.NO)
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.add_typer(app, name="db")

@@ -26,3 +26,8 @@ def doctor(*, json: Annotated[bool, typer.Option("--json", help="Print JSON, one
             out.print(f"   [dim]→ {escape(finding.advice)}[/dim]", soft_wrap=True)
     if worst_failed:
         raise typer.Exit(ExitCode.NO)
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.command("doctor")(doctor)

@@ -62,7 +62,9 @@ def events(
         for entry in page.events:
             print_json(event_members(entry))
         return
-    table = Table("position", "type", "stream", "version", "actor", "request", box=None)
+    table = Table(box=None)
+    for name in ("position", "type", "stream", "version", "actor", "request"):
+        table.add_column(name, overflow="fold")
     for entry in page.events:
         header = entry.header
         row = (header.position, header.type, header.stream_id, header.stream_version, header.actor, header.request_id)
@@ -115,3 +117,9 @@ def _replay_object(state: SessionState) -> dict[str, object]:
             {"id": message.message_id, "role": message.role, "content": message.text} for message in state.messages
         ],
     }
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.command("replay")(replay)
+    root.command("events")(events)

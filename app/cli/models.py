@@ -69,3 +69,8 @@ def install(
     except (HomeError, StarterModelError) as error:
         fail(str(error))
     out.print(f"{STARTER_ID} is in {folder}", soft_wrap=True)
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.add_typer(app, name="models")

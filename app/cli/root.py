@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from manent.app.cli import chat, db, doctor, log, models, serve
-
-app = typer.Typer(
-    name="manent",
-    help="Conversations with MLX models, every one an append-only record.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.command("serve")(serve.serve)
-app.command("chat")(chat.chat)
-app.command("replay")(log.replay)
-app.command("events")(log.events)
-app.command("doctor")(doctor.doctor)
-app.add_typer(models.app, name="models")
-app.add_typer(db.app, name="db")
+# Each command's module, which registers itself. Only the one that is called is imported: the database's and the web
+# server's libraries take a second, which `manent chat` and `manent --version` need not wait for.
+MODULES = {
+    "serve": "serve",
+    "chat": "chat",
+    "replay": "log",
+    "events": "log",
+    "models": "models",
+    "db": "db",
+    "doctor": "doctor",
+}
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
@@ -31,7 +28,6 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
         raise typer.Exit
 
 
-@app.callback()
 def root(
     *,
     _version: Annotated[
@@ -41,6 +37,18 @@ def root(
     """Conversations with MLX models, every one an append-only record."""
 
 
+def build_app(called: str | None) -> typer.Typer:
+    """The command line, with the command that is called, or with all of them where that is not known."""
+    app = typer.Typer(name="manent", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.callback()(root)
+    names = (
+        [MODULES[called]] if called in MODULES else ([] if called == "--version" else dict.fromkeys(MODULES.values()))
+    )
+    for name in names:
+        import_module(f"manent.app.cli.{name}").register(app)
+    return app
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    build_app(sys.argv[1] if len(sys.argv) > 1 else None)()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from manent.app.cli.output import fail, settings_or_fail
 from manent.app.serve import StartError, serve_until_stopped
 
@@ -13,3 +15,8 @@ def serve() -> None:
         serve_until_stopped(settings)
     except StartError as error:
         fail(str(error))
+
+
+def register(root: typer.Typer) -> None:
+    """Add what this file has to the command line."""
+    root.command("serve")(serve)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def four_bit_model(starter_wheels: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def tokenizer(starter_model: Path) -> Any:
+def tokenizer(four_bit_model: Path) -> Any:
     """The tokenizer as transformers loads it."""
     from transformers import AutoTokenizer  # noqa: PLC0415 -- slow to import
 
-    return AutoTokenizer.from_pretrained(starter_model)
+    return AutoTokenizer.from_pretrained(four_bit_model)
 
 
 def leftovers(models: Path) -> list[str]:
@@ -147,11 +148,13 @@ def test_the_chat_template_renders(tokenizer: Any) -> None:
 
 
 def test_a_second_installation_does_nothing(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the model is intact, nothing is written, nothing is fetched, and no step is reported."""
+    """Where the model is intact nothing is written, fetched, reported or waited for, not even for the lock."""
     before = snapshot(installed)
     monkeypatch.setenv("PIP_FIND_LINKS", str(installed / "nowhere"))
     steps: list[Progress] = []
-    assert install_starter(installed.parent, report=steps.append) == installed
+    with (installed.parent / f".{STARTER_ID}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert install_starter(installed.parent, report=steps.append, lock_timeout_s=0) == installed
     assert (steps, snapshot(installed), leftovers(installed.parent)) == ([], before, [])
 
 
@@ -181,6 +184,22 @@ def test_a_killed_installation_is_repeated(offline: Path, tmp_path: Path, step: 
     assert len(leftovers(tmp_path)) == 1
     assert verify_starter(install_starter(tmp_path, dtype="4bit")) == []
     assert leftovers(tmp_path) == []
+
+
+def test_an_orphaned_pip_keeps_the_lock(offline: Path, tmp_path: Path) -> None:
+    """As long as the pip of a killed installation lives, nobody else writes there; after that the next one installs."""
+    command = [sys.executable, "-c", INSTALL, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, timeout=10, check=True).stdout
+        pip = int(found)
+        os.kill(pip, signal.SIGSTOP)
+        process.kill()
+    with pytest.raises(StarterModelError, match="Another process"):
+        install_starter(tmp_path, dtype="4bit", lock_timeout_s=0.5)
+    os.kill(pip, signal.SIGCONT)
+    assert verify_starter(install_starter(tmp_path, dtype="4bit", lock_timeout_s=10)) == []
 
 
 def test_an_interrupted_installation_leaves_nothing(offline: Path, tmp_path: Path) -> None:
@@ -220,20 +239,23 @@ def installed(four_bit_model: Path, offline: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(four_bit_model, tmp_path / "models" / STARTER_ID))
 
 
-def test_a_damaged_model_is_found_and_mended(installed: Path) -> None:
-    """A flipped byte is named by verification; a truncated file is noticed at once and the model made anew."""
+def test_a_flipped_byte_is_named(installed: Path) -> None:
+    """Verification finds one changed byte, which no look at sizes can, and names the file."""
     weights = installed / "model.safetensors"
     with weights.open("r+b") as file:
         file.seek(1_000_000)
         byte = file.read(1)[0]
         file.seek(1_000_000)
         file.write(bytes([byte ^ 1]))
-    assert verify_starter(installed) == [
-        f"{weights} is not what was installed: its SHA-256 differs from the manifest's."
-    ]
-    os.truncate(weights, 1_000_000)
-    (installed / "tokenizer.json").unlink()
-    assert len(verify_starter(installed)) == 2
+    problem = f"{weights} is not what was installed: its SHA-256 differs from the manifest's."
+    assert verify_starter(installed) == [problem]
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 100_000), Path.unlink], ids=["truncated", "missing"])
+def test_a_damaged_model_is_mended(installed: Path, damage: Callable[[Path], None]) -> None:
+    """A truncated or missing file is noticed at once, and the model made anew."""
+    damage(installed / "tokenizer.json")
+    assert len(verify_starter(installed)) == 1
     assert install_starter(installed.parent, dtype="4bit") == installed
     assert (verify_starter(installed), leftovers(installed.parent)) == ([], [])
 

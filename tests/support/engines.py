@@ -135,3 +135,11 @@ def children_of(pid: int) -> list[int]:
     shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     pairs = [tuple(map(int, line.split())) for line in shown.splitlines()]
     return [child for child, parent in pairs if parent == pid and runs(child)]
+
+
+async def first_children_of(pid: int) -> list[int]:
+    """A process's children, as soon as it has any; a test's own timeout is the bound."""
+    while True:
+        if children := children_of(pid):
+            return children
+        await asyncio.sleep(0.02)

@@ -183,3 +183,15 @@ def sse_events(text: str) -> list[str]:
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
     return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+
+
+def unchunked(answer: bytes) -> bytes:
+    """The body of an answer in chunked encoding."""
+    rest, body = answer.partition(b"\r\n\r\n")[2], b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        body, rest = body + rest[:length], rest[length + 2 :]
+        if length == 0:
+            break
+    return body
