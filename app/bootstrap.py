@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from sanic import Sanic
-
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.principal import everybody_is
-from manent.adapters.inference.connection import RunnerLimits
+from manent.adapters.http.request import App
 from manent.adapters.inference.engine import RunnerEngine
+from manent.adapters.inference.exchange import RunnerLimits
 from manent.adapters.inference.registry import load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervisor import SupervisorSettings
@@ -36,7 +35,7 @@ class Manent:
     settings: Settings
     use_cases: UseCases
 
-    def web_app(self) -> Sanic:
+    def web_app(self) -> App:
         """The HTTP application over the use cases."""
         settings, use_cases = self.settings, self.use_cases
         return create_app(

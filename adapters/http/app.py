@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
+from urllib.parse import unquote
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
@@ -13,6 +14,7 @@ from sanic.response import BaseHTTPResponse
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
 from manent.adapters.http.openapi import build_documents
+from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
@@ -35,14 +37,17 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         configure_logging=False,
     )
     app.ctx.http = RequestContext(
-        ids=services.ids, body_bytes_max=limits.body_bytes_max, body_timeout_s=limits.body_timeout_s
+        ids=services.ids,
+        body_bytes_max=limits.body_bytes_max,
+        body_timeout_s=limits.body_timeout_s,
+        stall_timeout_s=limits.stall_timeout_s,
     )
     documents = build_documents(services.version)
     for route in ROUTES:
         handler = _wrapped(route, services, limits, documents)
         for index, path in enumerate(route.paths):
             name = f"{route.name}Alias" if index else route.name
-            app.add_route(handler, path, methods=[route.method], name=name, unquote=True)
+            app.add_route(handler, path, methods=[route.method], name=name)
     app.register_middleware(_finish_answer, "response")
     return app
 
@@ -68,8 +73,8 @@ def _config(limits: HttpLimits) -> Config:
 def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents: Documents) -> SanicHandler:
     """The handler of ``route`` with everything around it that no route may forget."""
 
-    async def handle(request: Request, **path: Any) -> HTTPResponse | None:
-        principal = await services.authenticate(request)
+    async def handle(request: Request, **path: str) -> HTTPResponse | None:
+        principal = NOBODY if route.public else await services.authenticate(request)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=cast("HttpRequest", request),
@@ -79,7 +84,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
             documents=documents,
             query=query,
         )
-        return await route.handler(exchange, **path)
+        # Sanic would decode some kinds of placeholders and leave others, such as the ids of models, as they came.
+        return await route.handler(exchange, **{name: unquote(value) for name, value in path.items()})
 
     return handle
 

@@ -10,7 +10,7 @@ from manent.adapters.http.answers import json_answer, system_fingerprint, usage_
 from manent.adapters.http.chat_command import chat_command, read_chat_request
 from manent.adapters.http.chat_stream import stream_completion, told_error
 from manent.adapters.http.context import Exchange
-from manent.adapters.http.json_body import json_object
+from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.wire_responses import AssistantMessage, ChatCompletion, Choice
 from manent.domain.errors import CompletionCancelledError
 from manent.domain.usecases.running import RunningCompletion
@@ -21,7 +21,10 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
 
     A client that disconnects has its handler cancelled, at whatever it waits for; the completion is told at once.
     """
-    asked = read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max)
+    asked = await read_body(
+        exchange.request,
+        lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
+    )
     command = chat_command(asked, exchange)
     exchange.request.watch_connection()
     running = exchange.services.chat.start(command)

@@ -17,6 +17,7 @@ from manent.adapters.http.answers import system_fingerprint, usage_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.errors import error_body
+from manent.adapters.http.protocol import ClientStalled
 from manent.adapters.http.request_log import log_stream
 from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
 from manent.domain.events import CompletionGenerated
@@ -29,10 +30,6 @@ EVENT_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _log = logging.getLogger("manent.http")
 
 
-class ClientStalled(Exception):
-    """The client does not read what it asked for."""
-
-
 async def stream_completion(exchange: Exchange, running: RunningCompletion, *, include_usage: bool) -> None:
     """Stream ``running`` to the client.
 
@@ -40,17 +37,14 @@ async def stream_completion(exchange: Exchange, running: RunningCompletion, *, i
         DomainError: the request was refused before it was accepted, and nothing was sent yet.
     """
     accepted = await running.accepted()
-    writer = await EventWriter.open(exchange, session_id=running.session_id)
+    writer = await EventWriter.open(exchange, running)
     chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
     outcome = "done"
     try:
         await _follow(writer, running, chunks)
-    except ClientStalled:
-        outcome = "client_stalled"
-        running.cancel("client_stalled")
-        exchange.request.drop_connection()
     except asyncio.CancelledError:
-        outcome = "client_disconnected"
+        running.cancel("client_disconnected")
+        outcome = running.stop_reason or "client_disconnected"
         raise
     except DomainError as error:
         outcome = error.code
@@ -72,8 +66,6 @@ async def _follow(writer: EventWriter, running: RunningCompletion, chunks: Chunk
         told = told_error(running, error)
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
-    except (ClientStalled, asyncio.CancelledError):
-        raise
     except Exception as error:  # noqa: BLE001  # the boundary: logged in full, told, and raised as a DomainError
         # The headers are out: no status can tell the defect any more, only the stream itself.
         _log.exception("streaming %s ended in a defect", running.completion_id)
@@ -90,51 +82,40 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 
 
 class EventWriter:
-    """The response of a stream; no write waits longer than the limit for a client that does not read."""
+    """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, *, stall_timeout_s: float, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, running: RunningCompletion, *, ping_interval_s: float) -> None:
         self._response = response
-        self._stall_timeout_s = stall_timeout_s
+        self._running = running
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, *, session_id: str | None) -> EventWriter:
+    async def open(cls, exchange: Exchange, running: RunningCompletion) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
         headers = dict(EVENT_STREAM_HEADERS)
-        if session_id is not None:
-            headers["x-session-id"] = session_id
+        if running.session_id is not None:
+            headers["x-session-id"] = running.session_id
         exchange.request.is_stream = True
         response = await exchange.request.respond(
             status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
         )
-        return cls(
-            response,
-            stall_timeout_s=exchange.limits.stall_timeout_s,
-            ping_interval_s=exchange.limits.ping_interval_s,
-        )
+        return cls(response, running, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
-        """Send ``data``, when the client has read enough of what went before.
-
-        Raises:
-            ClientStalled: it did not.
-        """
+        """Send ``data``."""
         await self._send(data, end_stream=False)
 
     async def end(self, data: bytes) -> None:
-        """Send ``data``, the last of the stream.
-
-        Raises:
-            ClientStalled: the client did not read what went before.
-        """
+        """Send ``data``, the last of the stream."""
         await self._send(data, end_stream=True)
 
     async def _send(self, data: bytes, *, end_stream: bool) -> None:
         try:
-            async with asyncio.timeout(self._stall_timeout_s):
-                await self._response.send(data, end_stream)
-        except TimeoutError:
-            raise ClientStalled from None
+            await self._response.send(data, end_stream)
+        except ClientStalled:
+            # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
+            self._running.cancel("client_stalled")
+            raise
 
 
 class ChunkEncoder:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.request import HttpRequest
 
+LARGE_BODY_BYTES = 256 * 1024
+
+Read = TypeVar("Read")
+
 
 class _Ambiguous(ValueError):
     """JSON that parsers read differently."""
+
+
+async def read_body(request: HttpRequest, read: Callable[[], Read]) -> Read:
+    """What ``read`` makes of the body; of a large one in a thread, so that it does not hold up everybody else."""
+    if len(request.body) < LARGE_BODY_BYTES:
+        return read()
+    return await asyncio.to_thread(read)
 
 
 def json_object(request: HttpRequest, *, may_be_empty: bool = False) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from manent.domain.access import Principal
 
 Authenticate = Callable[[Request], Awaitable[Principal]]
 
+NOBODY = Principal(tenant="", subject="")
+"""Who asks where nobody is asked for: health and documentation. It owns nothing and may read nothing."""
+
 
 def everybody_is(principal: Principal) -> Authenticate:
     """A hook that takes every request for ``principal``'s: right on a loopback address, and nowhere else."""

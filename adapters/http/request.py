@@ -29,6 +29,7 @@ class RequestContext:
     ids: Ids
     body_bytes_max: int
     body_timeout_s: float
+    stall_timeout_s: float
 
 
 App = Sanic[Config, SimpleNamespace]
@@ -76,12 +77,6 @@ class HttpRequest(Request):
         if transport is not None and not transport.is_closing():
             transport.resume_reading()
 
-    def drop_connection(self) -> None:
-        """Close the connection now; what is still unsent is thrown away."""
-        transport = self._transport
-        if transport is not None:
-            transport.abort()
-
     async def receive_body(self) -> None:
         """Read the body; Sanic calls this before the handler, and its own timeouts do not cover a slow body.
 
@@ -105,6 +100,7 @@ class HttpRequest(Request):
         if not isinstance(stream, Http):
             return b""
         if (stream.request_bytes or 0) > bytes_max and stream.expecting_continue:
+            stream.expecting_continue = False  # the answer alone, without an invitation before it
             self._close_after_answer()
             raise _too_large(bytes_max)
         stream.request_max_size = bytes_max + DRAIN_BYTES_MAX

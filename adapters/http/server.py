@@ -13,6 +13,7 @@ from sanic.http import Http
 from sanic.http.constants import HTTP
 from sanic.server import AsyncioServer
 
+from manent.adapters.http.protocol import BoundedHttpProtocol
 from manent.adapters.http.request import App
 
 BACKLOG = 1024
@@ -51,7 +52,10 @@ class HttpServer:
         """
         # Sanic would begin to accept before its router is ready.
         server = await self._app.create_server(
-            sock=self._sock, backlog=BACKLOG, asyncio_server_kwargs={"start_serving": False}
+            sock=self._sock,
+            backlog=BACKLOG,
+            protocol=BoundedHttpProtocol,
+            asyncio_server_kwargs={"start_serving": False},
         )
         if server is None:
             raise OSError("Sanic made no server")

@@ -10,7 +10,7 @@ from manent.adapters.http.answers import json_answer
 from manent.adapters.http.chat import session_headers
 from manent.adapters.http.chat_command import read_session_request, session_command
 from manent.adapters.http.context import Exchange
-from manent.adapters.http.json_body import json_object
+from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.wire_responses import (
     ContentPart,
@@ -33,8 +33,12 @@ MESSAGES_QUERY: Sequence[QueryParameter] = (
 
 async def create_session(exchange: Exchange) -> HTTPResponse:
     """Start a session; an empty body starts one with a new id and nothing in it."""
-    body = json_object(exchange.request, may_be_empty=True)
-    asked = read_session_request(body, messages_max=exchange.limits.messages_max)
+    asked = await read_body(
+        exchange.request,
+        lambda: read_session_request(
+            json_object(exchange.request, may_be_empty=True), messages_max=exchange.limits.messages_max
+        ),
+    )
     state = await exchange.services.sessions.start(session_command(asked, exchange))
     return json_answer(_session(state), status=201, headers=session_headers(state.session_id))
 

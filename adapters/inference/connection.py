@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from manent.adapters.inference.exchange import Exchange, RunnerLimits
 from manent.adapters.inference.process import RunnerProcess
 from manent.adapters.inference.protocol import (
     Cancel,
@@ -36,62 +36,6 @@ OnCrash = Callable[[str, int], Awaitable[None]]
 """Called with the reason and the number of requests that were failed with the runner."""
 
 _CLOSE_S = 5.0
-_SHORT_OF_LOAD = "raise MANENT_LOAD_TIMEOUT_S or choose a smaller model"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerLimits:
-    """How long a runner may take."""
-
-    load_timeout_s: float = 300.0
-    stall_timeout_s: float = 120.0
-
-
-class Exchange:
-    """One request's frames.
-
-    The queue is bounded by what was asked for: at most one delta per token of ``max_tokens``, and an answer.
-    """
-
-    def __init__(self, runner: Runner, request_id: int) -> None:
-        self.id = request_id
-        self._runner = runner
-        self._frames: asyncio.Queue[RunnerFrame | EngineUnavailable] = asyncio.Queue()
-        self._heard_at = asyncio.get_running_loop().time()
-
-    async def send(self, frame: ServerFrame) -> None:
-        """Send a request; EngineUnavailable if the runner is gone, or does not take it within the stall timeout."""
-        self._heard_at = asyncio.get_running_loop().time()
-        await self._runner.send(frame)
-
-    async def receive(self) -> RunnerFrame:
-        """The next frame.
-
-        Raises:
-            EngineUnavailable: the runner ended, or gave no sign of life for this request and was killed for it.
-        """
-        stall_timeout_s = self._runner.limits.stall_timeout_s
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                async with asyncio.timeout_at(self._heard_at + stall_timeout_s):
-                    frame = await self._frames.get()
-            except TimeoutError:
-                if loop.time() < self._heard_at + stall_timeout_s:
-                    continue
-                self._runner.kill(f"it gave no sign of life for {stall_timeout_s:g} s")
-                # Its end comes through the queue; should even that fail, the next round ends this wait too.
-                self._heard_at = loop.time()
-                continue
-            if isinstance(frame, EngineUnavailable):
-                raise EngineUnavailable(frame.message)
-            return frame
-
-    def heard(self, frame: RunnerFrame | EngineUnavailable) -> None:
-        """Take a frame in; progress only proves that the runner is alive."""
-        self._heard_at = asyncio.get_running_loop().time()
-        if not isinstance(frame, Progress):
-            self._frames.put_nowait(frame)
 
 
 class Runner:
@@ -163,7 +107,7 @@ class Runner:
         """Write a frame and wait until the runner's reader keeps up."""
         if not self.alive:
             raise EngineUnavailable("the model's runner has ended")
-        self._writer.write(encode(frame))
+        self._write(frame)
         try:
             async with asyncio.timeout(self.limits.stall_timeout_s):
                 await self._writer.drain()
@@ -176,7 +120,7 @@ class Runner:
     def cancel(self, request_id: int) -> None:
         """Stop a generation; does not wait, so that it works while its caller is being cancelled."""
         if self.alive:
-            self._writer.write(encode(Cancel(id=request_id)))
+            self._write(Cancel(id=request_id))
 
     async def ping(self) -> Pong:
         """Ask the thread that evaluates; it answers between two evaluations."""
@@ -194,20 +138,26 @@ class Runner:
     async def aclose(self, deadline_s: float) -> None:
         """End the process: by asking, after the deadline by force. Requests that it still has are failed."""
         self._closing = True
-        with contextlib.suppress(OSError):
-            self._writer.write(encode(Shutdown()))
+        self._write(Shutdown())
         await self._process.end(deadline_s=deadline_s)
         # The socket closed with the process; the bound is for a process that even SIGKILL did not end.
         await asyncio.wait({self._reading}, timeout=_CLOSE_S)
         self._reading.cancel()
         await asyncio.wait({self._reading})
 
+    def _write(self, frame: ServerFrame) -> None:
+        """Write, unless the socket is closed: asyncio would drop the bytes, uvloop raises RuntimeError."""
+        if not self._writer.is_closing():
+            self._writer.write(encode(frame))
+
     async def _wait_until_ready(self) -> RunnerFacts:
         try:
             async with asyncio.timeout(self.limits.load_timeout_s):
                 frame = await read_runner_frame(self._reader)
         except TimeoutError:
-            raise ModelLoadError(f"loading took more than {self.limits.load_timeout_s:g} s; {_SHORT_OF_LOAD}") from None
+            raise ModelLoadError(
+                f"loading took more than {self.limits.load_timeout_s:g} s; allow more or choose a smaller model"
+            ) from None
         except (ProtocolError, OSError):
             frame = None
         match frame:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manent.adapters.inference.connection import Exchange, Runner, RunnerLimits
+from manent.adapters.inference.connection import Runner
+from manent.adapters.inference.exchange import Exchange, RunnerLimits
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, ModelLoadError
 from manent.domain.events import ModelEvent, ModelLoaded, ModelLoadFailed, ModelUnloaded, RunnerCrashed

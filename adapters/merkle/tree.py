@@ -50,7 +50,7 @@ class Frontier:
     def extended(
         self, leaves: Sequence[bytes], completed: Callable[[int, int, bytes], None] = lambda *_: None
     ) -> Frontier:
-        """The frontier after ``leaves`` (leaf hashes); ``completed`` hears of each new perfect node above the leaves."""
+        """The frontier after ``leaves`` (leaf hashes); ``completed`` hears of each new node above them."""
         size, hashes = self.size, list(self.hashes)
         for leaf in leaves:
             hashes.append(leaf)
@@ -65,7 +65,7 @@ class Frontier:
 
 
 def perfect_ranges(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The fewest perfect nodes (level, index) that cover the leaves from ``start`` up to ``end``, from left to right."""
+    """The fewest perfect nodes (level, index) over the leaves from ``start`` up to ``end``, from left to right."""
     while start < end:
         level = (start & -start).bit_length() - 1 if start else (end - start).bit_length() - 1
         while start + (1 << level) > end:

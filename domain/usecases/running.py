@@ -137,7 +137,7 @@ class LiveCompletions:
         self._tasks: dict[str, tuple[RunningCompletion, asyncio.Task[None]]] = {}
         self._draining = False
 
-    def __contains__(self, completion_id: str) -> bool:
+    def __contains__(self, completion_id: object) -> bool:
         return completion_id in self._tasks
 
     def __iter__(self) -> Iterator[RunningCompletion]:

@@ -74,7 +74,9 @@ async def through_engine(engine: RunnerEngine, prompt: RenderedPrompt, max_token
     """One generation through the product's engine."""
     parameters = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=max_tokens, seed=0)
     request = GenerationRequest(completion_id="bench", model_id="m", prompt=prompt, parameters=parameters)
-    began, moments, tokens = time.perf_counter(), [], []
+    began = time.perf_counter()
+    moments: list[float] = []
+    tokens: list[int] = []
     async for output in engine.generate(request):
         if isinstance(output, TextDelta):
             moments.append(time.perf_counter() - began)

@@ -15,7 +15,7 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import EventTooLarge, VersionConflict
-from manent.domain.events import UnknownEvent
+from manent.domain.events import DomainEvent, UnknownEvent
 from manent.domain.ports import EventContext, EventFilter, OpenCompletion
 from tests.support.conversation import cancelled, failed, generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
@@ -40,7 +40,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
 
 async def test_what_was_appended_is_read_back(store: Store) -> None:
     """Events come back equal, in order, with their places and their context in the header."""
-    events = [started(), said("user", "grüß dich 🙂"), requested()]
+    events: list[DomainEvent] = [started(), said("user", "grüß dich 🙂"), requested()]
     appended = await store.append("session-s", events, expected_version=0, context=ANN)
     assert (appended.position, appended.stream_version) == (3, 3)
     recorded = await store.read_stream("acme", "session-s")
@@ -52,9 +52,9 @@ async def test_what_was_appended_is_read_back(store: Store) -> None:
 
 
 @pytest.mark.parametrize("event", [generated(), failed(), cancelled()])
-async def test_every_ending_is_read_back(store: Store, event: object) -> None:
+async def test_every_ending_is_read_back(store: Store, event: DomainEvent) -> None:
     """Terminal events keep every field."""
-    await store.append("session-s", [requested(), event], expected_version=0, context=ANN)  # type: ignore[list-item]  # parametrized
+    await store.append("session-s", [requested(), event], expected_version=0, context=ANN)
     assert (await store.read_stream("acme", "session-s"))[1].event == event
 
 

@@ -47,7 +47,7 @@ def test_the_log_is_read_in_pages(server: Server) -> None:
     seen: list[int] = []
     after = 0
     while True:
-        params = {"stream": f"session-{SESSION}", "limit": 2, "after": after}
+        params: dict[str, str | int] = {"stream": f"session-{SESSION}", "limit": 2, "after": after}
         page = httpx.get(f"{server.address}/v1/events", params=params).json()
         seen += [event["header"]["position"] for event in page["data"]]
         if not page["has_more"]:

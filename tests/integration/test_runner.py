@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from manent.adapters.inference.connection import RunnerLimits
 from manent.adapters.inference.digests import DigestCache
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.model_folder import weight_files
@@ -135,7 +134,7 @@ async def test_cancelling_costs_at_most_one_further_evaluation(engine: RunnerEng
 
 async def test_cancelling_takes_effect_during_prefill(engine: RunnerEngine) -> None:
     """A long prompt is dropped after the chunk that is being evaluated, not after the whole."""
-    prompt = RenderedPrompt(token_ids=(504,) * 6000)
+    prompt = RenderedPrompt(token_ids=(504,) * 3000)
     asking = asyncio.ensure_future(anext(engine.generate(request(prompt, parameters()))))
     before = (await running(engine).ping()).steps
     while (pong := await running(engine).ping()).steps < before + 2:
@@ -149,19 +148,19 @@ async def test_cancelling_takes_effect_during_prefill(engine: RunnerEngine) -> N
 
 
 async def test_a_long_prompt_lets_others_go_on(engine: RunnerEngine) -> None:
-    """While 2,000 tokens are prefilled, a stream that runs already keeps getting tokens."""
+    """While 1,000 tokens are prefilled, a stream that runs already keeps getting tokens."""
     prompt = await engine.render(MODEL, [user(STORY)])
     stream = engine.generate(request(prompt, parameters(max_tokens=400)))
     await anext(stream)
-    long = RenderedPrompt(token_ids=(504,) * 2000)
+    long = RenderedPrompt(token_ids=(504,) * 1000)
     arriving = asyncio.ensure_future(collect(engine, request(long, parameters(max_tokens=1))))
     received = 0
     while not arriving.done():
         await anext(stream)
         received += 1
     await stream.aclose()
-    assert (await arriving)[1].usage.prompt_tokens == 2000
-    assert received >= 8
+    assert (await arriving)[1].usage.prompt_tokens == 1000
+    assert received >= 5
 
 
 async def test_token_ids_outside_the_vocabulary_fail_their_request_alone(engine: RunnerEngine) -> None:
@@ -193,15 +192,6 @@ async def test_as_many_requests_as_the_bound_allows(starter_model: Path) -> None
         assert caught.value.retry_after_s == 2.0
         await asyncio.gather(first, second)
         assert (await answer(engine, STORY, parameters(max_tokens=1))).usage.completion_tokens == 1
-
-
-async def test_prefill_is_not_taken_for_a_hang(starter_model: Path) -> None:
-    """A prompt that takes longer than the stall timeout is answered: progress counts as a sign of life."""
-    limits = RunnerLimits(load_timeout_s=90, stall_timeout_s=2.5)
-    async with runner_engine(starter_model, limits=limits) as engine:
-        await engine.render(MODEL, [user("load")])
-        _, result = await collect(engine, request(RenderedPrompt(token_ids=(504,) * 2500), parameters(max_tokens=1)))
-    assert result.timings.prefill_s > 2.5
 
 
 async def test_one_load_serves_all_who_wait_for_it(starter_model: Path) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from manent.adapters.inference.sampling import keep_top_p, make_sampler
+from manent.adapters.inference.sampling import Sampler, keep_top_p, make_sampler
 from tests.support.engines import parameters
 
 LOGPROBS = mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]]))
 
 
+def draw(sampler: Sampler) -> int:
+    """The next token."""
+    token = sampler(LOGPROBS).item()
+    assert isinstance(token, int)
+    return token
+
+
 def sample(count: int, *, temperature: float = 1.0, top_p: float = 1.0, seed: int = 7) -> list[int]:
     """The tokens of the first positions of one generation."""
     sampler = make_sampler(parameters(temperature=temperature, top_p=top_p, seed=seed))
-    return [int(sampler(LOGPROBS).item()) for _ in range(count)]
+    return [draw(sampler) for _ in range(count)]
 
 
 def test_a_seed_repeats_and_seeds_differ() -> None:
@@ -29,7 +36,7 @@ def test_a_seed_repeats_and_seeds_differ() -> None:
 def test_samplers_do_not_disturb_each_other() -> None:
     """Two generations that are sampled in turns get what each gets alone."""
     one, other = (make_sampler(parameters(temperature=1.0, seed=seed)) for seed in (1, 2))
-    mixed = [(int(one(LOGPROBS).item()), int(other(LOGPROBS).item())) for _ in range(20)]
+    mixed = [(draw(one), draw(other)) for _ in range(20)]
     assert [pair[0] for pair in mixed] == sample(20, seed=1)
     assert [pair[1] for pair in mixed] == sample(20, seed=2)
 
@@ -55,6 +62,6 @@ def test_at_zero_and_near_it_the_most_probable_token_is_taken(temperature: float
 )
 def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: set[int]) -> None:
     """The most probable tokens up to the one that reaches top_p, at least one."""
-    masked = keep_top_p(LOGPROBS, top_p)[0].tolist()
-    assert {token for token, logit in enumerate(masked) if logit != -float("inf")} == kept
+    masked = keep_top_p(LOGPROBS, top_p)
+    assert {token for token in range(4) if masked[0, token].item() != -float("inf")} == kept
     assert set(sample(300, top_p=top_p)) <= kept

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from manent.adapters.inference.connection import Runner, RunnerLimits
+from manent.adapters.inference.connection import Runner
 from manent.adapters.inference.engine import RunnerEngine
+from manent.adapters.inference.exchange import RunnerLimits
 from manent.adapters.inference.registry import RegisteredModel, Registry
 from manent.adapters.inference.supervisor import SupervisorSettings
 from manent.domain.events import ModelEvent
@@ -138,8 +139,14 @@ def children_of(pid: int) -> list[int]:
 
 
 async def first_children_of(pid: int) -> list[int]:
-    """A process's children, as soon as it has any; a test's own timeout is the bound."""
+    """A process's children, as soon as it has any."""
+    await until(lambda: children_of(pid) != [])
+    return children_of(pid)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process or task brings about; a test's own timeout is the bound."""
     while True:
-        if children := children_of(pid):
-            return children
-        await asyncio.sleep(0.02)
+        if condition():
+            return
+        await asyncio.sleep(0.01)

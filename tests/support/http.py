@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from openai import AsyncOpenAI
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices, Ready
 from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
@@ -27,6 +29,8 @@ from manent.domain.ports import EventFilter, LogEntry
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
+# httpx would otherwise load all of the world's certificates for each client.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def no_problems() -> Mapping[str, str]:
@@ -40,6 +44,8 @@ class Running:
 
     port: int
     server: HttpServer
+    app: App
+    services: HttpServices
     engine: ScriptedEngine
     store: MemoryEventStore
     use_cases: UseCases
@@ -86,9 +92,8 @@ async def running_server(
     clock, ids = SystemClock(), RandomIds()
     store = MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
-    use_cases = build_use_cases(
-        Settings(session_wait_s=session_wait_s), store=store, engine=engine, clock=clock, ids=ids
-    )
+    settings = Settings(session_wait_s=session_wait_s, _env_file=None)  # type: ignore[call-arg]  # pydantic-settings'
+    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
     services = HttpServices(
         chat=use_cases.complete_chat,
         sessions=use_cases.manage_sessions,
@@ -100,12 +105,22 @@ async def running_server(
         version="0.0.0",
     )
     listening = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(create_app(services, limits or HttpLimits()), listening)
+    app = create_app(services, limits or HttpLimits())
+    server = HttpServer(app, listening)
     await server.start()
     port = listening.getsockname()[1]
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as http:
-            yield Running(port=port, server=server, engine=engine, store=store, use_cases=use_cases, http=http)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S, verify=NO_TLS) as http:
+            yield Running(
+                port=port,
+                server=server,
+                app=app,
+                services=services,
+                engine=engine,
+                store=store,
+                use_cases=use_cases,
+                http=http,
+            )
     finally:
         await use_cases.live.drain(finish_s=0.0, close_s=1.0)
         await server.close(0.2)

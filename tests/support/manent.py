@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manent.adapters.inference.scripted import Script, ScriptedEngine
@@ -25,7 +26,7 @@ class FragileEventStore(MemoryEventStore):
     refusals = 0
 
     async def append(
-        self, stream_id: str, events: list[DomainEvent], *, expected_version: int, context: EventContext
+        self, stream_id: str, events: Sequence[DomainEvent], *, expected_version: int, context: EventContext
     ) -> Appended:
         """Refuse, or append."""
         if self.refusals > 0:

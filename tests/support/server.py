@@ -49,6 +49,7 @@ class Server:
         self.home = home
         self._lines: SimpleQueue[str] = SimpleQueue()
         self.output: list[str] = []
+        self._clients: list[OpenAI] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "manent.app", "serve"],
             env=environment(home, **settings),
@@ -67,9 +68,11 @@ class Server:
         return self.process.pid
 
     def client(self, **options: object) -> OpenAI:
-        """The official client, pointed here."""
+        """The official client, pointed here; it is closed with the server."""
         defaults: dict[str, object] = {"max_retries": 0, "timeout": 120.0}
-        return OpenAI(base_url=f"{self.address}/v1", api_key="any", **{**defaults, **options})  # type: ignore[arg-type]  # by name
+        client = OpenAI(base_url=f"{self.address}/v1", api_key="any", **{**defaults, **options})  # type: ignore[arg-type]  # by name
+        self._clients.append(client)
+        return client
 
     def kill(self) -> None:
         """kill -9."""
@@ -88,6 +91,8 @@ class Server:
 
     def close(self) -> None:
         """End it, whatever state it is in."""
+        for client in self._clients:
+            client.close()
         if self.process.poll() is None:
             self.kill()
         self._reader.join(timeout=10)

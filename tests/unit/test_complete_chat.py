@@ -28,6 +28,7 @@ from manent.domain.events import (
     CompletionFailed,
     CompletionGenerated,
     CompletionRequested,
+    DomainEvent,
     MessageAppended,
 )
 from manent.domain.generation import RequestedParameters, TextDelta, Truncation
@@ -292,7 +293,7 @@ async def test_a_conflicting_writer_is_retried() -> None:
 
     async def render_and_interfere(model_id: str, messages: list[Message]) -> object:
         world.engine.render = original  # type: ignore[method-assign]  # once
-        context_events = [started(), said("user", "elsewhere")]
+        context_events: list[DomainEvent] = [started(), said("user", "elsewhere")]
         await world.store.append("session-s", context_events, expected_version=0, context=CONTEXT)
         return await original(model_id, messages)
 
@@ -397,7 +398,7 @@ async def test_a_drain_that_runs_out_of_time_cancels() -> None:
 async def test_start_up_closes_what_a_crash_left_open(stream_id: str) -> None:
     """Open completions are closed as interrupted, once, in a session or alone."""
     world = make_world()
-    events = (
+    events: list[DomainEvent] = (
         [requested("c1")] if stream_id.startswith("completion") else [started(), said("user", "hi"), requested("c1")]
     )
     await world.store.append(stream_id, events, expected_version=0, context=CONTEXT)

@@ -133,12 +133,12 @@ async def read_all(data: bytes) -> list[RunnerFrame]:
 
 async def test_frames_are_told_apart_in_one_stream() -> None:
     """The length in front of each frame is what separates them."""
-    frames = [
+    frames: list[RunnerFrame] = [
         Delta(id=1, text="a", token_ids=(1,)),
         Delta(id=2, text="bc", token_ids=(2, 3)),
         Pong(id=3, steps=4, active=0),
     ]
-    assert await read_all(b"".join(map(protocol.encode, frames))) == frames
+    assert await read_all(b"".join(protocol.encode(frame) for frame in frames)) == frames
 
 
 @pytest.mark.parametrize("kept", [1, 3, 4, 9])
@@ -169,7 +169,12 @@ def test_the_runners_end_reads_frames_that_come_in_pieces() -> None:
             token_ids=tuple(range(300_000)),
             parameters=SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=1),
         )
-        writer = Thread(target=lambda: (ours.sendall(protocol.encode(frame)), ours.shutdown(socket.SHUT_WR)))
+
+        def write() -> None:
+            ours.sendall(protocol.encode(frame))
+            ours.shutdown(socket.SHUT_WR)
+
+        writer = Thread(target=write)
         writer.start()
         connection = ServerConnection(theirs)
         assert connection.read() == frame

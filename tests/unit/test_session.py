@@ -16,7 +16,7 @@ from manent.domain.errors import (
     SessionClosed,
     SessionNotFound,
 )
-from manent.domain.events import ErasedEvent, MessageAppended, SessionEvent, UnknownEvent
+from manent.domain.events import CompletionOutcome, ErasedEvent, MessageAppended, SessionEvent, UnknownEvent
 from manent.domain.messages import Role
 from manent.domain.session import (
     SessionState,
@@ -86,7 +86,7 @@ def test_success_records_the_answer_and_the_assistants_message() -> None:
 
 @pytest.mark.parametrize("ending", [generated(), failed(), cancelled()])
 @pytest.mark.parametrize("first", [generated(), failed(), cancelled()])
-def test_a_completion_has_one_terminal_event(first: SessionEvent, ending: SessionEvent) -> None:
+def test_a_completion_has_one_terminal_event(first: CompletionOutcome, ending: CompletionOutcome) -> None:
     """Once a terminal event stands, no other is decided for the same completion."""
     given(started(), requested(), first).when(lambda state: decide_close(state, ending, now_us=NOW_US)).then()
 

@@ -131,7 +131,7 @@ async def test_what_is_refused_is_refused_before_anything_is_sent(
     status: int,
     code: str,
     param: str,
-    stream: bool,  # noqa: FBT001
+    stream: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
     """A refusal is an HTTP error with its status, streamed or not, and leaves nothing in the log."""
     async with running_server() as running:

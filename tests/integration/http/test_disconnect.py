@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 
 import pytest
 import uvloop
@@ -64,7 +65,10 @@ async def test_these_tests_run_on_uvloop() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("padding_bytes", [0, 300_000])
-async def test_a_client_that_leaves_cancels_its_completion(stream: bool, padding_bytes: int) -> None:  # noqa: FBT001
+async def test_a_client_that_leaves_cancels_its_completion(
+    stream: bool,  # noqa: FBT001 (a parameter of the test)
+    padding_bytes: int,
+) -> None:
     """Streamed or not, and also behind a large body, a closed socket ends the generation and is recorded."""
     hold = Hold(2)
     async with running_server(Script(before_delta=hold)) as running, raw_connection(running.port) as raw:
@@ -82,7 +86,9 @@ async def test_a_client_that_leaves_cancels_its_completion(stream: bool, padding
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_before_acceptance_leaves_nothing(stream: bool) -> None:  # noqa: FBT001
+async def test_a_client_that_leaves_before_acceptance_leaves_nothing(
+    stream: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
     """A request whose client is gone before it is recorded is neither recorded nor generated."""
     engine = SlowToRender()
     async with running_server(engine=engine) as running, raw_connection(running.port) as raw:
@@ -102,19 +108,22 @@ async def test_a_client_that_leaves_before_acceptance_leaves_nothing(stream: boo
 async def test_a_client_that_waits_for_a_busy_session_may_leave() -> None:
     """A client that gives up its place in the queue leaves no trace, and who holds the session goes on."""
     hold = Hold(1)
-    async with running_server(Script(before_delta=hold), session_wait_s=30) as running:
-        async with raw_connection(running.port) as first, raw_connection(running.port) as second:
-            await first.post_chat(stream=True, session_id="s")
-            async with asyncio.timeout(WAIT_S):
-                await hold.reached.wait()
-            await second.post_chat(stream=True, session_id="s")
-            async with asyncio.timeout(WAIT_S):
-                while len(running.use_cases.live) < 2:  # noqa: ASYNC110 (nothing tells of it)
-                    await asyncio.sleep(0.005)
-            second.break_off()
-            await asyncio.sleep(0.05)
-            assert len(await running.log("CompletionRequested")) == 1
-            assert await running.log("CompletionCancelled") == []
+    async with (
+        running_server(Script(before_delta=hold), session_wait_s=30) as running,
+        raw_connection(running.port) as first,
+        raw_connection(running.port) as second,
+    ):
+        await first.post_chat(stream=True, session_id="s")
+        async with asyncio.timeout(WAIT_S):
+            await hold.reached.wait()
+        await second.post_chat(stream=True, session_id="s")
+        async with asyncio.timeout(WAIT_S):
+            while len(running.use_cases.live) < 2:  # noqa: ASYNC110 (nothing tells of it)
+                await asyncio.sleep(0.005)
+        second.break_off()
+        await asyncio.sleep(0.05)
+        assert len(await running.log("CompletionRequested")) == 1
+        assert await running.log("CompletionCancelled") == []
 
 
 async def test_a_client_that_only_half_closes_counts_as_gone() -> None:
@@ -155,6 +164,18 @@ async def test_an_unread_answer_that_is_finished_is_cut_off_too() -> None:
         await nothing_runs(running)
 
 
+async def test_a_client_that_asks_on_without_reading_is_cut_off() -> None:
+    """Pipelined requests whose answers nobody reads end the connection: no handler waits for its turn to write."""
+    async with (
+        running_server(limits=HttpLimits(stall_timeout_s=0.2)) as running,
+        raw_connection(running.port, receive_buffer_bytes=4096) as raw,
+    ):
+        await raw.send(b"GET /openapi.json HTTP/1.1\r\nhost: t\r\n\r\n" * 200)
+        await asyncio.sleep(0.1)
+        assert running.server.connections == 1
+        await nothing_runs(running)
+
+
 async def test_a_slow_reader_gets_everything() -> None:
     """Back-pressure loses nothing: who reads slowly, but reads, has the whole stream and its end."""
     script = Script(pieces=("é" * 5_000,) * 200, before_delta=let_others_run)
@@ -177,8 +198,8 @@ async def test_a_slow_reader_gets_everything() -> None:
         assert await running.log("CompletionGenerated")
 
 
-async def test_nothing_is_left_of_many_clients_that_leave() -> None:
-    """A hundred clients that leave at once leave no task, no connection and no open completion."""
+async def test_nothing_is_left_of_many_clients_that_leave(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred clients that leave at once leave no task, no connection, no open completion and no noise."""
     hold = Hold(1)
     async with running_server(Script(before_delta=hold)) as running:
         for number in range(100):
@@ -191,4 +212,5 @@ async def test_nothing_is_left_of_many_clients_that_leave() -> None:
         requested, cancelled = await running.log("CompletionRequested"), await running.log("CompletionCancelled")
         assert len(requested) == len(cancelled)
         gc.collect()
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
         assert [task for task in asyncio.all_tasks() if "feed" in task.get_name()] == []

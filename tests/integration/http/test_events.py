@@ -49,11 +49,12 @@ async def test_pages_cover_the_log_once(prefix: str) -> None:
 @pytest.mark.parametrize(
     ("query", "positions"),
     [
-        ({"type": "CompletionGenerated"}, [5, 8]),
-        ({"stream": "session-s"}, [1, 2, 3, 4, 5, 6][:6]),
+        ({"type": "CompletionGenerated"}, [4, 7]),
+        ({"stream": "session-s"}, [1, 2, 3, 4, 5]),
         ({"stream": "session-none"}, []),
         ({"min_position": 2, "max_position": 4}, [2, 3, 4]),
         ({"min_position": 2, "after": 3, "limit": 2}, [4, 5]),
+        ({"after": 7}, []),
     ],
 )
 async def test_filters_narrow(query: dict[str, Any], positions: list[int]) -> None:
@@ -62,17 +63,7 @@ async def test_filters_narrow(query: dict[str, Any], positions: list[int]) -> No
         await running.chat(session_id="s")
         await running.chat()
         found = (await running.http.get("/v1/events", params=query)).json()["data"]
-        everything = (await running.http.get("/v1/events")).json()["data"]
-        expected = [
-            event["header"]["position"]
-            for event in everything
-            if event["header"]["type"] == query.get("type", event["header"]["type"])
-            and event["header"]["stream_id"] == query.get("stream", event["header"]["stream_id"])
-            and query.get("min_position", 1) <= event["header"]["position"] <= query.get("max_position", 99)
-            and event["header"]["position"] > query.get("after", 0)
-        ][: query.get("limit", 100)]
-        assert [event["header"]["position"] for event in found] == expected
-        assert bool(expected) is bool(positions)
+        assert [event["header"]["position"] for event in found] == positions
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.wire_responses import Session, SessionDeleted, SessionMessageList
+from manent.adapters.inference.scripted import Script
+from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.access import Principal
+from manent.domain.errors import StoreUnavailable
+from manent.domain.ports import RecordedEvent
 from tests.support.http import USER, running_server
 
 
@@ -122,8 +126,15 @@ async def test_a_wrong_page_is_refused(query: dict[str, Any], param: str) -> Non
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/messages"), ("DELETE", "")])
-async def test_a_strange_id_in_the_address_is_not_found(raw_id: str, method: str, path: str) -> None:
-    """No address, however encoded, is anything but a 404 for a session that cannot be."""
+async def test_a_strange_id_in_the_address_is_not_found(
+    raw_id: str, method: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No address, however encoded, is anything but a 404 for a session that cannot be, and no store is asked."""
+
+    async def must_not_be_asked(*_: Any, **__: Any) -> list[RecordedEvent]:
+        raise StoreUnavailable("a NUL is no text to PostgreSQL")
+
+    monkeypatch.setattr(MemoryEventStore, "read_stream", must_not_be_asked)
     async with running_server() as running:
         answer = await running.http.request(method, f"/v1/sessions/{raw_id}{path}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "session_not_found")
@@ -131,8 +142,6 @@ async def test_a_strange_id_in_the_address_is_not_found(raw_id: str, method: str
 
 async def test_a_session_is_deleted_under_a_running_completion() -> None:
     """Deleting cancels what runs in the session; its client is told, and the log has one terminal event."""
-    from manent.adapters.inference.scripted import Script  # noqa: PLC0415
-
     reached, never = asyncio.Event(), asyncio.Event()
 
     async def held(_: int) -> None:

@@ -1,0 +1,46 @@
+"""The page of the documentation that says which parameters are honored, made from the table that decides it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from manent.adapters.http import parameters
+from manent.adapters.http.parameters import Parameter
+
+HEAD = """# HTTP parameters
+
+Made from `adapters/http/parameters.py`; a test compares the two, and
+`python -m manent.adapters.http.parameter_docs docs/reference/parameters.md` writes it anew. What is refused gets 400
+`unsupported_parameter` with its name, unless its value asks for nothing (null, or a value in the last column); what is
+unknown gets 400 `unknown_parameter`. Nothing is ignored in silence.
+"""
+TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
+    ("POST /v1/chat/completions", parameters.CHAT_PARAMETERS),
+    ("stream_options", parameters.STREAM_OPTIONS),
+    ("messages[]", parameters.MESSAGE_PARAMETERS),
+    ("messages[].content[]", parameters.PART_PARAMETERS),
+    ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
+)
+
+
+def render_page() -> str:
+    """The page as Markdown."""
+    sections = [HEAD]
+    for title, table in TABLES:
+        rows = [_row(row) for row in table]
+        head = ["| parameter | | | asks for nothing |", "|---|---|---|---|"]
+        sections.append("\n".join([f"## {title}\n", *head, *rows]) + "\n")
+    return "\n".join(sections)
+
+
+def _row(row: Parameter) -> str:
+    neutral = ", ".join(f"`{json.dumps(value)}`" for value in row.neutral)
+    return f"| `{row.name}` | {row.treatment} | {row.says} | {neutral} |"
+
+
+if __name__ == "__main__":
+    import sys
+
+    Path(sys.argv[1]).write_text(render_page(), encoding="utf-8")

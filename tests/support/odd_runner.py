@@ -1,0 +1,103 @@
+"""A runner that speaks the protocol and misbehaves, for tests of what the server makes of it.
+
+The name of the model's folder says how. It takes the place of a real runner through ``python_with_odd_runner``, a
+stand-in for the interpreter, so that everything on the server's side is the product's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from manent.adapters.inference.protocol import (
+    Delta,
+    Finished,
+    Generate,
+    Progress,
+    Ready,
+    Render,
+    RunnerFacts,
+    ServerConnection,
+    ServerFrame,
+)
+from manent.domain.generation import FinishReason, Timings, Usage
+
+FACTS = RunnerFacts(
+    context_length=None,
+    weights_digest="sha256:0",
+    tokenizer_digest="sha256:0",
+    template_digest="sha256:0",
+    versions={},
+    device="none",
+    dtype="none",
+    quantization=None,
+    memory_bytes=1,
+    load_s=0.0,
+)
+
+
+def python_with_odd_runner(folder: Path) -> str:
+    """An interpreter that starts this module where it is asked for the runner."""
+    file = folder / "python"
+    file.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *manent.adapters.inference.runner*) shift 2; '
+        f'exec "{sys.executable}" -P "{__file__}" "$@";; esac\n'
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    file.chmod(0o755)
+    return str(file)
+
+
+def answer(connection: ServerConnection, raw: socket.socket, behavior: str, frame: ServerFrame) -> None:
+    """Misbehave on a request."""
+    if behavior == "garbage":
+        raw.sendall(b"\xff\xff\xff\xff")
+    elif behavior == "confused" and isinstance(frame, Render):
+        connection.write([Delta(id=frame.id, text="?", token_ids=(1,))])
+    elif behavior == "slow" and isinstance(frame, Generate):
+        for done in range(10):
+            time.sleep(0.2)
+            connection.write([Progress(id=frame.id, processed_tokens=done, total_tokens=10)])
+        end = Finished(
+            id=frame.id,
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=1, completion_tokens=0),
+            timings=Timings(queue_s=0.0, prefill_s=2.0, decode_s=0.0),
+            batch_size_max=1,
+        )
+        connection.write([end])
+
+
+def main() -> None:
+    """Behave as the folder's name says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--digest-folder", type=Path)
+    options = parser.parse_args()
+    behavior = options.model.name
+    raw = socket.socket(fileno=options.fd)
+    connection = ServerConnection(raw)
+    if behavior == "dies":
+        sys.exit("out of luck")
+    if behavior == "noisy":
+        sys.stderr.write("x" * 80 + "\n")
+        sys.stderr.write(("y" * 80 + "\n") * 20_000)
+        sys.exit("the last word")
+    if behavior == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection.write([Ready(facts=FACTS)])
+    while (frame := connection.read()) is not None or behavior == "stubborn":
+        if frame is not None:
+            answer(connection, raw, behavior, frame)
+        else:
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()
