@@ -92,6 +92,13 @@ class VersionConflict(DomainError):
     code = "version_conflict"
 
 
+class IdempotencyConflict(DomainError):
+    """An idempotency key was used before, with another request."""
+
+    code = "idempotency_conflict"
+    param = "Idempotency-Key"
+
+
 class StoreUnavailable(DomainError):
     """The event store could not commit: locked, full, broken, or too much is waiting. Nothing was recorded."""
 

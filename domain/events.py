@@ -120,10 +120,14 @@ class CompletionRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionGenerated:
-    """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded."""
+    """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
+
+    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
+    """
 
     completion_id: str
     session_id: str | None
+    model_id: str | None
     message_id: str
     text: str | None
     text_digest: SaltedDigest
@@ -141,6 +145,7 @@ class CompletionFailed:
 
     completion_id: str
     session_id: str | None
+    model_id: str | None
     code: str
     reason: str
     text: str | None
@@ -155,6 +160,7 @@ class CompletionCancelled:
 
     completion_id: str
     session_id: str | None
+    model_id: str | None
     reason: str
     text: str | None
     token_ids: tuple[int, ...] | None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from manent.domain.events import DomainEvent
 from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, RenderedPrompt, TextDelta
+from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
 from manent.domain.session import SessionState
 
@@ -62,21 +63,50 @@ class RecordedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events to read; every given field must match. Positions are inclusive."""
+    """Which events to read; every given field must match. Positions and times are inclusive.
+
+    ``model_id`` matches the events that name a model: of completions, and of the model itself.
+    """
 
     tenant: str | None = None
     stream_id: str | None = None
     type: str | None = None
+    actor: str | None = None
+    model_id: str | None = None
+    request_id: str | None = None
+    correlation_id: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
     min_position: int | None = None
     max_position: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """Where an append landed: its last position in the log and its last version in the stream."""
+    """Where an append landed: its last position in the log and its last version in the stream.
+
+    ``repeated`` tells that an earlier append with the same idempotency key landed there, and this one wrote nothing.
+    """
 
     position: int
     stream_version: int
+    repeated: bool = False
+
+    def as_repeated(self) -> Appended:
+        """The same place, as the answer to a repetition."""
+        return replace(self, repeated=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A client's promise that equal keys mean the same wish.
+
+    ``scope`` names whose key it is (tenant and subject); ``request_digest`` tells whether it is the same request.
+    """
+
+    scope: str
+    key: str
+    request_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +122,21 @@ class EventStore(Protocol):
     """The append-only log. Every method raises StoreUnavailable where the database refuses or does not answer."""
 
     async def append(
-        self, stream_id: str, events: Sequence[DomainEvent], *, expected_version: int, context: EventContext
+        self,
+        stream_id: str,
+        events: Sequence[DomainEvent],
+        *,
+        expected_version: int,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
     ) -> Appended:
         """Commit ``events`` at the end of the stream, all or none, and return only after the commit.
 
-        A caller that is cancelled while it waits does not undo the commit.
+        A caller that is cancelled while it waits does not undo the commit. With an idempotency key that was used
+        before, nothing is written and the first append's place is returned, whatever the version.
 
         Raises:
+            IdempotencyConflict: the key was used with another request.
             VersionConflict: the stream is not at ``expected_version`` (0: it does not exist yet).
             EventTooLarge: an event's payload is larger than the log accepts.
         """
@@ -116,6 +154,14 @@ class EventStore(Protocol):
 
     async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
         """At most ``limit`` events in log order with positions above ``after_position``: a keyset page, undecoded."""
+        ...
+
+    async def head(self) -> Frontier:
+        """The frontier of the tree over all headers: its size is the last position."""
+        ...
+
+    async def tree_node(self, level: int, index: int) -> bytes:
+        """A perfect node of the tree (``manent.domain.merkle``), at any level, of leaves that are all there."""
         ...
 
     async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:

@@ -57,6 +57,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "session_busy": ErrorRow(status=409, type=CONFLICT, why="Another completion of the session is open."),
     "history_conflict": ErrorRow(status=409, type=CONFLICT, why="A strict session has another history."),
     "version_conflict": ErrorRow(status=409, type=CONFLICT, why="The stream moved on meanwhile."),
+    "idempotency_conflict": ErrorRow(status=409, type=CONFLICT, why="The key was used with another request."),
     # Somebody else stopped it on purpose (its session was deleted, say): a conflict of two requests. A stop because of
     # a shutdown is told as ``shutting_down`` instead, which is worth a retry.
     "cancelled": ErrorRow(status=409, type=CONFLICT, why="The completion was cancelled by another request."),

@@ -82,7 +82,7 @@ def _modules(arrays: dict[str, "mx.array"]) -> Iterator[tuple[str, dict[str, "mx
 
 def _convert_module(name: str, module: dict[str, "mx.array"], config: dict[str, Any], dtype: Dtype) -> dict[str, Any]:
     """The parameters of one module under their Hugging Face names, rows in order, in ``dtype``."""
-    import mlx.core as mx  # noqa: PLC0415
+    import mlx.core as mx  # noqa: PLC0415 (only where MLX is used)
 
     block, _, kind = name.rpartition(".")
     target = _NAMES[kind]
@@ -156,7 +156,7 @@ def _write_tokenizer(metadata: dict[str, Any], folder: Path) -> None:
     The pre-tokenizer is llama.cpp's ``smollm``: digits one by one, then GPT-2's expression. As in the original,
     21 bytes have no token (a few control characters and unassigned planes of Unicode) and are dropped.
     """
-    from tokenizers import (  # noqa: PLC0415
+    from tokenizers import (  # noqa: PLC0415 (only where MLX is used)
         AddedToken,
         Tokenizer,
         decoders,

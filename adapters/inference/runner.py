@@ -106,7 +106,7 @@ def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedMo
         # Before anything slow: a folder that is not complete is known in milliseconds.
         config = check_model_folder(options.model)
         # Importing MLX takes seconds, during which the reader must already watch for the server's end.
-        from manent.adapters.inference.loading import load_model  # noqa: PLC0415
+        from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
 
         return load_model(options.model, config, digest_folder=options.digest_folder)
     except ModelFolderError as error:

@@ -6,21 +6,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from manent.adapters.store.records import (
-    Place,
-    closed_completions,
-    draft_events,
-    opened_completions,
-    place_headers,
-)
-from manent.domain.errors import VersionConflict
+from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
+from manent.adapters.store.codec import header_bytes
+from manent.adapters.store.records import draft_events
+from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
+from manent.domain.merkle import Frontier, leaf_hash
 from manent.domain.ports import (
     Appended,
     Clock,
     EventContext,
     EventFilter,
     EventHeader,
+    IdempotencyKey,
     Ids,
     LogEntry,
     OpenCompletion,
@@ -34,37 +32,56 @@ class MemoryEventStore:
     def __init__(self, *, clock: Clock, ids: Ids) -> None:
         self._clock = clock
         self._ids = ids
-        self._log_id = ids.new("log_")
+        self._head = Head(log_id=ids.new("log_"), recorded_at_us=0, frontier=Frontier())
         self._log: list[LogEntry] = []
         self._streams: defaultdict[tuple[str, str], list[RecordedEvent]] = defaultdict(list)
         self._open: dict[str, OpenCompletion] = {}
+        self._answers: dict[tuple[str, str], KeptAnswer] = {}
+        self._models: dict[int, str] = {}
 
     async def append(
-        self, stream_id: str, events: Sequence[DomainEvent], *, expected_version: int, context: EventContext
+        self,
+        stream_id: str,
+        events: Sequence[DomainEvent],
+        *,
+        expected_version: int,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
     ) -> Appended:
         """See ``EventStore.append``."""
-        drafts = draft_events(events, self._ids)
-        await asyncio.sleep(0)
-        stream = self._streams[context.tenant, stream_id]
-        if len(stream) != expected_version:
-            raise VersionConflict(f"stream {stream_id!r} is at version {len(stream)}, not {expected_version}")
-        place = Place(
-            log_id=self._log_id,
-            position=len(self._log) + 1,
-            stream_version=expected_version + 1,
-            recorded_at_us=self._clock.now_us(),
+        request = AppendRequest(
+            stream_id=stream_id,
+            drafts=draft_events(events, self._ids),
+            expected_version=expected_version,
+            context=context,
+            idempotency=idempotency,
         )
-        headers = place_headers(drafts, place, stream_id, context)
-        for draft, header in zip(drafts, headers, strict=True):
+        await asyncio.sleep(0)
+        batch = Batch(
+            head=self._head,
+            now_us=self._clock.now_us(),
+            versions={request.stream: len(self._streams[request.stream])},
+            kept_answers=self._answers,
+        )
+        batch.judge(request)
+        self._take(batch)
+        (verdict,) = batch.verdicts
+        if isinstance(verdict, DomainError):
+            raise verdict
+        return verdict
+
+    def _take(self, batch: Batch) -> None:
+        """What a database writes."""
+        self._head = batch.head
+        for draft, header in zip(batch.drafts, batch.headers, strict=True):
             self._log.append(LogEntry(header=header, payload=draft.encoded.payload, salt=draft.salt))
-            stream.append(RecordedEvent(header=header, event=draft.event))
-        for completion_id in opened_completions(events):
-            self._open[completion_id] = OpenCompletion(
-                tenant=context.tenant, stream_id=stream_id, completion_id=completion_id
-            )
-        for completion_id in closed_completions(events):
+            self._streams[header.tenant, header.stream_id].append(RecordedEvent(header=header, event=draft.event))
+        for completion, _ in batch.opened:
+            self._open[completion.completion_id] = completion
+        for _, completion_id in batch.closed:
             self._open.pop(completion_id, None)
-        return Appended(position=len(self._log), stream_version=len(stream))
+        self._answers |= batch.answers
+        self._models |= {position: model_id for model_id, position in batch.models}
 
     async def read_stream(
         self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
@@ -82,9 +99,18 @@ class MemoryEventStore:
         for recorded in self._log[start : event_filter.max_position]:
             if len(found) == limit:
                 break
-            if _matches(event_filter, recorded.header):
+            if _matches(event_filter, recorded.header, self._models.get(recorded.header.position)):
                 found.append(recorded)
         return found
+
+    async def head(self) -> Frontier:
+        """See ``EventStore.head``."""
+        return self._head.frontier
+
+    async def tree_node(self, level: int, index: int) -> bytes:
+        """See ``EventStore.tree_node``."""
+        leaves = [leaf_hash(header_bytes(entry.header)) for entry in self._log[index << level : (index + 1) << level]]
+        return Frontier().extended(leaves).root
 
     async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
         """See ``EventStore.open_completions``."""
@@ -97,9 +123,18 @@ class MemoryEventStore:
         """Nothing to close."""
 
 
-def _matches(event_filter: EventFilter, header: EventHeader) -> bool:
-    return (
-        event_filter.tenant in {None, header.tenant}
-        and event_filter.stream_id in {None, header.stream_id}
-        and event_filter.type in {None, header.type}
+def _matches(wanted: EventFilter, header: EventHeader, model_id: str | None) -> bool:
+    pairs = (
+        (wanted.tenant, header.tenant),
+        (wanted.stream_id, header.stream_id),
+        (wanted.type, header.type),
+        (wanted.actor, header.actor),
+        (wanted.model_id, model_id),
+        (wanted.request_id, header.request_id),
+        (wanted.correlation_id, header.correlation_id),
     )
+    if wanted.since_us is not None and header.recorded_at_us < wanted.since_us:
+        return False
+    if wanted.until_us is not None and header.recorded_at_us > wanted.until_us:
+        return False
+    return all(want is None or want == have for want, have in pairs)

@@ -93,6 +93,12 @@ def place_headers(drafts: Sequence[Draft], place: Place, stream_id: str, context
     ]
 
 
+def model_of(event: DomainEvent) -> str | None:
+    """The model that ``event`` names, if it names one."""
+    model_id: str | None = getattr(event, "model_id", None)
+    return model_id
+
+
 def opened_completions(events: Sequence[DomainEvent]) -> list[str]:
     """Ids of the completions that ``events`` open."""
     return [event.completion_id for event in events if isinstance(event, CompletionRequested)]

@@ -19,6 +19,9 @@ log_head = Table(
     Column("id", Integer, primary_key=True),
     Column("log_id", Text, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column("recorded_at_us", BigInteger, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("root", LargeBinary, nullable=False),
 )
 
 event_headers = Table(
@@ -41,6 +44,19 @@ event_headers = Table(
     UniqueConstraint("tenant", "stream_id", "stream_version", name="event_headers_stream"),
     Index("event_headers_tenant_position", "tenant", "position"),
     Index("event_headers_tenant_type_position", "tenant", "type", "position"),
+    Index("event_headers_tenant_actor_type_position", "tenant", "actor", "type", "position"),
+    Index("event_headers_tenant_actor_position", "tenant", "actor", "position"),
+    Index("event_headers_request", "request_id", "position"),
+    Index("event_headers_correlation", "correlation_id", "position"),
+    Index("event_headers_recorded", "recorded_at_us", "position"),
+)
+
+# A projection for the filter by model: the events that name one.
+event_models = Table(
+    "event_models",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("position", _Position, primary_key=True, autoincrement=False),
 )
 
 event_payloads = Table(
@@ -50,6 +66,27 @@ event_payloads = Table(
     Column("encoding", Text, nullable=False),
     Column("salt", LargeBinary, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+)
+
+# Nodes of the tree at every eighth level (domain/merkle.py); the leaves are the headers themselves.
+tree_nodes = Table(
+    "tree_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("node", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_digest", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("stream_version", BigInteger, nullable=False),
+    Column("recorded_at_us", BigInteger, nullable=False),
+    Index("idempotency_keys_recorded", "recorded_at_us"),
 )
 
 open_completions = Table(

@@ -40,6 +40,7 @@ class CloseCompletion:
         outcome = CompletionFailed(
             completion_id=found.completion_id,
             session_id=session_id,
+            model_id=None,
             code="interrupted",
             reason="the server ended before the completion did",
             text=None,

@@ -169,6 +169,7 @@ class _Ending:
         return CompletionGenerated(
             completion_id=self._requested.completion_id,
             session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
             message_id=message_id,
             text=result.text if self._content else None,
             text_digest=SaltedDigest.of(result.text.encode(), salt=salt),
@@ -184,6 +185,7 @@ class _Ending:
         event = CompletionFailed(
             completion_id=self._requested.completion_id,
             session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
             code=error.code,
             reason=error.message,
             text=self._partial.text if self._content else None,
@@ -197,6 +199,7 @@ class _Ending:
         event = CompletionCancelled(
             completion_id=self._requested.completion_id,
             session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
             reason=reason,
             text=self._partial.text if self._content else None,
             token_ids=tuple(self._partial.token_ids) if self._content else None,

@@ -1,4 +1,4 @@
-"""The event log: headers, payloads, head, and the completions that are open."""
+"""The event log: headers, payloads, tree, head, idempotency keys, and the completions that are open; append-only."""
 
 from __future__ import annotations
 
@@ -10,20 +10,93 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+POSITION = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# Every filter of the log is served by one of these, in log order; positions and times grow together.
+HEADER_INDEXES = {
+    "tenant_position": ["tenant", "position"],
+    "tenant_type_position": ["tenant", "type", "position"],
+    "tenant_actor_type_position": ["tenant", "actor", "type", "position"],
+    "tenant_actor_position": ["tenant", "actor", "position"],
+    "request": ["request_id", "position"],
+    "correlation": ["correlation_id", "position"],
+    "recorded": ["recorded_at_us", "position"],
+}
+
+# RAISE(ABORT) undoes the statement. The checks before an insert also stop INSERT OR REPLACE, which deletes rows
+# without firing delete triggers unless the connection asked for recursive ones.
+SQLITE_TRIGGERS = (
+    """
+    CREATE TRIGGER event_headers_next BEFORE INSERT ON event_headers
+    WHEN NEW.position <> (SELECT coalesce(max(position), 0) + 1 FROM event_headers)
+      OR EXISTS (SELECT 1 FROM event_headers WHERE event_id = NEW.event_id)
+      OR EXISTS (SELECT 1 FROM event_headers WHERE tenant = NEW.tenant AND stream_id = NEW.stream_id
+                 AND stream_version = NEW.stream_version)
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: a header goes to the next position'); END
+    """,
+    """
+    CREATE TRIGGER event_headers_no_update BEFORE UPDATE ON event_headers
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: headers do not change'); END
+    """,
+    """
+    CREATE TRIGGER event_headers_no_delete BEFORE DELETE ON event_headers
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: headers stay'); END
+    """,
+    """
+    CREATE TRIGGER event_payloads_no_update BEFORE UPDATE ON event_payloads
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: payloads do not change, they can only be erased'); END
+    """,
+    """
+    CREATE TRIGGER event_payloads_next BEFORE INSERT ON event_payloads
+    WHEN NEW.position <= (SELECT coalesce(max(position), 0) FROM event_payloads)
+      OR NEW.position <= (SELECT position FROM log_head)
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: a payload comes with its header'); END
+    """,
+    """
+    CREATE TRIGGER tree_nodes_no_update BEFORE UPDATE ON tree_nodes
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: the tree only grows'); END
+    """,
+    """
+    CREATE TRIGGER tree_nodes_no_delete BEFORE DELETE ON tree_nodes
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: the tree only grows'); END
+    """,
+    """
+    CREATE TRIGGER tree_nodes_new BEFORE INSERT ON tree_nodes
+    WHEN EXISTS (SELECT 1 FROM tree_nodes WHERE level = NEW.level AND node = NEW.node)
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: the tree only grows'); END
+    """,
+    """
+    CREATE TRIGGER log_head_forward BEFORE UPDATE ON log_head
+    WHEN NEW.position <= OLD.position OR NEW.log_id <> OLD.log_id OR NEW.id <> OLD.id
+      OR NEW.recorded_at_us < OLD.recorded_at_us
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head only moves forward'); END
+    """,
+    """
+    CREATE TRIGGER log_head_no_delete BEFORE DELETE ON log_head
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head stays'); END
+    """,
+    """
+    CREATE TRIGGER log_head_one BEFORE INSERT ON log_head
+    WHEN EXISTS (SELECT 1 FROM log_head)
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: it has one head'); END
+    """,
+)
+
 
 def upgrade() -> None:
     """Create the tables of the event log."""
-    position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    op.create_table(
-        "log_head",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("log_id", sa.Text, nullable=False),
-        sa.Column("position", sa.BigInteger, nullable=False),
-        sa.CheckConstraint("id = 1", name="log_head_one_row"),
-    )
+    _create_log()
+    _create_tree()
+    _create_look_ups()
+    if op.get_bind().dialect.name == "sqlite":
+        for trigger in SQLITE_TRIGGERS:
+            op.execute(trigger)
+
+
+def _create_log() -> None:
     op.create_table(
         "event_headers",
-        sa.Column("position", position, primary_key=True, autoincrement=False),
+        sa.Column("position", POSITION, primary_key=True, autoincrement=False),
         sa.Column("log_id", sa.Text, nullable=False),
         sa.Column("event_id", sa.Text, nullable=False, unique=True),
         sa.Column("type", sa.Text, nullable=False),
@@ -39,14 +112,51 @@ def upgrade() -> None:
         sa.Column("payload_digest", sa.Text, nullable=False),
         sa.UniqueConstraint("tenant", "stream_id", "stream_version", name="event_headers_stream"),
     )
-    op.create_index("event_headers_tenant_position", "event_headers", ["tenant", "position"])
-    op.create_index("event_headers_tenant_type_position", "event_headers", ["tenant", "type", "position"])
+    for name, columns in HEADER_INDEXES.items():
+        op.create_index(f"event_headers_{name}", "event_headers", columns)
     op.create_table(
         "event_payloads",
-        sa.Column("position", position, primary_key=True, autoincrement=False),
+        sa.Column("position", POSITION, primary_key=True, autoincrement=False),
         sa.Column("encoding", sa.Text, nullable=False),
         sa.Column("salt", sa.LargeBinary, nullable=False),
         sa.Column("payload", sa.LargeBinary, nullable=False),
+    )
+
+
+def _create_tree() -> None:
+    op.create_table(
+        "log_head",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("log_id", sa.Text, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("recorded_at_us", sa.BigInteger, nullable=False),
+        sa.Column("frontier", sa.LargeBinary, nullable=False),
+        sa.Column("root", sa.LargeBinary, nullable=False),
+        sa.CheckConstraint("id = 1", name="log_head_one_row"),
+    )
+    op.create_table(
+        "tree_nodes",
+        sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("node", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+    )
+
+
+def _create_look_ups() -> None:
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("scope", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("request_digest", sa.Text, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("stream_version", sa.BigInteger, nullable=False),
+        sa.Column("recorded_at_us", sa.BigInteger, nullable=False),
+    )
+    op.create_index("idempotency_keys_recorded", "idempotency_keys", ["recorded_at_us"])
+    op.create_table(
+        "event_models",
+        sa.Column("model_id", sa.Text, primary_key=True),
+        sa.Column("position", POSITION, primary_key=True, autoincrement=False),
     )
     op.create_table(
         "open_completions",

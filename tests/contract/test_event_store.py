@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from manent.adapters.store.codec import encode_event
+from manent.adapters.store.codec import encode_event, header_bytes
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
-from manent.domain.errors import EventTooLarge, VersionConflict
+from manent.domain.errors import EventTooLarge, IdempotencyConflict, VersionConflict
 from manent.domain.events import DomainEvent, UnknownEvent
-from manent.domain.ports import EventContext, EventFilter, OpenCompletion
+from manent.domain.merkle import Frontier, leaf_hash
+from manent.domain.ports import EventContext, EventFilter, IdempotencyKey, OpenCompletion
 from tests.support.conversation import cancelled, failed, generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 
@@ -24,10 +25,16 @@ ANN = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="
 Store = MemoryEventStore | SQLiteEventStore
 
 
+@pytest.fixture
+def clock() -> FakeClock:
+    """The store's clock."""
+    return FakeClock()
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store, None]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncGenerator[Store, None]:
     """One of the stores, empty."""
-    clock, ids = FakeClock(), CountingIds()
+    ids = CountingIds()
     if request.param == "memory":
         made: Store = MemoryEventStore(clock=clock, ids=ids)
     else:
@@ -181,3 +188,60 @@ async def test_events_of_a_newer_manent_are_kept(store: Store) -> None:
 async def test_the_store_answers_when_asked(store: Store) -> None:
     """ping returns where the database works."""
     await store.ping()
+
+
+KEY = IdempotencyKey(scope="acme/ann", key="k1", request_digest="d1")
+
+
+async def test_a_repeated_key_lands_where_the_first_did(store: Store) -> None:
+    """The same key and request writes nothing more, whatever the stream's version has become."""
+    first = await store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY)
+    await store.append("session-s", [said("user", "x")], expected_version=1, context=ANN)
+    again = await store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY)
+    assert (first.repeated, again) == (False, first.as_repeated())
+    assert len(await store.query(EventFilter())) == 2
+
+
+async def test_a_key_with_another_request_is_a_conflict(store: Store) -> None:
+    """A key stands for one request; somebody else's equal key is another key."""
+    await store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY)
+    other = IdempotencyKey(scope="acme/ann", key="k1", request_digest="d2")
+    with pytest.raises(IdempotencyConflict, match="k1"):
+        await store.append("session-t", [started()], expected_version=0, context=ANN, idempotency=other)
+    bobs = IdempotencyKey(scope="acme/bob", key="k1", request_digest="d2")
+    await store.append("session-t", [started()], expected_version=0, context=ANN, idempotency=bobs)
+    assert len(await store.query(EventFilter())) == 2
+
+
+async def test_a_thousand_equal_keys_at_once_are_one_event(store: Store) -> None:
+    """However many retries race, one of them writes, and all are told the same place."""
+    landed = await asyncio.gather(
+        *(store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY) for _ in range(1000))
+    )
+    assert {(appended.position, appended.stream_version) for appended in landed} == {(1, 1)}
+    assert sum(not appended.repeated for appended in landed) == 1
+    assert len(await store.query(EventFilter())) == 1
+
+
+async def test_times_never_run_backwards(store: Store, clock: FakeClock) -> None:
+    """A clock that is set back an hour does not disorder the log."""
+    await store.append("session-s", [started()], expected_version=0, context=ANN)
+    clock.advance(-3600)
+    await store.append("session-s", [started()], expected_version=1, context=ANN)
+    clock.advance(7200)
+    await store.append("session-s", [started()], expected_version=2, context=ANN)
+    times = [entry.header.recorded_at_us for entry in await store.query(EventFilter())]
+    assert times == sorted(times)
+    assert times[2] > times[1]
+
+
+async def test_the_head_is_the_tree_of_all_headers(store: Store) -> None:
+    """The root that the store keeps is RFC 6962's over the canonical bytes of every header, in order."""
+    for number in range(40):
+        events = [started() for _ in range(number % 9 + 1)]
+        await store.append(f"session-{number}", events, expected_version=0, context=ANN)
+    entries = await store.query(EventFilter(), limit=1000)
+    head = await store.head()
+    leaves = [leaf_hash(header_bytes(entry.header)) for entry in entries]
+    assert head.size == len(entries) > 150
+    assert head == Frontier().extended(leaves)

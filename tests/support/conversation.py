@@ -108,6 +108,7 @@ def generated(text: str = "hello", completion_id: str = "c1") -> CompletionGener
     return CompletionGenerated(
         completion_id=completion_id,
         session_id="s",
+        model_id="m",
         message_id=f"msg_assistant_{text}",
         text=text,
         text_digest=DIGEST,
@@ -125,6 +126,7 @@ def failed(completion_id: str = "c1") -> CompletionFailed:
     return CompletionFailed(
         completion_id=completion_id,
         session_id="s",
+        model_id="m",
         code="runner_crashed",
         reason="killed",
         text="he",
@@ -139,6 +141,7 @@ def cancelled(completion_id: str = "c1") -> CompletionCancelled:
     return CompletionCancelled(
         completion_id=completion_id,
         session_id="s",
+        model_id="m",
         reason="client_disconnected",
         text=None,
         token_ids=None,

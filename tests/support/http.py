@@ -92,7 +92,7 @@ async def running_server(
     clock, ids = SystemClock(), RandomIds()
     store = MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
-    settings = Settings(session_wait_s=session_wait_s, _env_file=None)  # type: ignore[call-arg]  # pydantic-settings'
+    settings = Settings(session_wait_s=session_wait_s, _env_file=None)
     use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
     services = HttpServices(
         chat=use_cases.complete_chat,

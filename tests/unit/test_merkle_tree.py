@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from manent.adapters.merkle.tree import (
+from manent.domain.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+from collections.abc import Sequence
 
 import pytest
 import uvloop
@@ -44,7 +45,7 @@ class SlowToRender(ScriptedEngine):
         self.rendering = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def render(self, model_id: str, messages: tuple[Message, ...]) -> RenderedPrompt:  # type: ignore[override]
+    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Wait, then render."""
         self.rendering.set()
         await self.go_on.wait()

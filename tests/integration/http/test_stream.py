@@ -161,7 +161,10 @@ async def stop(running: Running, reason: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_success_is_said_only_after_the_commit(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 (a parameter of the test)
+async def test_success_is_said_only_after_the_commit(
+    stream: bool,  # noqa: FBT001 (a parameter of the test)
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While the event that records the completion is not committed, neither [DONE] nor a body goes out."""
     commit, committing = asyncio.Event(), asyncio.Event()
     append = MemoryEventStore.append

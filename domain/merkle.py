@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 HASH_BYTES = 32
+# Of the nodes above the leaves, those of every eighth level are stored: one for 256 leaves, 65,536 and so on. What a
+# proof needs between them is made of at most 256 hashes of the stored level below.
+STORED_LEVEL_STEP = 8
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 NodeReader = Callable[[int, int], bytes]

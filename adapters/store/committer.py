@@ -1,0 +1,127 @@
+"""Group commit: what gathers while one transaction commits goes into the next, each append judged on its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from manent.adapters.store.batch import AppendRequest
+from manent.domain.errors import DomainError, StoreUnavailable
+from manent.domain.ports import Appended
+
+Verdicts = Sequence[Appended | DomainError]
+
+
+class BatchRefused(Exception):
+    """The database refused the transaction as a whole; nothing of it was committed.
+
+    Attributes:
+        retry_alone: whether single appends of the batch may fare better (one of them is poisoned, say).
+    """
+
+    def __init__(self, reason: str, *, retry_alone: bool) -> None:
+        super().__init__(reason)
+        self.retry_alone = retry_alone
+
+
+class BatchWriter(Protocol):
+    """A database's part: judge the requests in order, and commit what was admitted in one transaction."""
+
+    async def write(self, requests: Sequence[AppendRequest]) -> Verdicts:
+        """One verdict for each request, after the commit.
+
+        Raises:
+            BatchRefused: nothing was committed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: AppendRequest
+    verdict: asyncio.Future[Appended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Committer:
+    """The one writer of a process to a database. Belongs to one event loop.
+
+    A lone append commits at once: a batch is what has gathered while the last one was committing. The queue is
+    bounded by appends and by bytes; beyond that an append is refused with a wait. A caller that is cancelled leaves
+    its append in the batch: it commits or fails as if the caller were there.
+    """
+
+    def __init__(self, writer: BatchWriter, *, waiting_max: int = 4096, batch_max: int = 512) -> None:
+        self._writer = writer
+        self._waiting_max = waiting_max
+        self._batch_max = batch_max
+        self._waiting: deque[_Waiting] = deque()
+        self._committing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many appends wait for the next batch."""
+        return len(self._waiting)
+
+    async def append(self, request: AppendRequest) -> Appended:
+        """Commit ``request`` with whatever else has gathered.
+
+        Raises:
+            VersionConflict, IdempotencyConflict: the verdict on this append.
+            StoreUnavailable: the queue is full, the store is closed, or the database refused.
+        """
+        if self._closed:
+            raise StoreUnavailable("the event store is closed")
+        if len(self._waiting) >= self._waiting_max:
+            raise StoreUnavailable(f"{len(self._waiting)} appends are waiting for the database already")
+        waiting = _Waiting(request)
+        self._waiting.append(waiting)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all(), name="committer")
+        return await asyncio.shield(waiting.verdict)
+
+    async def aclose(self) -> None:
+        """Commit what waits, then close the writer; nothing is accepted from now on."""
+        self._closed = True
+        while self._committing is not None:
+            await asyncio.wait({self._committing})
+        await self._writer.aclose()
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch_max))]
+                await self._commit(batch)
+        finally:
+            self._committing = None
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            verdicts = await self._writer.write([waiting.request for waiting in batch])
+        except BatchRefused as refused:
+            if len(batch) > 1 and refused.retry_alone:
+                for waiting in batch:
+                    await self._commit([waiting])
+                return
+            verdicts = [StoreUnavailable(str(refused)) for _ in batch]
+        except Exception as error:  # noqa: BLE001 (a defect of the writer must reach every caller, not hang them)
+            verdicts = [StoreUnavailable(f"the committer failed: {error!r}") for _ in batch]
+        for waiting, verdict in zip(batch, verdicts, strict=True):
+            _tell(waiting.verdict, verdict)
+
+
+def _tell(future: asyncio.Future[Appended], verdict: Appended | DomainError) -> None:
+    if future.done():
+        return
+    if isinstance(verdict, DomainError):
+        future.set_exception(verdict)
+        future.exception()  # its caller may be gone: the verdict is nobody's news then
+    else:
+        future.set_result(verdict)
