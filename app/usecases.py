@@ -12,6 +12,7 @@ from manent.domain.usecases.close_completion import CloseCompletion, CloseInterr
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replay import Replay
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.sessions import Sessions
@@ -55,9 +56,16 @@ def build_use_cases(
         engine=engine,
         live=live,
         complete_chat=CompleteChat(
-            accept=accept, closing=closing, engine=engine, turns=turns, live=live, clock=clock, ids=ids
+            accept=accept,
+            repeat=RepeatCompletion(store, clock),
+            closing=closing,
+            engine=engine,
+            turns=turns,
+            live=live,
+            clock=clock,
+            ids=ids,
         ),
-        manage_sessions=ManageSessions(sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
+        manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
         query_log=QueryLog(store),
         replay=Replay(sessions),
         close_interrupted=CloseInterrupted(store, closing),

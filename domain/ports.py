@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from manent.domain.errors import IdempotencyConflict
 from manent.domain.events import DomainEvent
 from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, RenderedPrompt, TextDelta
 from manent.domain.merkle import Frontier
@@ -108,6 +109,18 @@ class IdempotencyKey:
     key: str
     request_digest: str
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells keys apart."""
+        return self.scope, self.key
+
+    def check_same_request(self, kept_digest: str) -> None:
+        """Raise IdempotencyConflict unless the request that was kept with this key is this one."""
+        if kept_digest != self.request_digest:
+            raise IdempotencyConflict(
+                f"the idempotency key {self.key!r} was used with another request before; a new request needs a new key"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCompletion:
@@ -156,6 +169,14 @@ class EventStore(Protocol):
         """At most ``limit`` events in log order with positions above ``after_position``: a keyset page, undecoded."""
         ...
 
+    async def find_answer(self, key: IdempotencyKey) -> Appended | None:
+        """Where the append with this key landed, if there was one.
+
+        Raises:
+            IdempotencyConflict: the key was used with another request.
+        """
+        ...
+
     async def head(self) -> Frontier:
         """The frontier of the tree over all headers: its size is the last position."""
         ...
@@ -166,6 +187,13 @@ class EventStore(Protocol):
 
     async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
         """Completions that were requested and have no terminal event, oldest first."""
+        ...
+
+    def observe(self, observer: Callable[[int], None]) -> None:
+        """Have ``observer`` called with the last position whenever a commit is heard of; all of this process are.
+
+        What other processes commit may go unheard: an observer hears when to look, and never relies on it.
+        """
         ...
 
     async def ping(self) -> None:

@@ -34,7 +34,7 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
             return None
         return await _whole_completion(running)
     except asyncio.CancelledError:
-        running.cancel("client_disconnected")
+        running.leave("client_disconnected")
         raise
     except CompletionCancelledError as error:
         raise told_error(running, error) from None

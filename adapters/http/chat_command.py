@@ -7,6 +7,7 @@ from typing import Any
 
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
@@ -62,6 +63,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         metadata=asked.metadata,
         request_id=exchange.request.request_id,
         correlation_id=exchange.request.correlation_id,
+        idempotency=idempotency_key(exchange),
     )
 
 
@@ -74,6 +76,7 @@ def session_command(asked: SessionRequest, exchange: Exchange) -> StartSession:
         ttl_s=asked.ttl_s,
         messages=domain_messages(asked.messages, exchange.services.ids),
         request_id=exchange.request.request_id,
+        idempotency=idempotency_key(exchange),
     )
 
 

@@ -53,11 +53,13 @@ ERRORS: Mapping[str, ErrorRow] = {
     "session_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such session, or somebody else's."),
     # A deleted session is as absent for its client as one that never was; the code alone tells them apart.
     "session_closed": ErrorRow(status=404, type=INVALID_REQUEST, why="The session was deleted."),
+    "event_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The log has no such position."),
     "session_already_exists": ErrorRow(status=409, type=CONFLICT, why="The session id is taken."),
     "session_busy": ErrorRow(status=409, type=CONFLICT, why="Another completion of the session is open."),
     "history_conflict": ErrorRow(status=409, type=CONFLICT, why="A strict session has another history."),
     "version_conflict": ErrorRow(status=409, type=CONFLICT, why="The stream moved on meanwhile."),
     "idempotency_conflict": ErrorRow(status=409, type=CONFLICT, why="The key was used with another request."),
+    "lease_lost": ErrorRow(status=409, type=CONFLICT, why="Another worker took the subscription over."),
     # Somebody else stopped it on purpose (its session was deleted, say): a conflict of two requests. A stop because of
     # a shutdown is told as ``shutting_down`` instead, which is worth a retry.
     "cancelled": ErrorRow(status=409, type=CONFLICT, why="The completion was cancelled by another request."),
@@ -68,6 +70,8 @@ ERRORS: Mapping[str, ErrorRow] = {
     "engine_busy": ErrorRow(status=503, type=SERVER, why="Too many requests wait for the model."),
     "model_load_failed": ErrorRow(status=503, type=SERVER, why="The model could not be loaded."),
     "runner_crashed": ErrorRow(status=503, type=SERVER, why="The model's runner ended before the request did."),
+    "too_many_tails": ErrorRow(status=503, type=SERVER, why="Too many readers follow the log."),
+    "slow_consumer": ErrorRow(status=503, type=SERVER, why="The reader of a tail did not keep up; it can resume."),
     "shutting_down": ErrorRow(status=503, type=SERVER, why="The server drains."),
     "store_unavailable": ErrorRow(status=503, type=SERVER, why="The event store could not commit."),
     "not_ready": ErrorRow(status=503, type=SERVER, why="A part of the server does not answer."),

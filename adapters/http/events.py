@@ -1,9 +1,10 @@
-"""GET /v1/events: the log, page by page, with everything that a reader needs to recompute its hashes."""
+"""GET /v1/events and /v1/events/{position}: the log, page by page, with everything that a reader needs to recompute its hashes."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,19 +12,34 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.answers import JSON_TYPE, bytes_answer
 from manent.adapters.http.context import Exchange
-from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
+from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery, TimeQuery
+from manent.domain.errors import EventNotFound
+from manent.domain.events import session_stream
 from manent.domain.ports import EventFilter, LogEntry
 from manent.domain.usecases.query_log import LIMIT_MAX
 
 POSITION_MAX = 2**63 - 1
+POSITION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+
+FILTER_QUERY: Sequence[QueryParameter] = (
+    TextQuery(name="stream", says="only this stream, as session-<id>", chars_max=300),
+    TextQuery(name="session", says="only this session's stream", chars_max=256),
+    TextQuery(name="type", says="only this type, as CompletionGenerated", chars_max=100),
+    TextQuery(name="actor", says="only what this subject caused"),
+    TextQuery(name="model", says="only events that name this model, by its id (an alias is not recorded)"),
+    TextQuery(name="request_id", says="only what this request caused"),
+    TextQuery(name="correlation_id", says="only what was sent with this correlation id"),
+    TimeQuery(name="since", says="only what was recorded at this time or later"),
+    TimeQuery(name="until", says="only what was recorded at this time or earlier"),
+    IntQuery(name="min_position", says="only from this position on", minimum=1, maximum=POSITION_MAX),
+    IntQuery(name="max_position", says="only up to this position", minimum=1, maximum=POSITION_MAX),
+)
 
 # Pages go by position and not by event_id: positions are gap-free and in commit order, so a reader that follows
 # ``after`` never skips an event. They are strings in first_id and last_id, as OpenAI's lists have it.
 EVENTS_QUERY: Sequence[QueryParameter] = (
-    TextQuery(name="stream", says="only this stream, as session-<id>", chars_max=300),
-    TextQuery(name="type", says="only this type, as CompletionGenerated", chars_max=100),
-    IntQuery(name="min_position", says="only from this position on", minimum=1, maximum=POSITION_MAX),
-    IntQuery(name="max_position", says="only up to this position", minimum=1, maximum=POSITION_MAX),
+    *FILTER_QUERY,
     IntQuery(name="after", says="last_id of the page before", minimum=0, maximum=POSITION_MAX, default=0),
     IntQuery(name="limit", says="how many events to return", minimum=1, maximum=LIMIT_MAX, default=100),
 )
@@ -31,17 +47,11 @@ EVENTS_QUERY: Sequence[QueryParameter] = (
 
 async def list_events(exchange: Exchange) -> HTTPResponse:
     """A page of the log, oldest first."""
-    query = exchange.query
     page = await exchange.services.log.page(
         exchange.principal,
-        EventFilter(
-            stream_id=query["stream"],
-            type=query["type"],
-            min_position=query["min_position"],
-            max_position=query["max_position"],
-        ),
-        after_position=query["after"],
-        limit=query["limit"],
+        asked_filter(exchange.query),
+        after_position=exchange.query["after"],
+        limit=exchange.query["limit"],
     )
     positions = [entry.header.position for entry in page.events]
     body = {
@@ -52,6 +62,41 @@ async def list_events(exchange: Exchange) -> HTTPResponse:
         "has_more": page.has_more,
     }
     return bytes_answer(msgspec.json.encode(body), JSON_TYPE)
+
+
+async def retrieve_event(exchange: Exchange, position: str) -> HTTPResponse:
+    """One event of the log."""
+    if not POSITION.fullmatch(position):
+        raise EventNotFound(f"{position[:80]!r} is no position of the log")
+    entry = await exchange.services.log.event(exchange.principal, int(position))
+    return bytes_answer(msgspec.json.encode(event_members(entry)), JSON_TYPE)
+
+
+def asked_filter(query: Mapping[str, Any]) -> EventFilter:
+    """The filter that the parameters of ``FILTER_QUERY`` ask for.
+
+    Raises:
+        RequestRefused: ``session`` and ``stream`` ask for two streams at once.
+    """
+    stream_id, session_id = query["stream"], query["session"]
+    if session_id is not None:
+        if stream_id is not None:
+            raise RequestRefused(
+                "invalid_value", "session and stream both name a stream; send one of them", param="session"
+            )
+        stream_id = session_stream(session_id)
+    return EventFilter(
+        stream_id=stream_id,
+        type=query["type"],
+        actor=query["actor"],
+        model_id=query["model"],
+        request_id=query["request_id"],
+        correlation_id=query["correlation_id"],
+        since_us=query["since"],
+        until_us=query["until"],
+        min_position=query["min_position"],
+        max_position=query["max_position"],
+    )
 
 
 def event_members(entry: LogEntry) -> dict[str, Any]:

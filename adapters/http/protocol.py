@@ -18,15 +18,36 @@ class ClientStalled(RequestCancelled):
 class BoundedHttpProtocol(HttpProtocol):
     """Writes wait at most ``stall_timeout_s`` for the client to read what went before."""
 
+    _parting = False
+
     async def send(self, data: bytes) -> None:
         """Send ``data``.
 
         Raises:
             ClientStalled: the client did not read; the connection is closed, unsent data thrown away.
         """
+        if self._parting and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+            return
         if not self._can_write.is_set():
             await self._wait_for_reader()
         await super().send(data)  # type: ignore[no-untyped-call]  # Sanic's
+
+    async def can_send(self, timeout_s: float) -> bool:
+        """Whether the client has read enough of what went before, within ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._can_write.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def part(self) -> None:
+        """Let the last words be sent behind what the client has not read yet.
+
+        They are few, and the connection closes behind them: within Sanic's GRACEFUL_TCP_CLOSE_TIMEOUT, read or not.
+        """
+        self._parting = True
 
     async def _wait_for_reader(self) -> None:
         context = cast("RequestContext", self.app.ctx.http)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.parameters import Parameter, Treatment, honored_members
+from manent.adapters.http.times import microseconds
 
 FIELDS_MAX = 32
 INT_DIGITS_MAX = 19
@@ -67,7 +68,30 @@ class TextQuery:
         return schema if self.default is None else {**schema, "default": self.default}
 
 
-QueryParameter = IntQuery | TextQuery
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeQuery:
+    """A time, read into microseconds since 1970."""
+
+    name: str
+    says: str
+    default: int | None = None
+
+    def read(self, text: str) -> int:
+        """The value of ``text``."""
+        try:
+            return microseconds(text)
+        except ValueError as error:
+            # A + that was not percent-encoded arrives as a space, and nothing but an offset has one here.
+            hint = "; write + as %2B in a query" if " " in text else ""
+            raise _invalid("invalid_value", self.name, f"{error}{hint}") from None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        return {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]}
+
+
+QueryParameter = IntQuery | TextQuery | TimeQuery
 
 
 def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, Any]:

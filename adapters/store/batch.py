@@ -17,7 +17,7 @@ from manent.adapters.store.records import (
     opened_completions,
     place_headers,
 )
-from manent.domain.errors import DomainError, IdempotencyConflict, VersionConflict
+from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.merkle import STORED_LEVEL_STEP, Frontier, leaf_hash
 from manent.domain.ports import Appended, EventContext, EventHeader, IdempotencyKey, OpenCompletion
 
@@ -108,7 +108,7 @@ class Batch:
         appended = Appended(position=frontier.size, stream_version=version + len(headers))
         if request.idempotency is not None:
             key = request.idempotency
-            self.answers[key.scope, key.key] = KeptAnswer(
+            self.answers[key.place] = KeptAnswer(
                 request_digest=key.request_digest, appended=appended, recorded_at_us=recorded_at_us
             )
         return appended
@@ -116,14 +116,10 @@ class Batch:
     def _kept_answer(self, key: IdempotencyKey | None) -> Appended | None:
         if key is None:
             return None
-        place = key.scope, key.key
-        kept = self.answers.get(place) or self.kept_answers.get(place)
+        kept = self.answers.get(key.place) or self.kept_answers.get(key.place)
         if kept is None:
             return None
-        if kept.request_digest != key.request_digest:
-            raise IdempotencyConflict(
-                f"the idempotency key {key.key!r} was used with another request before; use a new key for a new request"
-            )
+        key.check_same_request(kept.request_digest)
         return kept.appended.as_repeated()
 
     def _write(self, request: AppendRequest, headers: list[EventHeader]) -> None:

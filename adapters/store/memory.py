@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
 from manent.adapters.store.codec import header_bytes
@@ -38,6 +38,7 @@ class MemoryEventStore:
         self._open: dict[str, OpenCompletion] = {}
         self._answers: dict[tuple[str, str], KeptAnswer] = {}
         self._models: dict[int, str] = {}
+        self._observers: list[Callable[[int], None]] = []
 
     async def append(
         self,
@@ -82,6 +83,8 @@ class MemoryEventStore:
             self._open.pop(completion_id, None)
         self._answers |= batch.answers
         self._models |= {position: model_id for model_id, position in batch.models}
+        for observer in self._observers:
+            observer(self._head.frontier.size)
 
     async def read_stream(
         self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
@@ -103,6 +106,14 @@ class MemoryEventStore:
                 found.append(recorded)
         return found
 
+    async def find_answer(self, key: IdempotencyKey) -> Appended | None:
+        """See ``EventStore.find_answer``."""
+        kept = self._answers.get(key.place)
+        if kept is None:
+            return None
+        key.check_same_request(kept.request_digest)
+        return kept.appended.as_repeated()
+
     async def head(self) -> Frontier:
         """See ``EventStore.head``."""
         return self._head.frontier
@@ -115,6 +126,10 @@ class MemoryEventStore:
     async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
         """See ``EventStore.open_completions``."""
         return list(self._open.values())[:limit]
+
+    def observe(self, observer: Callable[[int], None]) -> None:
+        """See ``EventStore.observe``."""
+        self._observers.append(observer)
 
     async def ping(self) -> None:
         """Memory always answers."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from manent.adapters.store.batch import AppendRequest
 from manent.adapters.store.codec import decode_event
 from manent.adapters.store.committer import Committer
+from manent.adapters.store.event_query import in_positions, select_page, select_records
 from manent.adapters.store.frontier import HEADER_FIELDS, read_tree_node, unpack_frontier
 from manent.adapters.store.records import draft_events
-from manent.adapters.store.schema import event_headers, event_models, event_payloads, log_head, open_completions
+from manent.adapters.store.schema import (
+    event_headers,
+    idempotency_keys,
+    log_head,
+    open_completions,
+)
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier
@@ -31,8 +36,6 @@ from manent.domain.ports import (
     OpenCompletion,
     RecordedEvent,
 )
-
-NOWHERE = 2**62
 
 
 class SQLEventStore:
@@ -68,7 +71,7 @@ class SQLEventStore:
     ) -> list[RecordedEvent]:
         """See ``EventStore.read_stream``."""
         query = (
-            _select_records()
+            select_records()
             .where(event_headers.c.tenant == tenant, event_headers.c.stream_id == stream_id)
             .where(event_headers.c.stream_version > after_version)
             .order_by(event_headers.c.stream_version)
@@ -81,14 +84,21 @@ class SQLEventStore:
 
     async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
         """See ``EventStore.query``."""
-        columns = event_headers.c
         async with self._reading() as connection:
-            wanted = await _position_range(connection, event_filter)
-            query = _filtered(_select_records(), wanted).where(columns.position > after_position)
-            # The projection's own column, where it is asked: its key is (model, position).
-            order = columns.position if wanted.model_id is None else event_models.c.position
-            rows = await connection.execute(query.order_by(order).limit(limit))
+            wanted = await in_positions(connection, event_filter)
+            rows = await connection.execute(select_page(wanted, after_position=after_position, limit=limit))
             return [LogEntry(header=_header(row), payload=row.payload, salt=row.salt) for row in rows]
+
+    async def find_answer(self, key: IdempotencyKey) -> Appended | None:
+        """See ``EventStore.find_answer``."""
+        columns = idempotency_keys.c
+        query = select(idempotency_keys).where(columns.scope == key.scope, columns.key == key.key)
+        async with self._reading() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            return None
+        key.check_same_request(row.request_digest)
+        return Appended(position=row.position, stream_version=row.stream_version, repeated=True)
 
     async def head(self) -> Frontier:
         """See ``EventStore.head``."""
@@ -109,6 +119,10 @@ class SQLEventStore:
                 OpenCompletion(tenant=row.tenant, stream_id=row.stream_id, completion_id=row.completion_id)
                 for row in await connection.execute(query)
             ]
+
+    def observe(self, observer: Callable[[int], None]) -> None:
+        """See ``EventStore.observe``."""
+        self._committer.observe(observer)
 
     async def ping(self) -> None:
         """See ``EventStore.ping``."""
@@ -133,51 +147,6 @@ class SQLEventStore:
             raise StoreUnavailable(f"the database {self._name} refused: {error.orig}") from error
         except SQLAlchemyError as error:
             raise StoreUnavailable(f"the database {self._name} did not answer: {error}") from error
-
-
-def _select_records() -> Select[Any]:
-    return select(event_headers, event_payloads.c.payload, event_payloads.c.salt).outerjoin(
-        event_payloads, event_payloads.c.position == event_headers.c.position
-    )
-
-
-def _filtered(query: Select[Any], wanted: EventFilter) -> Select[Any]:
-    columns = event_headers.c
-    for column, value in (
-        (columns.tenant, wanted.tenant),
-        (columns.stream_id, wanted.stream_id),
-        (columns.type, wanted.type),
-        (columns.actor, wanted.actor),
-        (columns.request_id, wanted.request_id),
-        (columns.correlation_id, wanted.correlation_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.min_position is not None:
-        query = query.where(columns.position >= wanted.min_position)
-    if wanted.max_position is not None:
-        query = query.where(columns.position <= wanted.max_position)
-    if wanted.model_id is not None:
-        # In log order along the projection's key, so that a page reads no more than it returns.
-        query = query.join(event_models, event_models.c.position == columns.position)
-        query = query.where(event_models.c.model_id == wanted.model_id)
-    return query
-
-
-async def _position_range(connection: AsyncConnection, wanted: EventFilter) -> EventFilter:
-    """A range of times as a range of positions, by two look-ups: times in the log never run backwards."""
-    columns = event_headers.c
-    in_time = select(columns.position).order_by(columns.recorded_at_us, columns.position).limit(1)
-    if wanted.since_us is not None:
-        first = (await connection.execute(in_time.where(columns.recorded_at_us >= wanted.since_us))).scalar()
-        begin = NOWHERE if first is None else first
-        wanted = replace(wanted, min_position=max(wanted.min_position or 1, begin))
-    if wanted.until_us is not None:
-        later = (await connection.execute(in_time.where(columns.recorded_at_us > wanted.until_us))).scalar()
-        if later is not None:
-            end = later - 1 if wanted.max_position is None else min(wanted.max_position, later - 1)
-            wanted = replace(wanted, max_position=end)
-    return wanted
 
 
 def _header(row: Row[Any]) -> EventHeader:

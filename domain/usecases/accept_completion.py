@@ -25,7 +25,7 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import Message
 from manent.domain.parameters import effective_parameters, output_reserve_tokens
-from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine, OpenCompletion
+from manent.domain.ports import Appended, Clock, EventStore, IdempotencyKey, Ids, InferenceEngine, OpenCompletion
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.session import (
     SessionState,
@@ -65,6 +65,7 @@ class ChatCommand:
     metadata: dict[str, str] | None = None
     request_id: str | None = None
     correlation_id: str | None = None
+    idempotency: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,14 @@ class Prepared:
     accepted: Accepted
     prompt: RenderedPrompt
     record_content: bool
+
+
+class Repeated(Exception):
+    """Somebody accepted a request under the same idempotency key meanwhile; it landed at ``appended``."""
+
+    def __init__(self, appended: Appended) -> None:
+        super().__init__(f"accepted before, at position {appended.position}")
+        self.appended = appended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +132,10 @@ class AcceptCompletion:
             [requested],
             expected_version=0,
             context=context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id),
+            idempotency=command.idempotency,
         )
+        if appended.repeated:
+            raise Repeated(appended)
         return Prepared(
             accepted=Accepted(requested=requested, stream_version=appended.stream_version),
             prompt=view.prompt,
@@ -153,9 +165,13 @@ class AcceptCompletion:
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
             events = [*history, *decide_request(state_then, requested, by=command.principal)]
             try:
-                after, _ = await self._sessions.record(state, events, context=context)
+                after, appended = await self._sessions.record(
+                    state, events, context=context, idempotency=command.idempotency
+                )
             except VersionConflict:
                 continue
+            if appended.repeated:
+                raise Repeated(appended)
             return Prepared(
                 accepted=Accepted(requested=requested, stream_version=after.version),
                 prompt=view.prompt,
@@ -220,7 +236,8 @@ class AcceptCompletion:
         )
 
     def _records_content(self, command: ChatCommand) -> bool:
-        return command.session_id is not None or command.store_content or self._record_content
+        wanted = command.session_id is not None or command.store_content or self._record_content
+        return wanted or command.idempotency is not None  # a retry is answered from the record
 
     def _input(self, message: Message, command: ChatCommand) -> InputMessage:
         return InputMessage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 from manent.domain.errors import CompletionCancelledError, DomainError, EngineUnavailable, InternalError
 from manent.domain.events import (
@@ -23,9 +24,10 @@ from manent.domain.generation import (
     TextDelta,
     Usage,
 )
-from manent.domain.ports import Clock, Ids, InferenceEngine
-from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared
+from manent.domain.ports import Appended, Clock, Ids, InferenceEngine
+from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
 from manent.domain.usecases.turns import Turns
@@ -40,6 +42,7 @@ class CompleteChat:
         self,
         *,
         accept: AcceptCompletion,
+        repeat: RepeatCompletion,
         closing: CloseCompletion,
         engine: InferenceEngine,
         turns: Turns,
@@ -48,6 +51,7 @@ class CompleteChat:
         ids: Ids,
     ) -> None:
         self._accept = accept
+        self._repeat = repeat
         self._closing = closing
         self._engine = engine
         self._turns = turns
@@ -58,13 +62,21 @@ class CompleteChat:
     def start(self, command: ChatCommand) -> RunningCompletion:
         """Start a completion in a task of its own; its ``accepted()`` tells whether it was accepted.
 
+        With an idempotency key under which a completion runs already, that one is returned, with one more reader.
+
         Raises:
             ShuttingDown: the server drains.
+            IdempotencyConflict: the key is in use for another request.
         """
+        same = self._live.with_key(command.idempotency) if command.idempotency is not None else None
+        if same is not None:
+            same.join()
+            return same
         running = RunningCompletion(
             completion_id=self._ids.new("chatcmpl-"),
             tenant=command.principal.tenant,
             session_id=command.session_id,
+            idempotency=command.idempotency,
         )
         self._live.run(running, self._live_through(running, command))
         return running
@@ -72,15 +84,30 @@ class CompleteChat:
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
             async with AsyncExitStack() as stack:
+                if command.idempotency is not None:
+                    numbered, answered = await self._repeat.next_attempt(command.idempotency)
+                    if answered is not None:
+                        await self._repeat.tell_again(running, answered)
+                        return
+                    command = replace(command, idempotency=numbered)
                 if command.session_id is not None:
                     await stack.enter_async_context(self._turns.take(running.tenant, command.session_id))
                 await self._accept_generate_close(running, command)
+        except Repeated as repeated:
+            await self._tell_again(running, repeated.appended)
         except DomainError as error:
             running.fail(error)
         except Exception as error:  # noqa: BLE001 (the boundary)
             # The boundary of a completion: a defect must reach its reader as an error, and the server's log in full.
             _log.exception("completion %s ended in a defect", running.completion_id)
             running.fail(InternalError(f"internal error ({type(error).__name__}) in {running.completion_id}"))
+
+    async def _tell_again(self, running: RunningCompletion, appended: Appended) -> None:
+        """Another node accepted the same request between our look and our append."""
+        try:
+            await self._repeat.tell_again(running, appended)
+        except DomainError as error:
+            running.fail(error)
 
     async def _accept_generate_close(self, running: RunningCompletion, command: ChatCommand) -> None:
         prepared = await self._prepare(running, command)

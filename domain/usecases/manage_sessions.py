@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from manent.domain.access import Principal, may_read
 from manent.domain.errors import InvalidValue, SessionAlreadyExists, SessionNotFound, StoreUnavailable, VersionConflict
 from manent.domain.messages import Message
-from manent.domain.ports import Clock, Ids
+from manent.domain.ports import Appended, Clock, EventFilter, EventStore, IdempotencyKey, Ids
 from manent.domain.session import (
     SessionState,
     SessionStatus,
@@ -35,6 +35,7 @@ class StartSession:
     ttl_s: int | None = None
     messages: tuple[Message, ...] = ()
     request_id: str | None = None
+    idempotency: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,10 @@ class MessagePage:
 class ManageSessions:
     """What owners do with their sessions beside conversing in them."""
 
-    def __init__(self, *, sessions: Sessions, turns: Turns, live: LiveCompletions, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, *, store: EventStore, sessions: Sessions, turns: Turns, live: LiveCompletions, clock: Clock, ids: Ids
+    ) -> None:
+        self._store = store
         self._sessions = sessions
         self._turns = turns
         self._live = live
@@ -62,6 +66,8 @@ class ManageSessions:
             SessionAlreadyExists: the id is taken.
             InvalidValue: id, metadata or ttl_s are beyond their limits.
         """
+        if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
+            return await self._started_at(kept)
         session_id = command.session_id or self._ids.new("sess_")
         check_session_id(session_id)
         state = await self._sessions.load(command.principal.tenant, session_id)
@@ -75,10 +81,17 @@ class ManageSessions:
         )
         context = context_of(command.principal, request_id=command.request_id)
         try:
-            after, _ = await self._sessions.record(state, events, context=context)
+            after, appended = await self._sessions.record(
+                state, events, context=context, idempotency=command.idempotency
+            )
         except VersionConflict:
             raise SessionAlreadyExists(f"session {session_id!r} exists already") from None
-        return after
+        return await self._started_at(appended) if appended.repeated else after
+
+    async def _started_at(self, appended: Appended) -> SessionState:
+        """The session that an earlier request with the same idempotency key started."""
+        (entry,) = await self._store.query(EventFilter(), after_position=appended.position - 1, limit=1)
+        return await self._sessions.load(entry.header.tenant, entry.header.stream_id.removeprefix("session-"))
 
     async def get(self, principal: Principal, session_id: str) -> SessionState:
         """The session as it stands.

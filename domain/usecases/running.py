@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from manent.domain.errors import DomainError, ShuttingDown
 from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
+from manent.domain.ports import IdempotencyKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +27,14 @@ class Accepted:
 class RunningCompletion:
     """One completion, from its command to its terminal event."""
 
-    def __init__(self, *, completion_id: str, tenant: str, session_id: str | None) -> None:
+    def __init__(
+        self, *, completion_id: str, tenant: str, session_id: str | None, idempotency: IdempotencyKey | None = None
+    ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
         self.session_id = session_id
+        self.idempotency = idempotency
+        self._readers = 1
         self._deltas: list[TextDelta] = []
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
@@ -82,6 +87,21 @@ class RunningCompletion:
     def text(self) -> str:
         """All text produced so far."""
         return "".join(delta.text for delta in self._deltas)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without an answer, or is about to."""
+        return self._error is not None or self._stop_reason is not None
+
+    def join(self) -> None:
+        """One more reader follows."""
+        self._readers += 1
+
+    def leave(self, reason: str) -> None:
+        """A reader is gone; with the last one goes the wish for an answer."""
+        self._readers -= 1
+        if self._readers <= 0:
+            self.cancel(reason)
 
     def cancel(self, reason: str) -> None:
         """Ask it to stop within one token; the first reason given is the one that is recorded."""
@@ -156,8 +176,21 @@ class LiveCompletions:
             life.close()
             raise ShuttingDown("the server is shutting down and accepts no new requests")
         task = asyncio.create_task(life, name=f"completion {running.completion_id}")
-        self._tasks[running.completion_id] = running, task
-        task.add_done_callback(lambda _: self._tasks.pop(running.completion_id, None))
+        started_as = running.completion_id
+        self._tasks[started_as] = running, task
+        task.add_done_callback(lambda _: self._tasks.pop(started_as, None))
+
+    def with_key(self, key: IdempotencyKey) -> RunningCompletion | None:
+        """The completion that runs under the same key, if one does.
+
+        Raises:
+            IdempotencyConflict: it runs for another request.
+        """
+        for running in self:
+            if running.idempotency is not None and running.idempotency.place == key.place and not running.failed:
+                key.check_same_request(running.idempotency.request_digest)
+                return running
+        return None
 
     async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
         """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""

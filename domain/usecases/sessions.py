@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from manent.domain.access import Principal
 from manent.domain.events import SessionEvent, session_stream
-from manent.domain.ports import Appended, ContextCache, EventContext, EventStore
+from manent.domain.ports import Appended, ContextCache, EventContext, EventStore, IdempotencyKey
 from manent.domain.session import SessionState, fold
 
 PAGE = 500
@@ -37,16 +37,27 @@ class Sessions:
         return await self._catch_up(SessionState(session_id=session_id, tenant=tenant), max_version=version)
 
     async def record(
-        self, state: SessionState, events: Sequence[SessionEvent], *, context: EventContext
+        self,
+        state: SessionState,
+        events: Sequence[SessionEvent],
+        *,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
     ) -> tuple[SessionState, Appended]:
-        """Append what was decided on ``state``; return the state after it.
+        """Append what was decided on ``state``; return the state after it (unchanged, where the key was used before).
 
         Raises:
             VersionConflict: somebody else wrote to the session; load it again and decide again.
         """
         appended = await self._store.append(
-            session_stream(state.session_id), events, expected_version=state.version, context=context
+            session_stream(state.session_id),
+            events,
+            expected_version=state.version,
+            context=context,
+            idempotency=idempotency,
         )
+        if appended.repeated:
+            return state, appended
         after = fold(state, events)
         await self._cache.put(after)
         return after, appended

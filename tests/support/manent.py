@@ -14,7 +14,7 @@ from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.generation import RequestedParameters
 from manent.domain.messages import Message
-from manent.domain.ports import Appended, EventContext
+from manent.domain.ports import Appended, EventContext, IdempotencyKey
 from manent.domain.usecases.accept_completion import ChatCommand
 from tests.support.conversation import ANN
 from tests.support.fakes import CountingIds, FakeClock
@@ -26,13 +26,21 @@ class FragileEventStore(MemoryEventStore):
     refusals = 0
 
     async def append(
-        self, stream_id: str, events: Sequence[DomainEvent], *, expected_version: int, context: EventContext
+        self,
+        stream_id: str,
+        events: Sequence[DomainEvent],
+        *,
+        expected_version: int,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
     ) -> Appended:
         """Refuse, or append."""
         if self.refusals > 0:
             self.refusals -= 1
             raise StoreUnavailable("disk full")
-        return await super().append(stream_id, events, expected_version=expected_version, context=context)
+        return await super().append(
+            stream_id, events, expected_version=expected_version, context=context, idempotency=idempotency
+        )
 
 
 @dataclass

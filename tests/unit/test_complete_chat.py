@@ -37,24 +37,10 @@ from manent.domain.ports import EventContext, EventFilter
 from manent.domain.reconcile import SessionMode
 from manent.domain.usecases.accept_completion import ChatCommand
 from tests.support.conversation import BOB, assistant, message, requested, said, started, system, user
+from tests.support.hooks import Held
 from tests.support.manent import World, ask, make_world
 
 CONTEXT = EventContext(tenant="acme", actor="ann")
-
-
-class Held:
-    """A hook that holds a stream before one of its deltas until it is released."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.reached = asyncio.Event()
-        self.released = asyncio.Event()
-
-    async def __call__(self, number: int) -> None:
-        """Wait, at the given delta."""
-        if number == self.number:
-            self.reached.set()
-            await self.released.wait()
 
 
 async def answer(world: World, command: ChatCommand) -> CompletionGenerated:

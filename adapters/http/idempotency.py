@@ -1,0 +1,32 @@
+"""The ``Idempotency-Key`` header of requests that write (draft-ietf-httpapi-idempotency-key-header)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from manent.adapters.http.context import Exchange
+from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.request import safe_id
+from manent.domain.ports import IdempotencyKey
+
+
+def idempotency_key(exchange: Exchange) -> IdempotencyKey | None:
+    """The request's key, scoped to who sends it; the request is its address and the bytes of its body.
+
+    Raises:
+        RequestRefused: the key is not 1 to 128 visible ASCII characters.
+    """
+    given = exchange.request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    key = safe_id(given)
+    if key is None:
+        raise RequestRefused(
+            "invalid_value",
+            "Idempotency-Key must be 1 to 128 visible ASCII characters; a UUID will do",
+            param="Idempotency-Key",
+        )
+    path = exchange.request.path.removeprefix("/api")
+    digest = hashlib.sha256(f"{exchange.request.method} {path}\n".encode() + exchange.request.body).hexdigest()
+    scope = f"{exchange.principal.tenant}/{exchange.principal.subject}"
+    return IdempotencyKey(scope=scope, key=key, request_digest=digest)
