@@ -98,6 +98,7 @@ async def running_server(
         chat=use_cases.complete_chat,
         sessions=use_cases.manage_sessions,
         log=use_cases.query_log,
+        follow=use_cases.follow_log,
         engine=engine,
         ids=ids,
         authenticate=everybody_is(principal),
