@@ -13,16 +13,17 @@ from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
-from manent.adapters.inference.registry import load_registry
+from manent.adapters.inference.registry import Registry, load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervisor import SupervisorSettings
-from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from manent.adapters.store.database import open_node
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
+from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
-from manent.domain.ports import InferenceEngine
+from manent.domain.ports import EventStore, InferenceEngine
 from manent.domain.usecases.record_models import RecordModelEvents
 
 ENGINE_CLOSE_S = 2.0
@@ -34,6 +35,7 @@ class Manent:
 
     settings: Settings
     use_cases: UseCases
+    transparency: Transparency
 
     def web_app(self) -> App:
         """The HTTP application over the use cases."""
@@ -43,6 +45,9 @@ class Manent:
                 chat=use_cases.complete_chat,
                 sessions=use_cases.manage_sessions,
                 log=use_cases.query_log,
+                follow=use_cases.follow_log,
+                proofs=self.transparency.proofs,
+                checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
                 ids=RandomIds(),
                 authenticate=everybody_is(LOCAL_OPERATOR),
@@ -59,6 +64,8 @@ class Manent:
             await self.use_cases.store.ping()
         except DomainError as error:
             problems["store"] = error.message
+        if self.use_cases.closing.kept:
+            problems["store"] = f"{self.use_cases.closing.kept} completions ended and could not be recorded yet"
         if not any(card.available for card in self.use_cases.engine.models()):
             problems["models"] = "no model of the registry is installed; run `manent models install`"
         return problems
@@ -70,35 +77,41 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
 
     Raises:
         RegistryError: models.toml is wrong.
+        StoreUnavailable: the database does not answer.
+        KeyUnusable: the log's signing key cannot be read or made.
     """
     clock, ids = SystemClock(), RandomIds()
     registry = load_registry(settings.models_file, settings.models_folder)
-    await ensure_log(settings.database_path, ids)
-    store = SQLiteEventStore(settings.database_path, clock=clock, ids=ids)
+    store = await open_node(settings.database, clock=clock, ids=ids)
     try:
-        if settings.engine == "scripted":
-            yield _manent(settings, store, ScriptedEngine(), clock, ids)
-            return
-        engine = RunnerEngine(
-            registry,
-            settings=SupervisorSettings(
-                digest_folder=settings.home / "cache",
-                limits=RunnerLimits(load_timeout_s=settings.load_timeout_s, stall_timeout_s=settings.stall_timeout_s),
-                in_flight_max=settings.requests_max,
-            ),
-            clock=clock,
-            on_event=RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant).record,
-        )
-        try:
-            yield _manent(settings, store, engine, clock, ids)
-        finally:
-            await engine.aclose(ENGINE_CLOSE_S)
+        async with (
+            provable(settings, store, clock) as transparency,
+            _assembled_engine(settings, registry, store, clock) as engine,
+        ):
+            use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
+            yield Manent(settings=settings, use_cases=use_cases, transparency=transparency)
     finally:
         await store.aclose()
 
 
-def _manent(
-    settings: Settings, store: SQLiteEventStore, engine: InferenceEngine, clock: SystemClock, ids: RandomIds
-) -> Manent:
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
-    return Manent(settings=settings, use_cases=use_cases)
+@asynccontextmanager
+async def _assembled_engine(
+    settings: Settings, registry: Registry, store: EventStore, clock: SystemClock
+) -> AsyncGenerator[InferenceEngine, None]:
+    if settings.engine == "scripted":
+        yield ScriptedEngine()
+        return
+    engine = RunnerEngine(
+        registry,
+        settings=SupervisorSettings(
+            digest_folder=settings.home / "cache",
+            limits=RunnerLimits(load_timeout_s=settings.load_timeout_s, stall_timeout_s=settings.stall_timeout_s),
+            in_flight_max=settings.requests_max,
+        ),
+        clock=clock,
+        on_event=RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant).record,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.aclose(ENGINE_CLOSE_S)

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from manent.adapters.inference.openblas import find_openblas, openblas_advice
 from manent.adapters.inference.registry import RegistryError, load_registry
 from manent.adapters.inference.starter import STARTER_ID, verify_starter
+from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.app.home import HomeError, prepare_folder
 from manent.app.settings import Settings
@@ -98,18 +100,19 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
-    path = settings.database_path
+    name = database_name(settings.database)
     try:
-        current, latest = current_revision(path), latest_revision()
+        current, latest = current_revision(settings.database), latest_revision()
     except MigrationError as error:
-        return Finding(check="database", verdict=Verdict.FAILURE, detail=str(error), advice="restore a backup")
+        advice = "restore a backup" if isinstance(settings.database, Path) else "correct MANENT_DATABASE_URL"
+        return Finding(check="database", verdict=Verdict.FAILURE, detail=str(error), advice=advice)
     if current is None:
-        return Finding(check="database", verdict=Verdict.OK, detail=f"{path} will be made by the first start")
+        return Finding(check="database", verdict=Verdict.OK, detail=f"{name} will be made by the first start")
     if current != latest:
         advice = "run `manent db upgrade`, or use the Manent that made it"
-        detail = f"{path} is at revision {current}, this version needs {latest}"
+        detail = f"{name} is at revision {current}, this version needs {latest}"
         return Finding(check="database", verdict=Verdict.WARNING, detail=detail, advice=advice)
-    return Finding(check="database", verdict=Verdict.OK, detail=f"{path}, revision {current}")
+    return Finding(check="database", verdict=Verdict.OK, detail=f"{name}, revision {current}")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

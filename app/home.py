@@ -22,7 +22,7 @@ def prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = folder / f".write-{os.getpid()}"
-        probe.touch()
+        probe.write_bytes(b"a full disk takes the name of a file, but not its bytes")
         probe.unlink()
     except OSError as error:
         raise HomeError(
@@ -39,7 +39,11 @@ def only_server(database: Path) -> Iterator[None]:
         HomeError: another server has it.
     """
     lock_file = database.with_name(database.name + ".lock")
-    with lock_file.open("a+") as lock:
+    try:
+        lock = lock_file.open("a+")
+    except OSError as error:
+        raise HomeError(f"{lock_file} cannot be made ({error.strerror})") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,16 +10,20 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import uvloop
 
 from manent.adapters.http.server import HttpServer
 from manent.adapters.inference.registry import RegistryError
 from manent.adapters.logs.setup import configure_logging
+from manent.adapters.merkle.signer import KeyUnusable
 from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.app.bootstrap import Manent, assembled
 from manent.app.home import HomeError, only_server, prepare_folder
 from manent.app.settings import Settings
+from manent.app.transparency import issuing
+from manent.domain.errors import StoreUnavailable
 
 BACKLOG = 1024
 CLOSE_COMPLETIONS_S = 2.0
@@ -42,12 +46,13 @@ def serve_until_stopped(settings: Settings) -> None:
     with ExitStack() as stack:
         try:
             prepare_folder(settings.home)
-            prepare_folder(settings.database_path.parent)
-            stack.enter_context(only_server(settings.database_path))
-            upgrade(settings.database_path)
+            if isinstance(settings.database, Path):
+                prepare_folder(settings.database.parent)
+                stack.enter_context(only_server(settings.database))
+            upgrade(settings.database)
             listening = stack.enter_context(_bind(settings.host, settings.port))
             uvloop.run(_serve(settings, listening))
-        except (HomeError, MigrationError, RegistryError) as error:
+        except (HomeError, MigrationError, RegistryError, StoreUnavailable, KeyUnusable) as error:
             raise StartError(str(error)) from error
 
 
@@ -60,13 +65,18 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
             _log.warning("closed %d completions that an earlier server left open", interrupted)
         server = HttpServer(manent.web_app(), listening)
         await server.start()
-        _announce(settings, listening)
-        await stop.wait()
+        closing = asyncio.create_task(manent.use_cases.closing.keep_closing(), name="keep-closing")
+        async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
+            _announce(settings, listening)
+            await stop.wait()
         await _drain(settings, manent, server)
+        closing.cancel()
+        await manent.use_cases.closing.close_kept()
 
 
 async def _drain(settings: Settings, manent: Manent, server: HttpServer) -> None:
     _log.info("draining: %d completions are running", len(manent.use_cases.live))
+    manent.use_cases.follow_log.close()  # tails have no end of their own: told first, they are gone when the rest is
     await server.stop_accepting()
     left = await manent.use_cases.live.drain(finish_s=settings.drain_s, close_s=CLOSE_COMPLETIONS_S)
     if left:
@@ -108,7 +118,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def _announce(settings: Settings, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    body = '{"model": "default", "messages": [{"role": "user", "content": "Hello!"}]}'
+    body = '{"model": "default", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32}'
     sys.stdout.write(
         f"Manent is ready on {address} (Ctrl-C stops it; data in {settings.home}). Try:\n"
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"

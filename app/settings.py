@@ -5,15 +5,21 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
 PREFIX = "MANENT_"
 SQLITE_SCHEME = "sqlite:///"
+POSTGRESQL_SCHEME = "postgresql+asyncpg://"
 ENV_FILE = ".env"
 OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})
 
@@ -30,7 +36,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.manent"), description="Folder of the database, the models and the keys.")
     host: str = Field("127.0.0.1", description="Address to listen on; only loopback until there are API keys.")
     port: int = Field(9123, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; empty is SQLite in the home.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL, of SQLite or PostgreSQL; empty is SQLite in the home."
+    )
     models: Path | None = Field(None, description="Path of models.toml; empty is models.toml in the home.")
     engine: Literal["mlx", "scripted"] = Field("mlx", description="scripted answers without a model, for load tests.")
     record: Literal["metadata", "content"] = Field(
@@ -45,6 +53,7 @@ class Settings(BaseSettings):
     write_timeout_s: float = Field(60.0, gt=0, description="How long a client may leave a stream unread, seconds.")
     drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
     cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")
+    checkpoint_interval_s: float = Field(300.0, ge=1, description="Time between signed checkpoints, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
@@ -78,17 +87,34 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _sqlite_only(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(SQLITE_SCHEME):
-            raise ValueError("this version stores in SQLite only: use sqlite:////absolute/path/of/manent.db")
+    def _known_database(cls, url: str | None) -> str | None:
+        if url is None or url.startswith(SQLITE_SCHEME):
+            return url
+        wanted = (
+            "use sqlite:////absolute/path/of/manent.db for SQLite, or postgresql+asyncpg://user:password@host/database "
+            "for PostgreSQL"
+        )
+        if not url.startswith(POSTGRESQL_SCHEME):
+            raise ValueError(wanted)
+        if not urlsplit(url).path.strip("/"):
+            raise ValueError(f"it names no database; {wanted}")
         return url
 
     @property
-    def database_path(self) -> Path:
-        """The SQLite file."""
+    def database(self) -> Path | URL:
+        """The SQLite file, or the URL of PostgreSQL."""
         if self.database_url is None:
             return self.home / "manent.db"
+        if self.database_url.startswith(POSTGRESQL_SCHEME):
+            from sqlalchemy import make_url  # noqa: PLC0415 (a third of a second that most commands need not pay)
+
+            return make_url(self.database_url)
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the log's signing key is."""
+        return self.home / "keys"
 
     @property
     def models_folder(self) -> Path:
@@ -116,8 +142,12 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']!r}: "
+            f"{PREFIX}{str(problem['loc'][0]).upper()}={_without_password(problem['input'])!r}: "
             + problem["msg"].removeprefix("Value error, ")
             for problem in error.errors()
         ]
         raise SettingsError("; ".join(problems)) from None
+
+
+def _without_password(value: object) -> object:
+    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value

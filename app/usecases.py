@@ -10,6 +10,8 @@ from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.follow_log import FollowLog
+from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -29,7 +31,9 @@ class UseCases:
     complete_chat: CompleteChat
     manage_sessions: ManageSessions
     query_log: QueryLog
+    follow_log: FollowLog
     replay: Replay
+    closing: CloseCompletion
     close_interrupted: CloseInterrupted
 
 
@@ -40,6 +44,8 @@ def build_use_cases(
     sessions = Sessions(store, LruContextCache(budget_bytes=settings.cache_bytes))
     closing = CloseCompletion(store, sessions, clock)
     live = LiveCompletions()
+    signal = LogSignal()
+    store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     accept = AcceptCompletion(
         store=store,
@@ -67,6 +73,8 @@ def build_use_cases(
         ),
         manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
         query_log=QueryLog(store),
+        follow_log=FollowLog(store, signal),
         replay=Replay(sessions),
+        closing=closing,
         close_interrupted=CloseInterrupted(store, closing),
     )

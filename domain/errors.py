@@ -80,6 +80,13 @@ class HistoryConflict(DomainError):
     param = "messages"
 
 
+class EventNotFound(DomainError):
+    """The log has no such position, or it is another tenant's: the answer is the same."""
+
+    code = "event_not_found"
+    param = "position"
+
+
 class PermissionDenied(DomainError):
     """The credential lacks a scope."""
 
@@ -119,6 +126,12 @@ class EventTooLarge(DomainError):
     param = "messages"
 
 
+class LeaseLost(DomainError):
+    """Another worker took the subscription over: what the stale one did after that is not recorded."""
+
+    code = "lease_lost"
+
+
 class ModelLoadError(DomainError):
     """The model's folder is missing, broken, or needs more than the machine has."""
 
@@ -150,6 +163,13 @@ class ShuttingDown(DomainError):
     """The server drains: it finishes what it accepted and accepts nothing new."""
 
     code = "shutting_down"
+    retry_after_s = 5.0
+
+
+class TooManyTails(DomainError):
+    """As many readers as the bound allows are following the log already."""
+
+    code = "too_many_tails"
     retry_after_s = 5.0
 
 

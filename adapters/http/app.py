@@ -13,6 +13,7 @@ from sanic.response import BaseHTTPResponse
 
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
+from manent.adapters.http.hosts import check_host
 from manent.adapters.http.openapi import build_documents
 from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
@@ -74,6 +75,7 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     """The handler of ``route`` with everything around it that no route may forget."""
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
+        check_host(request, limits.hosts)
         principal = NOBODY if route.public else await services.authenticate(request)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(

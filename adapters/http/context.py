@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.follow_log import FollowLog
+from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.manage_sessions import ManageSessions
+from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -27,11 +31,14 @@ class HttpServices:
     chat: CompleteChat
     sessions: ManageSessions
     log: QueryLog
+    follow: FollowLog
     engine: InferenceEngine
     ids: Ids
     authenticate: Authenticate
     ready: Ready
     version: str
+    proofs: ProveLog | None = None
+    checkpoints: IssueCheckpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class HttpLimits:
     stream stays silent before a comment line keeps it alive.
     """
 
+    hosts: frozenset[str] = LOOPBACK_NAMES
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000

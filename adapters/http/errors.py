@@ -47,6 +47,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "expectation_failed": ErrorRow(status=417, type=INVALID_REQUEST, why="Only 'Expect: 100-continue' is known."),
     "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
     "client_disconnected": ErrorRow(status=499, type=INVALID_REQUEST, why="Only logged: nobody is left to read it."),
+    "unknown_host": ErrorRow(status=421, type=INVALID_REQUEST, why="The server does not answer to this Host."),
     # What the domain says.
     "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
     "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),
@@ -65,6 +66,8 @@ ERRORS: Mapping[str, ErrorRow] = {
     "cancelled": ErrorRow(status=409, type=CONFLICT, why="The completion was cancelled by another request."),
     "event_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="One event is over the log's limit."),
     "generation_failed": ErrorRow(status=500, type=SERVER, why="The engine could not evaluate the request."),
+    "checkpoint_refused": ErrorRow(status=500, type=SERVER, why="The log does not continue what was signed before."),
+    "signing_key_unusable": ErrorRow(status=500, type=SERVER, why="The log's key cannot be read, or written beside."),
     "log_corrupt": ErrorRow(status=500, type=SERVER, why="The log holds bytes that do not decode."),
     "internal_error": ErrorRow(status=500, type=SERVER, why="A defect; the server's log has the details."),
     "engine_busy": ErrorRow(status=503, type=SERVER, why="Too many requests wait for the model."),

@@ -6,8 +6,8 @@ taken the one before, so that a tail holds no more than a page, however slow its
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -41,7 +41,7 @@ EVENT_STREAM_QUERY: Sequence[QueryParameter] = (
         default=0,
     ),
 )
-LAST_EVENT_ID = IntQuery(name="Last-Event-ID", says="", minimum=0, maximum=POSITION_MAX)
+LAST_EVENT_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 _log = logging.getLogger("manent.http")
 
@@ -80,8 +80,14 @@ async def _follow(tail: Tail, writer: _TailWriter) -> str:
 def _after(exchange: Exchange) -> int:
     """Where to go on: browsers send the header when they reconnect, to the address of the first time."""
     last_id = exchange.request.headers.get("last-event-id")
-    after: int = exchange.query["after"] if not last_id else LAST_EVENT_ID.read(last_id)
-    return after
+    if not last_id:
+        after: int = exchange.query["after"]
+        return after
+    if not LAST_EVENT_ID.fullmatch(last_id):
+        raise RequestRefused(
+            "invalid_value", f"Last-Event-ID is {last_id[:80]!r}; it must be a position", param="Last-Event-ID"
+        )
+    return int(last_id)
 
 
 def _chunks(page: Sequence[LogEntry]) -> Iterator[bytes]:

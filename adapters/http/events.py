@@ -1,4 +1,4 @@
-"""GET /v1/events and /v1/events/{position}: the log, page by page, with everything that a reader needs to recompute its hashes."""
+"""GET /v1/events and /v1/events/{position}: the log, with all that a reader needs to recompute its hashes."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ PART_PARAMETERS: Sequence[Parameter] = (
 SESSION_PARAMETERS: Sequence[Parameter] = (
     _honored("session_id", "an id of your own; without one it is given"),
     _honored("metadata", "up to 16 pairs"),
-    _honored("ttl_s", "how long the session is kept after its last use, in seconds"),
+    _accepted("ttl_s", "recorded: seconds to live; sessions do not expire yet"),
     _honored("messages", "what the session begins with"),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 from sanic.exceptions import RequestCancelled
 from sanic.server import HttpProtocol
@@ -18,7 +18,11 @@ class ClientStalled(RequestCancelled):
 class BoundedHttpProtocol(HttpProtocol):
     """Writes wait at most ``stall_timeout_s`` for the client to read what went before."""
 
-    _parting = False
+    __slots__ = ("_parting",)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._parting = False
 
     async def send(self, data: bytes) -> None:
         """Send ``data``.
@@ -35,6 +39,8 @@ class BoundedHttpProtocol(HttpProtocol):
 
     async def can_send(self, timeout_s: float) -> bool:
         """Whether the client has read enough of what went before, within ``timeout_s``."""
+        if self._can_write.is_set():
+            return True
         try:
             async with asyncio.timeout(timeout_s):
                 await self._can_write.wait()

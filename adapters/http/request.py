@@ -77,6 +77,11 @@ class HttpRequest(Request):
         if transport is not None and not transport.is_closing():
             transport.resume_reading()
 
+    def close_after_answer(self) -> None:
+        """Have the connection closed behind this answer."""
+        if isinstance(self.stream, Http):
+            self.stream.keep_alive = False
+
     async def receive_body(self) -> None:
         """Read the body; Sanic calls this before the handler, and its own timeouts do not cover a slow body.
 
@@ -90,7 +95,7 @@ class HttpRequest(Request):
             async with asyncio.timeout(timeout_s):
                 self.body = await self._read_body(self._context.body_bytes_max)
         except TimeoutError:
-            self._close_after_answer()
+            self.close_after_answer()
             raise RequestRefused(
                 "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
             ) from None
@@ -101,7 +106,7 @@ class HttpRequest(Request):
             return b""
         if (stream.request_bytes or 0) > bytes_max and stream.expecting_continue:
             stream.expecting_continue = False  # the answer alone, without an invitation before it
-            self._close_after_answer()
+            self.close_after_answer()
             raise _too_large(bytes_max)
         stream.request_max_size = bytes_max + DRAIN_BYTES_MAX
         pieces: list[bytes] = []
@@ -113,7 +118,7 @@ class HttpRequest(Request):
             else:
                 pieces.clear()
         if size_bytes > bytes_max:
-            self._close_after_answer()
+            self.close_after_answer()
             raise _too_large(bytes_max)
         return b"".join(pieces)
 
@@ -124,10 +129,6 @@ class HttpRequest(Request):
     @property
     def _transport(self) -> asyncio.Transport | None:
         return cast("asyncio.Transport | None", self.transport)
-
-    def _close_after_answer(self) -> None:
-        if isinstance(self.stream, Http):
-            self.stream.keep_alive = False
 
 
 def safe_id(value: str | None) -> str | None:

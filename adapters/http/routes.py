@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from sanic import HTTPResponse
 
-from manent.adapters.http import chat, docs, events, health, models, sessions
+from manent.adapters.http import chat, docs, event_stream, events, health, log, models, sessions
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.query import QueryParameter
 from manent.adapters.http.wire_requests import ChatRequest, SessionRequest, Wire
@@ -167,6 +167,50 @@ ROUTES: Sequence[Route] = (
         answer=answers.EventList,
         query=events.EVENTS_QUERY,
         errors=("invalid_type", "invalid_value", "unknown_parameter", "permission_denied", *STORE_ERRORS),
+    ),
+    Route(
+        name="streamEvents",
+        method="GET",
+        path="/events/stream",
+        handler=event_stream.stream_events,
+        summary="Follow the event log",
+        tag="Log",
+        content_type="text/event-stream",
+        answer=answers.Event,
+        query=event_stream.EVENT_STREAM_QUERY,
+        errors=(
+            "invalid_type",
+            "invalid_value",
+            "unknown_parameter",
+            "permission_denied",
+            "too_many_tails",
+            "shutting_down",
+            *STORE_ERRORS,
+        ),
+    ),
+    Route(
+        name="retrieveEvent",
+        method="GET",
+        path="/events/<position:str>",
+        handler=events.retrieve_event,
+        summary="Retrieve an event by its position",
+        tag="Log",
+        answer=answers.Event,
+        errors=("unknown_parameter", "permission_denied", "event_not_found", *STORE_ERRORS),
+    ),
+    *(
+        Route(
+            name=name,
+            method="GET",
+            path=path,
+            handler=handler,
+            summary=summary,
+            tag="Log",
+            answer=answer,
+            query=query,
+            errors=log.LOG_ERRORS,
+        )
+        for name, path, handler, summary, answer, query in log.LOG_ROUTES
     ),
     Route(
         name="live",

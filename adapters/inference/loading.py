@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
@@ -69,6 +70,9 @@ def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> 
         new_detokenizer=lambda: tokenizer.detokenizer,
     )
     _warm_up(batch)
+    # What the imports and the model made stays for good; a collection that walks through it stalls every stream.
+    gc.collect()
+    gc.freeze()
     facts = RunnerFacts(
         context_length=context_length_of(config),
         weights_digest=weights_digest.result(),

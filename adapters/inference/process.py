@@ -81,6 +81,8 @@ class RunnerProcess:
             await asyncio.wait({tail_task}, timeout=1.0)
             tail_task.cancel()
             await asyncio.wait({tail_task})
+        elif self._process.stderr is not None:
+            self._process.stderr.close()
 
     def how_it_ended(self) -> str:
         """The exit status in words."""

@@ -15,15 +15,36 @@ _GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing by them would overflow (vLLM draws the line in the same place)."""
 
 
+class RememberingSampler:
+    """The sampler of one generation: called once per token, with log probabilities of shape (1, vocabulary).
+
+    It keeps what it sampled last, because mlx-lm hands a token out only after it has set the next evaluation in
+    motion: whoever wants the first token early asks here.
+    """
+
+    def __init__(self, parameters: SamplingParameters) -> None:
+        self._sample = make_sampler(parameters)
+        self._latest: mx.array | None = None
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """Sample the next token."""
+        self._latest = self._sample(logprobs)
+        return self._latest
+
+    def latest_token(self) -> int | None:
+        """The token that was sampled last, once it is evaluated; None before the first."""
+        return None if self._latest is None else int(self._latest.item())  # type: ignore[arg-type]
+
+
 def make_sampler(parameters: SamplingParameters) -> Sampler:
-    """A sampler for one generation: called once per token, with log probabilities of shape (1, vocabulary)."""
+    """Greedy or keyed, as the temperature says."""
     if parameters.temperature < _GREEDY_BELOW:
         return greedy
     return KeyedSampler(temperature=parameters.temperature, top_p=parameters.top_p, seed=parameters.seed)
 
 
 def greedy(logprobs: mx.array) -> mx.array:
-    """The most probable token of each row. One function for all, so that a greedy batch is sampled in one go."""
+    """The most probable token of each row."""
     return mx.argmax(logprobs, axis=-1)
 
 

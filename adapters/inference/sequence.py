@@ -58,6 +58,10 @@ class GeneratedSequence:
         """The first evaluation for this request began at this moment; later calls change nothing."""
         self._times.started_s = self._times.started_s or at_s
 
+    def batched(self, batch_size: int) -> None:
+        """The sequence was evaluated together with so many, itself included."""
+        self.batch_size_max = max(self.batch_size_max, batch_size)
+
     def due(self, now_s: float, *, interval_s: float) -> bool:
         """Whether the server should hear of this request again; if so, it counts as heard now."""
         if now_s - max(self._times.heard_s, self._times.received_s) < interval_s:
@@ -81,7 +85,7 @@ class GeneratedSequence:
         self._times.first_token_s = self._times.first_token_s or now_s
         self._times.heard_s = now_s
         self._completion_tokens += 1
-        self.batch_size_max = max(self.batch_size_max, batch_size)
+        self.batched(batch_size)
         if batch_reason != FinishReason.STOP:
             self._detokenizer.add_token(token)
         if batch_reason is not None:

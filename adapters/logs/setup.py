@@ -38,3 +38,5 @@ def configure_logging(*, level: str, log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("manent").setLevel(level.upper())
+    # It announces a "production mode" and options that Manent does not have.
+    logging.getLogger("sanic").setLevel(logging.ERROR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,6 +64,7 @@ class Committer:
         self._waiting: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._closed = False
+        self._observers: list[Callable[[int | None], None]] = []
 
     @property
     def waiting(self) -> int:
@@ -86,6 +87,15 @@ class Committer:
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all(), name="committer")
         return await asyncio.shield(waiting.verdict)
+
+    def observe(self, observer: Callable[[int | None], None]) -> None:
+        """See ``EventStore.observe``."""
+        self._observers.append(observer)
+
+    def announce(self, position: int | None) -> None:
+        """Tell the observers of a commit, by whomever; None where its position is not known."""
+        for observer in self._observers:
+            observer(position)
 
     async def aclose(self) -> None:
         """Commit what waits, then close the writer; nothing is accepted from now on."""
@@ -115,6 +125,9 @@ class Committer:
             verdicts = [StoreUnavailable(f"the committer failed: {error!r}") for _ in batch]
         for waiting, verdict in zip(batch, verdicts, strict=True):
             _tell(waiting.verdict, verdict)
+        landed = [verdict.position for verdict in verdicts if isinstance(verdict, Appended)]
+        if landed:
+            self.announce(max(landed))
 
 
 def _tell(future: asyncio.Future[Appended], verdict: Appended | DomainError) -> None:

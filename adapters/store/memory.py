@@ -38,7 +38,7 @@ class MemoryEventStore:
         self._open: dict[str, OpenCompletion] = {}
         self._answers: dict[tuple[str, str], KeptAnswer] = {}
         self._models: dict[int, str] = {}
-        self._observers: list[Callable[[int], None]] = []
+        self._observers: list[Callable[[int | None], None]] = []
 
     async def append(
         self,
@@ -83,7 +83,7 @@ class MemoryEventStore:
             self._open.pop(completion_id, None)
         self._answers |= batch.answers
         self._models |= {position: model_id for model_id, position in batch.models}
-        for observer in self._observers:
+        for observer in self._observers if batch.headers else ():
             observer(self._head.frontier.size)
 
     async def read_stream(
@@ -127,9 +127,14 @@ class MemoryEventStore:
         """See ``EventStore.open_completions``."""
         return list(self._open.values())[:limit]
 
-    def observe(self, observer: Callable[[int], None]) -> None:
+    def observe(self, observer: Callable[[int | None], None]) -> None:
         """See ``EventStore.observe``."""
         self._observers.append(observer)
+
+    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """See ``EventStore.orphaned_completions``."""
+        found = [completion for completion in self._open.values() if completion_id in {None, completion.completion_id}]
+        return found[:limit]
 
     async def ping(self) -> None:
         """Memory always answers."""

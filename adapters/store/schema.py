@@ -2,6 +2,9 @@
 
 ``event_headers`` has one column for each member of the hashed header, and nothing else: the header is rebuilt from
 its columns, so a changed column is a changed leaf. Payloads lie apart, since they can be destroyed.
+
+PostgreSQL has two tables more, which its triggers and functions keep (migrations/postgresql.py): stream_heads, and
+log_partitions. Its event_headers are partitioned, so that its unique constraints are kept by a trigger.
 """
 
 from __future__ import annotations
@@ -77,6 +80,15 @@ tree_nodes = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
+# Signed heads of the tree, as they were issued.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", _Position, primary_key=True, autoincrement=False),
+    Column("issued_at_us", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -96,4 +108,16 @@ open_completions = Table(
     Column("completion_id", Text, primary_key=True),
     Column("stream_id", Text, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column("node", BigInteger),  # of the server that runs it, where several share the database
+)
+
+# Checkpoints of projectors, each leased to one worker at a time; the token fences a stale one off.
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
 )

@@ -39,13 +39,25 @@ from manent.domain.ports import (
 
 
 class SQLEventStore:
-    """An event store over a committer, which writes, and an engine, which reads; ``name`` stands in its errors."""
+    """An event store over a committer, which writes, and an engine, which reads; ``name`` stands in its errors.
 
-    def __init__(self, *, committer: Committer, readers: AsyncEngine, ids: Ids, name: str) -> None:
+    ``driver_errors`` are those that SQLAlchemy lets through as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        committer: Committer,
+        readers: AsyncEngine,
+        ids: Ids,
+        name: str,
+        driver_errors: tuple[type[Exception], ...] = (OSError,),
+    ) -> None:
         self._committer = committer
         self._readers = readers
         self._ids = ids
         self._name = name
+        self._driver_errors = driver_errors
 
     async def append(
         self,
@@ -120,9 +132,20 @@ class SQLEventStore:
                 for row in await connection.execute(query)
             ]
 
-    def observe(self, observer: Callable[[int], None]) -> None:
+    def observe(self, observer: Callable[[int | None], None]) -> None:
         """See ``EventStore.observe``."""
         self._committer.observe(observer)
+
+    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """See ``EventStore.orphaned_completions``: all, since the one server of this database asks."""
+        query = select(open_completions).order_by(open_completions.c.position).limit(limit)
+        if completion_id is not None:
+            query = query.where(open_completions.c.completion_id == completion_id)
+        async with self._reading() as connection:
+            return [
+                OpenCompletion(tenant=row.tenant, stream_id=row.stream_id, completion_id=row.completion_id)
+                for row in await connection.execute(query)
+            ]
 
     async def ping(self) -> None:
         """See ``EventStore.ping``."""
@@ -147,6 +170,9 @@ class SQLEventStore:
             raise StoreUnavailable(f"the database {self._name} refused: {error.orig}") from error
         except SQLAlchemyError as error:
             raise StoreUnavailable(f"the database {self._name} did not answer: {error}") from error
+        except self._driver_errors as error:
+            words = str(error) or type(error).__name__
+            raise StoreUnavailable(f"the database {self._name} did not answer: {words}") from error
 
 
 def _header(row: Row[Any]) -> EventHeader:

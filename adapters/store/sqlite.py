@@ -44,6 +44,13 @@ async def ensure_log(path: Path, ids: Ids) -> None:
         await engine.dispose()
 
 
+def subscription_engine(path: Path) -> AsyncEngine:
+    """An engine for ``SQLSubscriptionStore``: one connection, and transactions that begin with the write lock."""
+    engine = _engine(path, connections_max=1)
+    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    return engine
+
+
 def _engine(path: Path, *, connections_max: int) -> AsyncEngine:
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",

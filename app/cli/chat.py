@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import typer
 from httpx_sse import connect_sse
 from rich.markup import escape
 
-from manent.app.cli.output import ExitCode, err, fail, out, settings_or_fail
+from manent.app.cli.output import ExitCode, err, fail, out, settings_or_fail, visible
+from manent.domain.errors import InvalidValue
+from manent.domain.session import check_session_id
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 300.0
@@ -37,7 +40,7 @@ def chat(
     try:
         with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False) as client:
             conversation = Conversation(client, model=model, system=system, max_tokens=max_tokens)
-            conversation.resume(session) if session else conversation.start()
+            conversation.start() if session is None else conversation.resume(session)
             if message is not None:
                 conversation.say(message)
             else:
@@ -74,13 +77,18 @@ class Conversation:
 
     def resume(self, session_id: str) -> None:
         """Go on with a session, showing how it stood, or start it where it is new."""
+        try:
+            check_session_id(session_id)
+        except InvalidValue as error:
+            raise ChatError(error.message) from None
         self._session_id = session_id
-        found = self._client.get(f"/v1/sessions/{session_id}/messages", params={"limit": 6, "order": "desc"})
+        path = f"/v1/sessions/{quote(session_id, safe='')}/messages"
+        found = self._client.get(path, params={"limit": 6, "order": "desc"})
         if found.status_code == httpx.codes.NOT_FOUND:
             return
         for message in reversed(self._checked(found)["data"]):
             text = message["content"]
-            err.print(f"[dim]{message['role']}: {escape(text if isinstance(text, str) else str(text))}[/dim]")
+            err.print(f"[dim]{message['role']}: {escape(visible(text if isinstance(text, str) else str(text)))}[/dim]")
 
     def say(self, text: str) -> None:
         """Say ``text`` and print the answer as it comes."""
@@ -111,7 +119,7 @@ class Conversation:
         if "error" in chunk:
             raise ChatError(chunk["error"]["message"])
         for choice in chunk["choices"]:
-            sys.stdout.write(choice["delta"].get("content") or "")
+            sys.stdout.write(visible(choice["delta"].get("content") or ""))
         sys.stdout.flush()
 
     def _checked(self, response: httpx.Response) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision, upgrade
 from manent.app.cli.output import ExitCode, fail, out, print_json, settings_or_fail
 from manent.app.home import HomeError, prepare_folder
@@ -18,11 +20,12 @@ def upgrade_database() -> None:
     """Create the database, or bring it to this version's schema."""
     settings = settings_or_fail()
     try:
-        prepare_folder(settings.database_path.parent)
-        upgrade(settings.database_path)
+        if isinstance(settings.database, Path):
+            prepare_folder(settings.database.parent)
+        upgrade(settings.database)
     except (MigrationError, HomeError) as error:
         fail(str(error))
-    out.print(f"{settings.database_path} is at revision {latest_revision()}")
+    out.print(f"{database_name(settings.database)} is at revision {latest_revision()}")
 
 
 @app.command()
@@ -30,13 +33,14 @@ def status(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """Show the database's revision; exit code 1 if it is not this version's."""
     settings = settings_or_fail()
     try:
-        current, latest = current_revision(settings.database_path), latest_revision()
+        current, latest = current_revision(settings.database), latest_revision()
     except MigrationError as error:
         fail(str(error))
+    name = database_name(settings.database)
     if json:
-        print_json({"path": str(settings.database_path), "revision": current, "latest": latest})
+        print_json({"path": name, "revision": current, "latest": latest})
     else:
-        out.print(f"{settings.database_path}: revision {current or 'none'}, latest {latest}")
+        out.print(f"{name}: revision {current or 'none'}, latest {latest}")
     if current != latest:
         raise typer.Exit(ExitCode.NO)
 

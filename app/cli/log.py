@@ -11,16 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from manent.adapters.http.events import event_members
+from manent.adapters.http.times import EXPECTED, microseconds
 from manent.adapters.projections.lru import LruContextCache
+from manent.adapters.store.database import database_name, open_store
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
-from manent.adapters.store.sqlite import SQLiteEventStore
 from manent.app.cli.output import ExitCode, fail, out, print_json, run, settings_or_fail
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
+from manent.domain.events import session_stream
 from manent.domain.messages import Role
-from manent.domain.ports import EventFilter
+from manent.domain.ports import EventFilter, EventStore
 from manent.domain.session import SessionState
 from manent.domain.usecases.query_log import EventPage, QueryLog
 from manent.domain.usecases.replay import Replay
@@ -51,13 +53,36 @@ def replay(
 def events(
     *,
     stream: Annotated[str | None, typer.Option(help="Only this stream, such as session-<id>.")] = None,
+    session: Annotated[str | None, typer.Option(help="Only this session's stream.")] = None,
     type_name: Annotated[str | None, typer.Option("--type", help="Only this type, such as MessageAppended.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only what this subject caused.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only events that name this model, by its id.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="Only what this request caused.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Only what came with this correlation id.")] = None,
+    since: Annotated[str | None, typer.Option(help=f"Only what was recorded then or later: {EXPECTED}.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only what was recorded then or earlier.")] = None,
+    min_position: Annotated[int | None, typer.Option(help="Only from this position on.", min=1)] = None,
+    max_position: Annotated[int | None, typer.Option(help="Only up to this position.", min=1)] = None,
     after: Annotated[int, typer.Option(help="Only positions above this one.", min=0)] = 0,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
     json: Json = False,
 ) -> None:
     """List events of the log in its order; the last position is what the next page's --after takes."""
-    page = run(_events(settings_or_fail(), EventFilter(stream_id=stream, type=type_name), after, limit))
+    if session is not None and stream is not None:
+        fail("--session and --stream both name a stream; give one of them", ExitCode.USAGE)
+    event_filter = EventFilter(
+        stream_id=session_stream(session) if session is not None else stream,
+        type=type_name,
+        actor=actor,
+        model_id=model,
+        request_id=request_id,
+        correlation_id=correlation_id,
+        since_us=_time_us("--since", since),
+        until_us=_time_us("--until", until),
+        min_position=min_position,
+        max_position=max_position,
+    )
+    page = run(_events(settings_or_fail(), event_filter, after, limit))
     if json:
         for entry in page.events:
             print_json(event_members(entry))
@@ -84,19 +109,26 @@ async def _events(settings: Settings, event_filter: EventFilter, after: int, lim
         return await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=limit)
 
 
-@asynccontextmanager
-async def _opened_store(settings: Settings) -> AsyncGenerator[SQLiteEventStore, None]:
-    """The database's store; what the domain refuses ends the command."""
-    path = settings.database_path
+def _time_us(option: str, text: str | None) -> int | None:
     try:
-        current = current_revision(path)
+        return None if text is None else microseconds(text)
+    except ValueError as error:
+        fail(f"{option}: {error}", ExitCode.USAGE)
+
+
+@asynccontextmanager
+async def _opened_store(settings: Settings) -> AsyncGenerator[EventStore, None]:
+    """The database's store; what the domain refuses ends the command."""
+    path = database_name(settings.database)
+    try:
+        current = current_revision(settings.database)
         if current is None:
             fail(f"there is no database at {path} yet; `manent serve` makes it, and MANENT_HOME says where")
         if current != latest_revision():
             fail(f"{path} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
     except MigrationError as error:
         fail(str(error))
-    store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
+    store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
     try:
         yield store
     except DomainError as error:

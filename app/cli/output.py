@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Coroutine
 from enum import IntEnum
 from typing import NoReturn, TypeVar
@@ -14,6 +15,7 @@ from rich.console import Console
 from manent.app.settings import Settings, SettingsError, load_settings
 
 T = TypeVar("T")
+JOINERS = "\u200c\u200d"  # they join letters and emoji; the other format characters can turn text around
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -26,6 +28,15 @@ class ExitCode(IntEnum):
     NO = 1
     USAGE = 2
     UNREACHABLE = 3
+
+
+def visible(text: str) -> str:
+    """``text`` with its control characters shown and not obeyed: clients must not move an auditor's cursor."""
+    return "".join(char if char in "\n\t" or not _is_control(char) else repr(char)[1:-1] for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Cf"} and char not in JOINERS
 
 
 def fail(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:

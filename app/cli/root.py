@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -9,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130
 # Each command's module, which registers itself. Only the one that is called is imported: the database's and the web
 # server's libraries take a second, which `manent chat` and `manent --version` need not wait for.
 MODULES = {
@@ -16,6 +19,7 @@ MODULES = {
     "chat": "chat",
     "replay": "log",
     "events": "log",
+    "log": "audit",
     "models": "models",
     "db": "db",
     "doctor": "doctor",
@@ -50,5 +54,13 @@ def build_app(called: str | None) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what it writes is for its user alone, and Ctrl-C ends it without a traceback."""
+    os.umask(0o077)
+    with contextlib.suppress(KeyboardInterrupt):
+        _run()
+        return
+    sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     build_app(sys.argv[1] if len(sys.argv) > 1 else None)()

@@ -184,15 +184,13 @@ class AcceptCompletion:
         if state.open_completion_id is None:
             return False
         check_usable(state, by)
-        if state.open_completion_id in self._live:
-            raise SessionBusy(f"completion {state.open_completion_id} of this session is still open")
-        return await self._closing.close_interrupted(
-            OpenCompletion(
-                tenant=state.tenant,
-                stream_id=f"session-{state.session_id}",
-                completion_id=state.open_completion_id,
-            )
-        )
+        open_id = state.open_completion_id
+        orphaned: Sequence[OpenCompletion] = ()
+        if open_id not in self._live:
+            orphaned = await self._store.orphaned_completions(completion_id=open_id)
+        if not orphaned:
+            raise SessionBusy(f"completion {open_id} of this session is still open")
+        return await self._closing.close_interrupted(orphaned[0])
 
     def _history(self, state: SessionState, command: ChatCommand) -> list[SessionEvent]:
         now_us = self._clock.now_us()

@@ -2,40 +2,118 @@
 
 from __future__ import annotations
 
-from manent.domain.errors import StoreUnavailable, VersionConflict
-from manent.domain.events import CompletionFailed, CompletionOutcome, SessionEvent, completion_stream
+import asyncio
+import logging
+
+from manent.domain.errors import DomainError, StoreUnavailable, VersionConflict
+from manent.domain.events import (
+    CompletionFailed,
+    CompletionGenerated,
+    CompletionOutcome,
+    SessionEvent,
+    completion_stream,
+)
 from manent.domain.ports import Clock, EventContext, EventStore, OpenCompletion
 from manent.domain.session import decide_close
 from manent.domain.usecases.sessions import Sessions
 
-RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0, 4.0)
+RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
+KEPT_MAX = 10_000
+KEPT_RETRY_S = 2.0
 CONFLICTS_MAX = 32
+
+_log = logging.getLogger("manent.completions")
 
 
 class CloseCompletion:
-    """Appends the terminal event, against conflicts and a store that is away for some seconds."""
+    """Appends terminal events, against conflicts and a store that is away.
+
+    What cannot be recorded while its client waits is kept, told to the client as a failure, and recorded as that
+    failure as soon as the store is back: by ``keep_closing``, or by the session's next request.
+    """
 
     def __init__(self, store: EventStore, sessions: Sessions, clock: Clock) -> None:
         self._store = store
         self._sessions = sessions
         self._clock = clock
+        self._kept: dict[str, tuple[CompletionFailed, EventContext]] = {}
+        self._kept_some = asyncio.Event()
+
+    @property
+    def kept(self) -> int:
+        """How many completions ended and could not be recorded yet."""
+        return len(self._kept)
 
     async def close(self, outcome: CompletionOutcome, *, context: EventContext) -> bool:
         """Record ``outcome``; False where another terminal event stands already.
 
         Raises:
-            StoreUnavailable: the store stayed away. The completion is left open, and closed as interrupted by the
-                session's next request or at the next start.
+            StoreUnavailable: the store stayed away. The completion is recorded as failed once it is back.
         """
         for delay_s in RETRY_DELAYS_S:
             try:
                 return await self._close_once(outcome, context)
             except StoreUnavailable:
                 await self._clock.sleep(delay_s)
-        return await self._close_once(outcome, context)
+        try:
+            return await self._close_once(outcome, context)
+        except StoreUnavailable as error:
+            self._keep(outcome, context, error)
+            raise
 
     async def close_interrupted(self, found: OpenCompletion) -> bool:
-        """Close a completion whose server ended before it did."""
+        """Close a completion that nobody runs: with what is kept of it, or as interrupted by its server's end."""
+        kept = self._kept.get(found.completion_id)
+        outcome, context = kept if kept is not None else self._interrupted(found)
+        closed = await self.close(outcome, context=context)
+        self._kept.pop(found.completion_id, None)
+        return closed
+
+    async def keep_closing(self) -> None:
+        """Record what is kept, again and again until it is recorded; runs as long as the server does."""
+        while True:
+            await self._kept_some.wait()
+            await self.close_kept()
+            if self._kept:
+                await self._clock.sleep(KEPT_RETRY_S)
+            else:
+                self._kept_some.clear()
+
+    async def close_kept(self) -> None:
+        """Try once to record all that is kept; stops at the first that the store refuses."""
+        for completion_id, (outcome, context) in list(self._kept.items()):
+            try:
+                await self._close_once(outcome, context)
+            except StoreUnavailable:
+                return
+            except DomainError as error:
+                _log.warning("completion %s cannot be closed: %s", completion_id, error.message)
+            self._kept.pop(completion_id, None)
+
+    def _keep(self, outcome: CompletionOutcome, context: EventContext, error: StoreUnavailable) -> None:
+        """Keep what happened as the failure that its client is told; beyond the bound, the next start closes it."""
+        if len(self._kept) >= KEPT_MAX:
+            return
+        self._kept[outcome.completion_id] = self._as_told(outcome, error), context
+        self._kept_some.set()
+
+    def _as_told(self, outcome: CompletionOutcome, error: StoreUnavailable) -> CompletionFailed:
+        if isinstance(outcome, CompletionFailed):
+            return outcome
+        ended = "was generated" if isinstance(outcome, CompletionGenerated) else "was cancelled"
+        return CompletionFailed(
+            completion_id=outcome.completion_id,
+            session_id=outcome.session_id,
+            model_id=outcome.model_id,
+            code=error.code,
+            reason=f"it {ended}, but that could not be recorded in time: {error.message}",
+            text=outcome.text,
+            token_ids=outcome.token_ids,
+            usage=outcome.usage,
+            failed_at_us=self._clock.now_us(),
+        )
+
+    def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:
         session_id = found.stream_id.removeprefix("session-") if found.stream_id.startswith("session-") else None
         outcome = CompletionFailed(
             completion_id=found.completion_id,
@@ -48,8 +126,7 @@ class CloseCompletion:
             usage=None,
             failed_at_us=self._clock.now_us(),
         )
-        context = EventContext(tenant=found.tenant, actor="manent", causation_id=found.completion_id)
-        return await self.close(outcome, context=context)
+        return outcome, EventContext(tenant=found.tenant, actor="manent", causation_id=found.completion_id)
 
     async def _close_once(self, outcome: CompletionOutcome, context: EventContext) -> bool:
         if outcome.session_id is None:
@@ -84,9 +161,9 @@ class CloseInterrupted:
         self._closing = closing
 
     async def run(self) -> int:
-        """Close all open completions; how many there were."""
+        """Close all completions that no other server runs; how many there were."""
         closed = 0
-        while found := await self._store.open_completions(limit=100):
+        while found := await self._store.orphaned_completions(limit=100):
             closed_now = [await self._closing.close_interrupted(completion) for completion in found]
             closed += sum(closed_now)
             if not any(closed_now):

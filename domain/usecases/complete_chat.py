@@ -91,7 +91,8 @@ class CompleteChat:
                         return
                     command = replace(command, idempotency=numbered)
                 if command.session_id is not None:
-                    await stack.enter_async_context(self._turns.take(running.tenant, command.session_id))
+                    turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
+                    await stack.enter_async_context(turn)
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:
             await self._tell_again(running, repeated.appended)

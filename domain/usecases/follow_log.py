@@ -13,84 +13,27 @@ from dataclasses import replace
 
 from manent.domain.access import Principal
 from manent.domain.errors import ShuttingDown, TooManyTails
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventFilter, EventHeader, EventStore, LogEntry
+from manent.domain.usecases.log_reader import PAGE, POLL_S, LogReader, LogSignal
 from manent.domain.usecases.query_log import within_rights
 
-PAGE = 64
 TAILS_MAX = 64
-READS_MAX = 2
-POLL_S = 0.5
-
-
-class LogSignal:
-    """How far the log is known to have come, and a wake-up when that changes. Belongs to one event loop.
-
-    Whoever learns of a commit calls ``notify``: the committer of this process, a database's notifications, a reader
-    that polled. A call too many costs nothing, one too few costs one interval of polling.
-    """
-
-    def __init__(self) -> None:
-        self._position = 0
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    @property
-    def position(self) -> int:
-        """The highest position that is known to be committed."""
-        return self._position
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody should wait any more."""
-        return self._closed
-
-    def notify(self, position: int) -> None:
-        """Everything up to ``position`` is committed."""
-        if position > self._position:
-            self._position = position
-            self._wake()
-
-    def close(self) -> None:
-        """Wake everybody for the last time."""
-        self._closed = True
-        self._wake()
-
-    async def wait(self, after: int, timeout_s: float) -> bool:
-        """Return True once something above ``after`` is committed, or False after ``timeout_s`` or at the end."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._position <= after and not self._closed:
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return self._position > after
-
-    def _wake(self) -> None:
-        # Everybody who waits holds the old event; who comes later looks at the position first.
-        self._changed.set()
-        self._changed = asyncio.Event()
 
 
 class Tail:
     """One reader's way along the log. It holds nothing between two calls but its position."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        signal: LogSignal,
-        event_filter: EventFilter,
-        *,
-        after: int,
-        reads: asyncio.Semaphore,
-        poll_s: float,
-    ) -> None:
-        self._store = store
-        self._signal = signal
+    def __init__(self, reader: LogReader, event_filter: EventFilter, *, after: int) -> None:
+        self._reader = reader
+        self._signal = reader.signal
         self._filter = event_filter
         self._position = after
-        self._reads = reads
-        self._poll_s = poll_s
-        self._has_looked = False
+        self._rumors: int | None = None
+
+    @property
+    def position(self) -> int:
+        """Everything up to here was looked at."""
+        return self._position
 
     async def next(self, wait_s: float) -> Sequence[LogEntry] | None:
         """The next events, at most ``PAGE``; none after ``wait_s`` of silence; None where no event can follow.
@@ -101,12 +44,10 @@ class Tail:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
-        if not self._has_looked:
-            self._has_looked = True
-            await self._look()
-        while True:
-            if self._signal.closed:
-                raise ShuttingDown("the server shuts down; resume with the last id")
+        if self._rumors is None:
+            self._rumors = self._signal.rumors
+            await self._reader.look()
+        while not self._signal.closed:
             if self._signal.position > self._position:
                 page = await self._read(self._signal.position)
                 if page:
@@ -116,22 +57,22 @@ class Tail:
             left_s = until_s - loop.time()
             if left_s <= 0:
                 return ()
-            if not await self._signal.wait(self._position, min(self._poll_s, left_s)):
-                await self._look()
+            if not await self._signal.wait(self._position, self._rumors, min(self._reader.poll_s, left_s)):
+                self._rumors = self._signal.rumors
+                await self._reader.look()
+        raise ShuttingDown("the server shuts down; resume with the last id")
 
     async def _read(self, known: int) -> Sequence[LogEntry]:
-        """A page of what lies up to ``known``; a page that is not full was all of it."""
+        """What matches of a page of what lies up to ``known``; the position is behind all that was looked at."""
+        if self._filter.model_id is None:  # which no header names
+            recent = await self._reader.recent(self._position, known)
+            if recent:
+                self._position = recent[-1].header.position
+                return [entry for entry in recent if _matches(self._filter, entry.header)]
         bound = known if self._filter.max_position is None else min(known, self._filter.max_position)
-        wanted = replace(self._filter, max_position=bound)
-        async with self._reads:
-            page = await self._store.query(wanted, after_position=self._position, limit=PAGE)
+        page = await self._reader.query(replace(self._filter, max_position=bound), after=self._position)
         self._position = page[-1].header.position if len(page) == PAGE else known
         return page
-
-    async def _look(self) -> None:
-        """Other processes commit without a word to this one, and every other tail profits from what one finds."""
-        async with self._reads:
-            self._signal.notify((await self._store.head()).size)
 
     async def _is_over(self) -> bool:
         if self._filter.max_position is not None and self._position >= self._filter.max_position:
@@ -139,25 +80,18 @@ class Tail:
         if self._filter.until_us is None:
             return False
         later = EventFilter(since_us=self._filter.until_us + 1, max_position=self._position)
-        async with self._reads:
-            return bool(await self._store.query(later, limit=1))
+        return bool(await self._reader.query(later, after=0, limit=1))
 
 
 class FollowLog:
-    """Opens tails, a bounded number of them, and ends them together.
-
-    All tails together keep at most ``READS_MAX`` of the store's readers busy: conversations come first.
-    """
+    """Opens tails, a bounded number of them, and ends them together."""
 
     def __init__(
         self, store: EventStore, signal: LogSignal, *, tails_max: int = TAILS_MAX, poll_s: float = POLL_S
     ) -> None:
-        self._store = store
-        self._signal = signal
+        self._reader = LogReader(store, signal, poll_s=poll_s)
         self._tails_max = tails_max
-        self._poll_s = poll_s
         self._open = 0
-        self._reads = asyncio.Semaphore(READS_MAX)
 
     @property
     def open_tails(self) -> int:
@@ -176,18 +110,35 @@ class FollowLog:
             ShuttingDown: the server drains.
         """
         own = within_rights(principal, event_filter)
-        if self._signal.closed:
+        if self._reader.signal.closed:
             raise ShuttingDown("the server shuts down")
         if self._open >= self._tails_max:
             raise TooManyTails(f"{self._open} readers follow the log already, and more are not served")
         self._open += 1
         try:
-            yield Tail(
-                self._store, self._signal, own, after=after_position, reads=self._reads, poll_s=self._poll_s
-            )
+            yield Tail(self._reader, own, after=after_position)
         finally:
             self._open -= 1
 
     def close(self) -> None:
         """End every tail: its next event is the news that the server shuts down."""
-        self._signal.close()
+        self._reader.signal.close()
+
+
+def _matches(wanted: EventFilter, header: EventHeader) -> bool:
+    """What the store's query decides, for an event that was read already; not for a model."""
+    equal = (
+        (wanted.tenant, header.tenant),
+        (wanted.stream_id, header.stream_id),
+        (wanted.type, header.type),
+        (wanted.actor, header.actor),
+        (wanted.request_id, header.request_id),
+        (wanted.correlation_id, header.correlation_id),
+    )
+    ranges = (
+        (wanted.min_position, header.position, wanted.max_position),
+        (wanted.since_us, header.recorded_at_us, wanted.until_us),
+    )
+    return all(want is None or want == have for want, have in equal) and all(
+        (low is None or low <= value) and (high is None or value <= high) for low, value, high in ranges
+    )

@@ -11,6 +11,7 @@ from manent.domain.transparency import CheckpointRefused, CheckpointSigner, Chec
 from manent.domain.usecases.prove_log import ProveLog
 
 LIMIT_MAX = 1000
+ATTEMPTS = 3
 
 
 class IssueCheckpoint:
@@ -31,19 +32,29 @@ class IssueCheckpoint:
             CheckpointRefused: the log is not a continuation of the tree that was signed last.
         """
         async with self._one_at_a_time:
-            frontier = await self._store.head()
-            head = TreeHead(size=frontier.size, root=frontier.root)
-            last = await self._signer.last()
-            proof: Sequence[bytes] = ()
-            if last is not None:
-                if last.size > head.size:
-                    raise CheckpointRefused(refusal(last, head))
-                proof = (await self._proofs.consistency(last.size, new=head.size)).hashes
-            note = await self._signer.sign(head, proof)
-            issued = KeptCheckpoint(size=head.size, issued_at_us=self._clock.now_us(), note=note)
-            await self._kept.keep(issued)
-            same = await self._kept.page(after_size=head.size - 1, limit=1)
-            return same[0] if same and same[0].note == note else issued
+            for _ in range(ATTEMPTS):
+                last = await self._signer.last()
+                try:
+                    return await self._issued(last)
+                except CheckpointRefused:
+                    # Another process may have signed meanwhile; then the proof was for the wrong tree.
+                    if await self._signer.last() == last:
+                        raise
+            return await self._issued(await self._signer.last())
+
+    async def _issued(self, last: TreeHead | None) -> KeptCheckpoint:
+        frontier = await self._store.head()
+        head = TreeHead(size=frontier.size, root=frontier.root)
+        proof: Sequence[bytes] = ()
+        if last is not None:
+            if last.size > head.size:
+                raise CheckpointRefused(refusal(last, head))
+            proof = (await self._proofs.consistency(last.size, new=head.size)).hashes
+        note = await self._signer.sign(head, proof)
+        issued = KeptCheckpoint(size=head.size, issued_at_us=self._clock.now_us(), note=note)
+        await self._kept.keep(issued)
+        same = await self._kept.page(after_size=head.size - 1, limit=1)
+        return same[0] if same and same[0].note == note else issued
 
     async def page(self, *, after_size: int, limit: int) -> tuple[Sequence[KeptCheckpoint], bool]:
         """Kept checkpoints of trees larger than ``after_size``, and whether more follow."""

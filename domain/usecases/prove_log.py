@@ -95,5 +95,3 @@ class ProveLog:
             except LookupError as error:
                 raise LogCorrupt(f"{error}; `manent log verify` says more") from error
         return compute(lambda level, index: wanted[level, index])
-
-

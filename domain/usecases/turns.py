@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from manent.domain.errors import SessionBusy
+from manent.domain.errors import CompletionCancelledError, SessionBusy
 
 
 @dataclass(slots=True)
@@ -25,11 +25,14 @@ class Turns:
         self._gates: dict[tuple[str, str], _Gate] = {}
 
     @asynccontextmanager
-    async def take(self, tenant: str, session_id: str) -> AsyncGenerator[None, None]:
-        """Hold the session's turn.
+    async def take(
+        self, tenant: str, session_id: str, *, gone: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[None, None]:
+        """Hold the session's turn; ``gone`` returns when nobody wants it any more.
 
         Raises:
             SessionBusy: the turn did not come within the bound, or too many were waiting for it already.
+            CompletionCancelledError: it was not wanted any more; its place in the queue is free.
         """
         key = tenant, session_id
         gate = self._gates.setdefault(key, _Gate())
@@ -37,7 +40,7 @@ class Turns:
             raise SessionBusy(f"{gate.users - 1} requests are waiting for session {session_id!r} already")
         gate.users += 1
         try:
-            await self._acquire(gate, session_id)
+            await self._acquire(gate, session_id, gone)
             try:
                 yield
             finally:
@@ -47,11 +50,16 @@ class Turns:
             if gate.users == 0:
                 self._gates.pop(key, None)
 
-    async def _acquire(self, gate: _Gate, session_id: str) -> None:
+    async def _acquire(self, gate: _Gate, session_id: str, gone: Callable[[], Awaitable[None]] | None) -> None:
+        turn = asyncio.ensure_future(gate.lock.acquire())
+        waits = {turn} if gone is None else {turn, asyncio.ensure_future(gone())}
         try:
-            async with asyncio.timeout(self._wait_s):
-                await gate.lock.acquire()
-        except TimeoutError:
-            raise SessionBusy(
-                f"another completion of session {session_id!r} was still open after {self._wait_s:g} s"
-            ) from None
+            await asyncio.wait(waits, timeout=self._wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = [wait for wait in waits if not wait.done()]
+            for wait in left:
+                wait.cancel()
+        if turn in left:
+            if len(left) < len(waits):
+                raise CompletionCancelledError(f"nobody waits any more for the turn of session {session_id!r}")
+            raise SessionBusy(f"another completion of session {session_id!r} was still open after {self._wait_s:g} s")

@@ -1,15 +1,20 @@
-"""The event log: headers, payloads, tree, head, idempotency keys, and the completions that are open; append-only."""
+"""The event log: headers, payloads, tree, head, idempotency keys, open completions, subscriptions."""
 
 from __future__ import annotations
 
+import logging
+
 import sqlalchemy as sa
 from alembic import op
+
+from manent.migrations import postgresql
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+STREAM_KEY = "event_headers_stream"
 POSITION = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # Every filter of the log is served by one of these, in log order; positions and times grow together.
@@ -66,6 +71,19 @@ SQLITE_TRIGGERS = (
     BEGIN SELECT RAISE(ABORT, 'the log is append-only: the tree only grows'); END
     """,
     """
+    CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: checkpoints do not change'); END
+    """,
+    """
+    CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: checkpoints stay'); END
+    """,
+    """
+    CREATE TRIGGER checkpoints_new BEFORE INSERT ON checkpoints
+    WHEN EXISTS (SELECT 1 FROM checkpoints WHERE size = NEW.size)
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only: checkpoints do not change'); END
+    """,
+    """
     CREATE TRIGGER log_head_forward BEFORE UPDATE ON log_head
     WHEN NEW.position <= OLD.position OR NEW.log_id <> OLD.log_id OR NEW.id <> OLD.id
       OR NEW.recorded_at_us < OLD.recorded_at_us
@@ -85,20 +103,26 @@ SQLITE_TRIGGERS = (
 
 def upgrade() -> None:
     """Create the tables of the event log."""
-    _create_log()
+    partitioned = op.get_bind().dialect.name == "postgresql"
+    _create_log(partitioned=partitioned)
     _create_tree()
     _create_look_ups()
-    if op.get_bind().dialect.name == "sqlite":
+    if partitioned:
+        _create_stream_heads()
+        _protect_postgresql()
+    else:
         for trigger in SQLITE_TRIGGERS:
             op.execute(trigger)
 
 
-def _create_log() -> None:
+def _create_log(*, partitioned: bool) -> None:
+    # A unique constraint of a partitioned table must contain the partition's key: decisions, 0013.
+    unique = () if partitioned else (sa.UniqueConstraint("tenant", "stream_id", "stream_version", name=STREAM_KEY),)
     op.create_table(
         "event_headers",
         sa.Column("position", POSITION, primary_key=True, autoincrement=False),
         sa.Column("log_id", sa.Text, nullable=False),
-        sa.Column("event_id", sa.Text, nullable=False, unique=True),
+        sa.Column("event_id", sa.Text, nullable=False, unique=not partitioned),
         sa.Column("type", sa.Text, nullable=False),
         sa.Column("schema_version", sa.Integer, nullable=False),
         sa.Column("stream_id", sa.Text, nullable=False),
@@ -110,8 +134,11 @@ def _create_log() -> None:
         sa.Column("correlation_id", sa.Text),
         sa.Column("causation_id", sa.Text),
         sa.Column("payload_digest", sa.Text, nullable=False),
-        sa.UniqueConstraint("tenant", "stream_id", "stream_version", name="event_headers_stream"),
+        *unique,
+        postgresql_partition_by="RANGE (position)",
     )
+    if partitioned:
+        op.create_index(STREAM_KEY, "event_headers", ["tenant", "stream_id", "stream_version"])
     for name, columns in HEADER_INDEXES.items():
         op.create_index(f"event_headers_{name}", "event_headers", columns)
     op.create_table(
@@ -120,6 +147,7 @@ def _create_log() -> None:
         sa.Column("encoding", sa.Text, nullable=False),
         sa.Column("salt", sa.LargeBinary, nullable=False),
         sa.Column("payload", sa.LargeBinary, nullable=False),
+        postgresql_partition_by="RANGE (position)",
     )
 
 
@@ -139,6 +167,12 @@ def _create_tree() -> None:
         sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("node", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("hash", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "checkpoints",
+        sa.Column("size", POSITION, primary_key=True, autoincrement=False),
+        sa.Column("issued_at_us", sa.BigInteger, nullable=False),
+        sa.Column("note", sa.Text, nullable=False),
     )
 
 
@@ -164,7 +198,47 @@ def _create_look_ups() -> None:
         sa.Column("completion_id", sa.Text, primary_key=True),
         sa.Column("stream_id", sa.Text, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("node", sa.BigInteger),
     )
+    op.create_table(
+        "subscriptions",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("owner", sa.Text),
+        sa.Column("token", sa.BigInteger, nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger, nullable=False),
+    )
+
+
+def _create_stream_heads() -> None:
+    op.create_table(
+        "stream_heads",
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("stream_id", sa.Text, primary_key=True),
+        sa.Column("stream_version", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "log_partitions",
+        sa.Column("first_position", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("last_position", sa.BigInteger, nullable=False),
+    )
+
+
+def _protect_postgresql() -> None:
+    connection = op.get_bind()
+    schema: str = connection.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
+    for statement in postgresql.protection(schema):
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(postgresql.CREATE_ROLE)
+    if connection.exec_driver_sql(postgresql.HAS_ROLE).scalar_one():
+        for statement in postgresql.role(schema):
+            connection.exec_driver_sql(statement)
+    else:
+        logging.getLogger("manent.store").warning(
+            "the role %s was not created, for want of the right to: Manent works as the tables' owner; how to make "
+            "the role later is in docs/how-to/postgresql.md",
+            postgresql.ROLE,
+        )
 
 
 def downgrade() -> None:

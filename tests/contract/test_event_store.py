@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from manent.adapters.store.codec import encode_event, header_bytes
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
+from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import EventTooLarge, IdempotencyConflict, VersionConflict
 from manent.domain.events import DomainEvent, UnknownEvent
@@ -22,7 +24,7 @@ from tests.support.conversation import cancelled, failed, generated, requested, 
 from tests.support.fakes import CountingIds, FakeClock
 
 ANN = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="k1", causation_id="c0")
-Store = MemoryEventStore | SQLiteEventStore
+Store = MemoryEventStore | SQLiteEventStore | PostgresEventStore
 
 
 @pytest.fixture
@@ -31,12 +33,16 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncGenerator[Store, None]:
     """One of the stores, empty."""
     ids = CountingIds()
     if request.param == "memory":
         made: Store = MemoryEventStore(clock=clock, ids=ids)
+    elif request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        await ensure_postgres_log(url, ids)
+        made = PostgresEventStore(url, clock=clock, ids=ids)
     else:
         upgrade(tmp_path / "manent.db")
         await ensure_log(tmp_path / "manent.db", ids)
@@ -245,3 +251,56 @@ async def test_the_head_is_the_tree_of_all_headers(store: Store) -> None:
     leaves = [leaf_hash(header_bytes(entry.header)) for entry in entries]
     assert head.size == len(entries) > 150
     assert head == Frontier().extended(leaves)
+
+
+FILTERS = {
+    "actor": (EventFilter(actor="bob"), [3, 4]),
+    "model": (EventFilter(model_id="m"), [2, 4, 5]),
+    "request": (EventFilter(request_id="r2"), [3, 4]),
+    "correlation": (EventFilter(correlation_id="k1"), [1, 2, 5]),
+    "since": (EventFilter(since_us=1_700_000_001_000_000), [3, 4, 5]),
+    "until": (EventFilter(until_us=1_700_000_001_000_000), [1, 2, 3, 4]),
+    "since a time between": (EventFilter(since_us=1_700_000_001_000_001), [5]),
+    "until a time before": (EventFilter(until_us=1_600_000_000_000_000), []),
+    "since a time to come": (EventFilter(since_us=1_800_000_000_000_000), []),
+    "actor and type": (EventFilter(actor="bob", type="CompletionRequested"), [4]),
+    "model and actor": (EventFilter(model_id="m", actor="ann"), [2, 5]),
+    "model and request": (EventFilter(model_id="m", request_id="r2"), [4]),
+    "stream and model": (EventFilter(stream_id="session-b", model_id="m"), [4]),
+    "stream and times": (
+        EventFilter(stream_id="session-a", since_us=1_700_000_001_000_000, until_us=1_700_000_002_000_000),
+        [5],
+    ),
+    "positions and times": (EventFilter(min_position=2, max_position=4, since_us=1_700_000_001_000_000), [3, 4]),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("tenant", [None, "acme", "rival"])
+async def test_every_filter_narrows_and_pages(store: Store, clock: FakeClock, name: str, tenant: str | None) -> None:
+    """Each filter, alone and beside another, finds what it names, in log order, whatever the size of the pages."""
+    bob = EventContext(tenant="acme", actor="bob", request_id="r2", correlation_id="k2")
+    await store.append("session-a", [started(), requested("c1")], expected_version=0, context=ANN)
+    clock.advance(1)
+    await store.append("session-b", [started(), requested("c2")], expected_version=0, context=bob)
+    clock.advance(1)
+    await store.append("session-a", [generated(completion_id="c1")], expected_version=2, context=ANN)
+    event_filter, expected = FILTERS[name]
+    wanted = replace(event_filter, tenant=tenant)
+    for limit in (1, 2, 100):
+        found: list[int] = []
+        while page := await store.query(wanted, after_position=found[-1] if found else 0, limit=limit):
+            assert len(page) <= limit
+            found += [entry.header.position for entry in page]
+        assert found == ([] if tenant == "rival" else expected)
+
+
+async def test_observers_hear_of_every_commit(store: Store) -> None:
+    """Who follows the log is told how far it has come, once for a commit and never for a refusal."""
+    heard: list[int | None] = []
+    store.observe(heard.append)
+    await store.append("session-s", [started(), said("user", "x")], expected_version=0, context=ANN)
+    with pytest.raises(VersionConflict):
+        await store.append("session-s", [started()], expected_version=0, context=ANN)
+    await store.append("session-s", [said("user", "y")], expected_version=2, context=ANN)
+    assert heard == [2, 3]

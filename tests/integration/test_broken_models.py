@@ -17,11 +17,11 @@ from manent.domain.messages import Role
 from tests.support.engines import (
     MODEL,
     RecordedEvents,
-    children_of,
     collect,
     parameters,
     request,
     runner_engine,
+    runners_of,
     said,
     user,
 )
@@ -74,7 +74,7 @@ async def test_a_broken_model_says_what_is_wrong(copy: Path, break_it: Callable[
     async with runner_engine(copy, events=events) as engine:
         with pytest.raises(ModelLoadError, match=says) as caught:
             await engine.render(MODEL, [user("Hi")])
-        assert children_of(os.getpid()) == []
+        assert runners_of(os.getpid()) == []
     assert caught.value.code == "model_load_failed"
     (event,) = events
     assert isinstance(event, ModelLoadFailed)

@@ -16,11 +16,11 @@ from manent.domain.generation import RenderedPrompt
 from tests.support.engines import (
     MODEL,
     RecordedEvents,
-    children_of,
     collect,
     parameters,
     request,
     runner_engine,
+    runners_of,
     running,
     runs,
     until,
@@ -52,7 +52,7 @@ async def test_silence_is_not(tmp_path: Path) -> None:
         with pytest.raises(EngineUnavailable, match=r"no sign of life for 0\.5 s"):
             await engine.render(MODEL, [user("Hi")])
         await until(lambda: len(events) == 2)
-        assert children_of(os.getpid()) == []
+        assert runners_of(os.getpid()) == []
     crash = events[1]
     assert isinstance(crash, RunnerCrashed)
     assert (crash.requests, "no sign of life" in crash.reason) == (1, True)

@@ -19,12 +19,12 @@ from tests.support.engines import (
     MODEL,
     RecordedEvents,
     answer,
-    children_of,
     eventually_gone,
-    first_children_of,
+    first_runners_of,
     parameters,
     request,
     runner_engine,
+    runners_of,
     running,
     user,
 )
@@ -113,11 +113,11 @@ async def test_closing_while_a_model_loads_leaves_no_process(starter_model: Path
     """The load is given up, those who wait for it are told, and its process is reaped."""
     async with runner_engine(starter_model) as engine:
         waiting = asyncio.create_task(engine.render(MODEL, [user("Hi")]))
-        children = await first_children_of(os.getpid())
+        runners = await first_runners_of(os.getpid())
         await engine.aclose(2.0)
         with pytest.raises(EngineUnavailable, match="while it was being loaded"):
             await waiting
-        assert [await eventually_gone(child, within_s=0.5) for child in children] == [True] * len(children)
+        assert [await eventually_gone(runner, within_s=0.5) for runner in runners] == [True]
 
 
 async def test_a_load_that_takes_too_long_is_given_up(starter_model: Path) -> None:
@@ -125,7 +125,7 @@ async def test_a_load_that_takes_too_long_is_given_up(starter_model: Path) -> No
     async with runner_engine(starter_model, limits=RunnerLimits(load_timeout_s=0.2, stall_timeout_s=60)) as engine:
         with pytest.raises(ModelLoadError, match=r"more than 0\.2 s"):
             await engine.render(MODEL, [user("Hi")])
-        assert children_of(os.getpid()) == []
+        assert runners_of(os.getpid()) == []
 
 
 @pytest.mark.parametrize("moment", ["starting", "loaded", "token"])
@@ -137,7 +137,7 @@ async def test_a_runner_does_not_outlive_its_server(starter_model: Path, moment:
     assert server.stdout is not None
     while (await asyncio.wait_for(server.stdout.readline(), 60)).decode().strip() != moment:
         pass
-    runners = await first_children_of(server.pid)
+    runners = await first_runners_of(server.pid)
     server.kill()
     await server.wait()
     assert [await eventually_gone(runner, within_s=3) for runner in runners] == [True]

@@ -131,17 +131,17 @@ def runs(pid: int) -> bool:
     return shown.strip() != "" and shown.strip()[0] not in "ZX"
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes that a process started and that still run."""
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in shown.splitlines()]
-    return [child for child, parent in pairs if parent == pid and runs(child)]
+def runners_of(pid: int) -> list[int]:
+    """The runner processes that a process started and that still run."""
+    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in shown.splitlines() if "runner" in line]
+    return [int(child) for child, parent, _ in lines if int(parent) == pid and runs(int(child))]
 
 
-async def first_children_of(pid: int) -> list[int]:
-    """A process's children, as soon as it has any."""
-    await until(lambda: children_of(pid) != [])
-    return children_of(pid)
+async def first_runners_of(pid: int) -> list[int]:
+    """A process's runners, as soon as it has any."""
+    await until(lambda: runners_of(pid) != [])
+    return runners_of(pid)
 
 
 async def until(condition: Callable[[], bool]) -> None:

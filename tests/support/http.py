@@ -25,7 +25,7 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
-from manent.domain.ports import EventFilter, LogEntry
+from manent.domain.ports import EventFilter, EventStore, LogEntry
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
@@ -47,7 +47,7 @@ class Running:
     app: App
     services: HttpServices
     engine: ScriptedEngine
-    store: MemoryEventStore
+    store: EventStore
     use_cases: UseCases
     http: httpx.AsyncClient
 
@@ -87,10 +87,11 @@ async def running_server(
     ready: Ready = no_problems,
     principal: Principal = LOCAL_OPERATOR,
     session_wait_s: float = 0.05,
+    store: EventStore | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = SystemClock(), RandomIds()
-    store = MemoryEventStore(clock=clock, ids=ids)
+    store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None)
     use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)

@@ -135,6 +135,29 @@ async def test_success_is_told_only_after_it_is_recorded() -> None:
     assert (await world.types("session-s"))[-2:] == ["CompletionGenerated", "MessageAppended"]
 
 
+@pytest.mark.parametrize("session_id", ["s", None])
+async def test_what_could_not_be_recorded_in_time_is_recorded_as_the_failure_that_was_told(
+    session_id: str | None,
+) -> None:
+    """When the store is back, the log has the one terminal event, with what was generated and why it failed."""
+    world = make_world(Script(pieces=("a",), before_delta=(held := Held(0))), record="content")
+    running = world.manent.complete_chat.start(ask(user("hi"), session_id=session_id))
+    await held.reached.wait()
+    world.store.refusals = 100
+    held.released.set()
+    with pytest.raises(StoreUnavailable):
+        await running.generated()
+    assert world.manent.closing.kept == 1
+    await world.manent.closing.close_kept()
+    assert world.manent.closing.kept == 1
+    world.store.refusals = 0
+    await world.manent.closing.close_kept()
+    assert (world.manent.closing.kept, await world.store.open_completions()) == (0, [])
+    event = (await world.events(f"session-{session_id}" if session_id else f"completion-{running.completion_id}"))[-1]
+    assert isinstance(event, CompletionFailed)
+    assert (event.code, event.text, event.reason.startswith("it was generated")) == ("store_unavailable", "a", True)
+
+
 async def test_a_store_that_stays_away_is_an_error_and_the_next_request_cleans_up() -> None:
     """No success without a record; the session is not blocked by what was left open."""
     world = make_world(Script(pieces=("a",), before_delta=(held := Held(0))))
@@ -156,9 +179,10 @@ async def test_a_store_that_stays_away_is_an_error_and_the_next_request_cleans_u
         "CompletionGenerated",
         "MessageAppended",
     ]
-    interrupted = (await world.events("session-s"))[3]
-    assert isinstance(interrupted, CompletionFailed)
-    assert interrupted.code == "interrupted"
+    failed = (await world.events("session-s"))[3]
+    assert isinstance(failed, CompletionFailed)
+    assert failed.code == "store_unavailable"
+    assert world.manent.closing.kept == 0
 
 
 async def test_a_refused_first_append_leaves_nothing() -> None:
@@ -254,6 +278,25 @@ async def test_a_second_request_waits_its_turn() -> None:
     for running in both:
         await running.generated()
     assert [m.text for m in world.engine.rendered[-1]] == ["one", "ok", "two"]
+
+
+async def test_who_leaves_the_queue_frees_its_place() -> None:
+    """Clients that vanish while they wait do not keep others out."""
+    world = make_world(Script(before_delta=(held := Held(0))), session_waiting_max=3)
+    first = world.manent.complete_chat.start(ask(user("one"), session_id="s"))
+    await held.reached.wait()
+    ghosts = [world.manent.complete_chat.start(ask(user("ghost"), session_id="s")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for ghost in ghosts:
+        ghost.leave("client_disconnected")
+    for ghost in ghosts:
+        with pytest.raises(CompletionCancelledError):
+            await ghost.accepted()
+    last = world.manent.complete_chat.start(ask(user("two"), session_id="s"))
+    held.released.set()
+    await last.generated()
+    await first.generated()
+    assert "ghost" not in [m.text for m in world.engine.rendered[-1]]
 
 
 async def test_waiting_for_a_turn_is_bounded_in_time_and_number() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +14,7 @@ from sanic import Sanic
 
 from manent.adapters.inference.scripted import Script
 from tests.support.http import WAIT_S, Running, raw_connection, running_server, sse_events
+from tests.support.server import serving
 
 
 class Gate:
@@ -80,3 +84,16 @@ async def test_closing_at_once_waits_for_nothing() -> None:
         await running.server.close(5.0)
         await running.server.close(5.0)
         assert time.monotonic() - started_s < 0.5
+
+
+def test_a_server_with_open_tails_stops_at_once(tmp_path: Path) -> None:
+    """SIGTERM ends a real server in a moment, however many readers follow its log, and each is told."""
+    with serving(tmp_path, engine="scripted") as server, ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(base_url=server.address, timeout=10))
+        answers = [stack.enter_context(client.stream("GET", "/v1/events/stream")) for _ in range(3)]
+        began_s = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        for answer in answers:
+            assert '"code":"shutting_down"' in answer.read().decode()
+        assert server.process.wait(timeout=10) == 0
+        assert time.monotonic() - began_s < 3.0
