@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -239,11 +240,21 @@ class InferenceEngine(Protocol):
         """
         ...
 
+    def place(self, model_id: str) -> AbstractContextManager[None]:
+        """A place in the model's bounded queue, to be held from before ``render`` until ``generate`` ended.
+
+        It is taken before a request is recorded, so that what the bound refuses is refused, and not a failure.
+
+        Raises:
+            EngineBusy: on entering, when all places are taken.
+        """
+        ...
+
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template, with the generation prompt at its end, and tokenize.
 
         Raises:
-            ModelLoadError, EngineBusy, EngineUnavailable: no runner can do it now.
+            ModelLoadError, EngineUnavailable: no runner can do it now.
             InvalidValue: the model's template refuses these messages.
         """
         ...
@@ -259,7 +270,7 @@ class InferenceEngine(Protocol):
         """Yield deltas as they become certain and, last, one GenerationResult. Closing it cancels within one token.
 
         Raises:
-            ModelLoadError, EngineBusy, EngineUnavailable, GenerationFailed: after any number of deltas.
+            ModelLoadError, EngineUnavailable, GenerationFailed: after any number of deltas.
         """
         ...
 

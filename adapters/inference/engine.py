@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 
 from manent.adapters.inference.protocol import (
     Counted,
@@ -59,6 +60,10 @@ class RunnerEngine:
     def supervisor(self, model_id: str) -> RunnerSupervisor:
         """What looks after a model's runner: for operators, and for tests that break runners."""
         return self._supervisors[self._registry.resolve(model_id).model_id]
+
+    def place(self, model_id: str) -> AbstractContextManager[None]:
+        """One of the places of the model's queue; see ``InferenceEngine.place``."""
+        return self.supervisor(model_id).place()
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from manent.adapters.inference.stop_text import StopMatcher
@@ -95,6 +96,11 @@ class ScriptedEngine:
             if model == card.model_id or model in card.aliases:
                 return card
         raise ModelNotFound(f"there is no model {model!r:.200}")
+
+    def place(self, model_id: str) -> AbstractContextManager[None]:
+        """There is room for everybody."""
+        self.resolve(model_id)
+        return nullcontext()
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """One token per word, two around each message, and one that asks for the answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,24 +69,32 @@ class RunnerSupervisor:
         """How many requests are waiting for the model or being worked on."""
         return self._in_flight
 
-    @contextlib.asynccontextmanager
-    async def exchange(self) -> AsyncIterator[tuple[Runner, Exchange]]:
-        """Room for one request on a runner, which is started if there is none.
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the bounded places for requests, from before the prompt is rendered until the answer ended.
 
         Raises:
-            EngineBusy: as many requests as the bound allows are in flight.
-            ModelLoadError: the model could not be loaded, now or a moment ago.
-            EngineUnavailable: the runner ended before it took the request, or the server is closing.
+            EngineBusy: as many requests as the bound allows have one.
         """
         if self._in_flight >= self._settings.in_flight_max:
             raise EngineBusy(f"{self._in_flight} requests are waiting for model {self._model.card.model_id} already")
         self._in_flight += 1
         try:
-            runner = await self._running()
-            with runner.exchange() as exchange:
-                yield runner, exchange
+            yield
         finally:
             self._in_flight -= 1
+
+    @contextlib.asynccontextmanager
+    async def exchange(self) -> AsyncIterator[tuple[Runner, Exchange]]:
+        """One exchange with a runner, which is started if there is none; a place bounds how many there are.
+
+        Raises:
+            ModelLoadError: the model could not be loaded, now or a moment ago.
+            EngineUnavailable: the runner ended before it took the request, or the server is closing.
+        """
+        runner = await self._running()
+        with runner.exchange() as exchange:
+            yield runner, exchange
 
     async def unload(self, reason: str, *, deadline_s: float) -> None:
         """Stop the runner, or its start, and give its memory back; the next request starts another."""

@@ -88,6 +88,8 @@ class FileSigner:
             return self.opened(self._memory.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise KeyUnusable(f"{self._memory} cannot be read: {error.strerror}") from error
         except (CheckpointInvalid, ValueError) as error:
             raise KeyUnusable(f"{self._memory} is not what this key signed last: {error}; restore it") from error
 

@@ -17,7 +17,7 @@ from manent.domain.merkle import EMPTY_ROOT
 from manent.domain.ports import Clock, Ids
 
 READERS_MAX = 4
-LOCK_WAIT_S = 5.0
+LOCK_WAIT_S = 2.0
 KEYS_KEPT_S = 24 * 3600.0
 
 

@@ -93,6 +93,8 @@ class CompleteChat:
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
+                card = self._engine.resolve(command.model)
+                stack.enter_context(self._engine.place(card.model_id))
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:
             await self._tell_again(running, repeated.appended)

@@ -25,7 +25,7 @@ from manent.domain.usecases.completion_ledger import CompletionLedger
 from manent.domain.usecases.tree_check import BLOCK, TreeCheck
 
 PAGE = 16 * BLOCK
-ROOTS_MAX = PAGE
+ROOTS_MAX = PAGE + 1
 
 Report = Callable[[int, int], None]
 
@@ -202,9 +202,12 @@ class _Run:
         roots, bad = await self._verify.expected_roots(self._stored.size + 1, 2**63 - 1)
         for finding in bad:
             self._note("checkpoints", finding)
-        for size, _, name in roots[:1]:
-            what = f"the log ends at {self._stored.size}, but {name} has {size} events: it was cut off"
-            self._note("late", Finding(position=self._stored.size + 1, last_position=size, what=what))
+        # The log may have grown, and been signed, while it was verified.
+        now = (await self._verify.log.head()).size if roots else self._stored.size
+        for size, _, name in roots:
+            if size > now:
+                what = f"the log ends at {now}, but {name} has {size} events: it was cut off"
+                self._note("late", Finding(position=now + 1, last_position=size, what=what))
 
     def _note(self, kind: str, finding: Finding | None) -> None:
         """Keep the earliest finding of its kind."""

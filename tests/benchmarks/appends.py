@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from statistics import median
 
+import uvloop
 from sqlalchemy import URL
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head
@@ -44,7 +45,7 @@ Raw = Callable[[Sequence[Batch]], Awaitable[list[float]]]
 
 def compare(*, appends: int = 4000, rounds: int = 5) -> None:
     """Measure SQLite and PostgreSQL, and print a table for each."""
-    asyncio.run(_compare(appends, rounds))
+    uvloop.run(_compare(appends, rounds))  # as the server does
 
 
 async def _compare(appends: int, rounds: int) -> None:

@@ -81,7 +81,7 @@ async def _measure_on(store: SQLiteEventStore, writers: int, tails: int) -> tupl
         opened = [raw_connection(running.port) for _ in range(tails)]
         readers = [await connection.__aenter__() for connection in opened]
         for raw in readers:
-            await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: test\r\n\r\n")
+            await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
             await raw.read_until(b": ping\n")
         idling = asyncio.create_task(idle())
         async with asyncio.TaskGroup() as group:

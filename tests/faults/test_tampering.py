@@ -245,6 +245,19 @@ async def test_an_old_backup_is_noticed(log: Audited, tmp_path: Path) -> None:
         await log.checkpoint()
 
 
+async def test_a_log_that_was_cut_off_is_found_by_its_kept_checkpoints(log: Audited) -> None:
+    """Also where the signer's memory went with it, a checkpoint beyond the end says that more was there."""
+    await log.checkpoint()
+    log.damage(*(f"DELETE FROM {table} WHERE position > {EVENTS - 5}" for table in ("event_headers", "event_payloads")))
+    hash_again(log.path)
+    rows = SQLiteRows(log.path)
+    kept = SQLCheckpoints(rows)
+    signer = FileSigner(log.keys, await kept.log_id())
+    findings = (await VerifyLog(SQLLogAudit(rows), kept=kept, verifier=signer).run()).findings
+    assert [(finding.position, finding.last_position) for finding in findings] == [(EVENTS - 4, EVENTS)]
+    await rows.aclose()
+
+
 async def test_erased_payloads_are_reported_and_no_failure(log: Audited) -> None:
     """The log still verifies without what was destroyed, completions included."""
     log.damage("DELETE FROM event_payloads WHERE position IN (2, 3, 9)")

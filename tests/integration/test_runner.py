@@ -185,13 +185,13 @@ async def test_the_system_prompt_is_rendered_by_the_models_template(engine: Runn
 async def test_as_many_requests_as_the_bound_allows(starter_model: Path) -> None:
     """The next one is refused at once, with the time after which to come back, and room is given back."""
     async with runner_engine(starter_model, in_flight_max=2) as engine:
-        first, second = (asyncio.ensure_future(answer(engine, STORY, parameters(max_tokens=4))) for _ in range(2))
-        await asyncio.sleep(0)
-        with pytest.raises(EngineBusy) as caught:
-            await answer(engine, STORY, parameters())
-        assert caught.value.retry_after_s == 2.0
-        await asyncio.gather(first, second)
-        assert (await answer(engine, STORY, parameters(max_tokens=1))).usage.completion_tokens == 1
+        with engine.place(MODEL), engine.place(MODEL):
+            with pytest.raises(EngineBusy) as caught, engine.place(MODEL):
+                pass
+            assert caught.value.retry_after_s == 2.0
+            assert engine.supervisor(MODEL).in_flight == 2
+        with engine.place(MODEL):
+            assert (await answer(engine, STORY, parameters(max_tokens=1))).usage.completion_tokens == 1
 
 
 async def test_one_load_serves_all_who_wait_for_it(starter_model: Path) -> None:

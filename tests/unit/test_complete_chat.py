@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 import pytest
 
@@ -13,6 +13,7 @@ from manent.domain.errors import (
     CompletionCancelledError,
     ContextLengthExceeded,
     DomainError,
+    EngineBusy,
     EngineUnavailable,
     HistoryConflict,
     InternalError,
@@ -454,3 +455,16 @@ async def test_two_messages_with_equal_words_are_two_messages() -> None:
     await answer(world, ask(first, session_id="s"))
     await answer(world, ask(second, session_id="s"))
     assert [m.message_id for m in world.engine.rendered[-1] if m.text == "same"] == ["msg_1", "msg_2"]
+
+
+async def test_a_full_queue_refuses_before_anything_is_recorded() -> None:
+    """Overload costs no event: the request is refused, not accepted and failed."""
+    world = make_world()
+
+    def full(model_id: str) -> AbstractContextManager[None]:
+        raise EngineBusy(f"64 requests are waiting for model {model_id} already")
+
+    world.engine.place = full  # type: ignore[method-assign]  # for this test
+    with pytest.raises(EngineBusy):
+        await world.manent.complete_chat.start(ask(user("hi"), session_id="s")).accepted()
+    assert await world.store.query(EventFilter()) == []

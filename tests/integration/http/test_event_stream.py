@@ -240,7 +240,7 @@ async def test_a_reader_that_falls_behind_is_told_and_cut_off(store: SQLiteEvent
         running_server(store=store, limits=limits) as running,
         raw_connection(running.port, receive_buffer_bytes=4096) as raw,
     ):
-        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: test\r\n\r\n")
+        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await tails_are(running, 1)
         await tails_are(running, 0)
         events = await read_raw_events(raw)
@@ -268,7 +268,7 @@ async def test_a_reader_that_never_reads_leaves_nothing_open(store: SQLiteEventS
         raw_connection(running.port, receive_buffer_bytes=4096) as raw,
     ):
         running.app.config.GRACEFUL_TCP_CLOSE_TIMEOUT = 0.2
-        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: test\r\n\r\n")
+        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await tails_are(running, 1)
         async with asyncio.timeout(WAIT_S):
             while running.server.connections:  # noqa: ASYNC110 (sockets send no event)
@@ -290,7 +290,7 @@ async def test_pages_are_read_only_when_the_last_one_is_taken(
 
     monkeypatch.setattr(SQLiteEventStore, "query", counted)
     async with running_server(store=store) as running, raw_connection(running.port, receive_buffer_bytes=4096) as raw:
-        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: test\r\n\r\n")
+        await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await tails_are(running, 1)
         await asyncio.sleep(0.3)
         assert queries == [PAGE]
@@ -309,7 +309,7 @@ async def test_tails_are_bounded_in_number(store: SQLiteEventStore) -> None:
         connections = [raw_connection(running.port) for _ in range(TAILS_MAX)]
         opened = [await connection.__aenter__() for connection in connections]
         for raw in opened:
-            await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: test\r\n\r\n")
+            await raw.send(b"GET /v1/events/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await tails_are(running, TAILS_MAX)
         answer = await running.http.get("/v1/events/stream")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_many_tails")
