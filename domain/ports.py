@@ -191,10 +191,7 @@ class EventStore(Protocol):
         ...
 
     async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
-        """Open completions that no other server runs, oldest first: their server ended, or it is the one that asks.
-
-        What this server runs may be among them; it knows which. ``completion_id`` asks for one.
-        """
+        """Open completions that no *other* server runs, oldest first; ``completion_id`` asks for one."""
         ...
 
     def observe(self, observer: Callable[[int | None], None]) -> None:

@@ -20,13 +20,18 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load
 
 from manent.adapters.inference.digests import DigestCache, digest_of_text
-from manent.adapters.inference.mlx_text import TextBatch
+from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
 from manent.adapters.inference.model_folder import context_length_of, tokenizer_files, weight_files
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
 from manent.domain.generation import SamplingParameters
 
 _PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
 _WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
+
+# Prefill of 800 tokens on a CPU takes the same time in chunks of 64 as in one piece, and the longest step falls from
+# 4.9 s to 0.4 s. A GPU wants larger pieces to be busy.
+_CHUNK_CPU_TOKENS = 64
+_CHUNK_GPU_TOKENS = 256
 
 _T = TypeVar("_T")
 
@@ -68,6 +73,7 @@ def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> 
         eos_token_ids=tokenizer.eos_token_ids,
         vocabulary_size=_vocabulary_size(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
+        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
     )
     _warm_up(batch)
     # What the imports and the model made stays for good; a collection that walks through it stalls every stream.
@@ -135,8 +141,12 @@ def _version(package: str) -> str:
         return "unknown"
 
 
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
 def _device() -> str:
-    if mx.default_device() == mx.Device(mx.cpu):
+    if _on_cpu():
         return f"cpu ({platform.machine()})"
     return f"gpu ({mx.device_info().get('device_name', 'unknown')})"
 

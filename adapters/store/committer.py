@@ -49,6 +49,9 @@ class _Waiting:
     verdict: asyncio.Future[Appended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+CLOSE_S = 3.0
+
+
 class Committer:
     """The one writer of a process to a database. Belongs to one event loop.
 
@@ -98,10 +101,17 @@ class Committer:
             observer(position)
 
     async def aclose(self) -> None:
-        """Commit what waits, then close the writer; nothing is accepted from now on."""
+        """Commit what waits, then close the writer; nothing is accepted from now on.
+
+        A database that does not take what waits within ``CLOSE_S`` is waited for no longer: its callers are refused.
+        """
         self._closed = True
-        while self._committing is not None:
-            await asyncio.wait({self._committing})
+        if self._committing is not None:
+            await asyncio.wait({self._committing}, timeout=CLOSE_S)
+        while self._waiting:
+            _tell(self._waiting.popleft().verdict, StoreUnavailable("the event store was closed"))
+        if self._committing is not None:
+            await asyncio.wait({self._committing}, timeout=CLOSE_S)
         await self._writer.aclose()
 
     async def _commit_all(self) -> None:

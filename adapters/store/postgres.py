@@ -12,7 +12,8 @@ from sqlalchemy.pool import NullPool
 from manent.adapters.store.committer import Committer
 from manent.adapters.store.postgres_link import DEFAULT_LIMITS, DRIVER_ERRORS, PostgresLimits
 from manent.adapters.store.postgres_node import PRESENT_NODES, PostgresNode
-from manent.adapters.store.postgres_writer import PARTITION_POSITIONS, PostgresBatchWriter
+from manent.adapters.store.postgres_partitions import PARTITION_POSITIONS
+from manent.adapters.store.postgres_writer import PostgresBatchWriter
 from manent.adapters.store.schema import log_head
 from manent.adapters.store.sql import SQLEventStore
 from manent.domain.merkle import EMPTY_ROOT

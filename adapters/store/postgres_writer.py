@@ -23,17 +23,16 @@ from manent.adapters.store.postgres_link import (
     drop,
     reason,
 )
+from manent.adapters.store.postgres_partitions import PARTITION_POSITIONS, PartitionsAhead
 from manent.adapters.store.postgres_rows import WRITE, write_arguments
 from manent.domain.ports import Appended, Clock, EventHeader
 
 REFUSALS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)  # ValueError: a value cannot be encoded
 # Before its COMMIT a lost connection took its transaction with it.
 LOST: tuple[type[Exception], ...] = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError)
-PARTITION_POSITIONS = 10_000_000
 SWEEP_EVERY_US = 60 * 1_000_000
 AWAY_S = 0.5
 LOOK_EVERY_S = 0.2
-AHEAD_AGAIN_S = 5.0
 
 _log = logging.getLogger("manent.store")
 
@@ -55,9 +54,6 @@ _SELECT_ANSWERS = (
     "JOIN idempotency_keys i ON i.scope = k.scope AND i.key = k.key WHERE i.recorded_at_us > $3"
 )
 _SWEEP = "DELETE FROM idempotency_keys WHERE recorded_at_us <= $1"
-_PARTITIONS_END = "SELECT coalesce(max(last_position), 0) FROM log_partitions"
-_SHORT_WAIT = "SET LOCAL lock_timeout = '100ms'"
-_MAKE_PARTITIONS = "SELECT manent_make_partitions($1, $2)"
 _MOVE_HEAD = (
     "UPDATE log_head SET position = $1, recorded_at_us = $2, frontier = $3, root = $4 "
     "RETURNING pg_notify($5, position::text)"
@@ -86,11 +82,9 @@ class PostgresBatchWriter:
         self._keys_kept_us = int(keys_kept_s * 1_000_000)
         self._limits = limits
         self._node_id = node_id
-        self._partition_positions = partition_positions
-        self._partitions_end = 0
+        self._partitions = PartitionsAhead(size=partition_positions)
         self._swept_at_us = 0
         self._away_until_s = 0.0
-        self._ahead_after_s = 0.0
         self._connection: Connection | None = None
 
     async def write(self, requests: Sequence[AppendRequest]) -> Verdicts:
@@ -137,7 +131,7 @@ class PostgresBatchWriter:
             await connection.execute("ROLLBACK")
             return batch
         frontier = batch.head.frontier
-        await self._make_room(connection, frontier.size)
+        await self._partitions.make(connection, frontier.size)
         await connection.execute(WRITE, *write_arguments(batch, self._node_id))
         await connection.execute(
             _MOVE_HEAD, frontier.size, batch.head.recorded_at_us, pack_frontier(frontier), frontier.root, CHANNEL
@@ -152,6 +146,9 @@ class PostgresBatchWriter:
             self._disconnect()
             if not await self._holds(last, error):
                 raise BatchRefused(self._refusal(error), retry_alone=False) from error
+        except BaseException:
+            self._disconnect()
+            raise
 
     async def _holds(self, last: EventHeader, error: Exception) -> bool:
         """Whether a COMMIT whose answer was lost happened.
@@ -226,31 +223,6 @@ class PostgresBatchWriter:
             for row in rows
         }
 
-    async def _make_room(self, connection: Connection, last: int) -> None:
-        """Have partitions for positions up to ``last``, and half of one ahead.
-
-        Only a batch that needs a partition now fails with it; one that is made ahead may wait for a later batch.
-        """
-        wanted = last + self._partition_positions // 2
-        if wanted <= self._partitions_end:
-            return
-        self._partitions_end = await connection.fetchval(_PARTITIONS_END)
-        now_s = asyncio.get_running_loop().time()
-        is_ahead = last <= self._partitions_end
-        if wanted <= self._partitions_end or (is_ahead and now_s < self._ahead_after_s):
-            return
-        await connection.execute("SAVEPOINT partitions")
-        try:
-            if is_ahead:
-                await connection.execute(_SHORT_WAIT)
-            self._partitions_end = await connection.fetchval(_MAKE_PARTITIONS, wanted, self._partition_positions)
-        except asyncpg.PostgresError as error:
-            if not is_ahead:
-                raise
-            self._ahead_after_s = now_s + AHEAD_AGAIN_S
-            _log.warning("the next partition of %s has to wait: %s", self._url.database, reason(error))
-            await connection.execute("ROLLBACK TO SAVEPOINT partitions")
-
     async def _connected(self) -> Connection:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
@@ -271,7 +243,7 @@ class PostgresBatchWriter:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        self._partitions_end = 0
+        self._partitions.forget()
         drop(connection)
 
     def _refusal(self, error: BaseException) -> str:

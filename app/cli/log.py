@@ -15,7 +15,7 @@ from manent.adapters.http.times import EXPECTED, microseconds
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.store.database import database_name, open_store
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
-from manent.app.cli.output import ExitCode, fail, out, print_json, run, settings_or_fail
+from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail, visible
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import LOCAL_OPERATOR
@@ -24,11 +24,12 @@ from manent.domain.events import session_stream
 from manent.domain.messages import Role
 from manent.domain.ports import EventFilter, EventStore
 from manent.domain.session import SessionState
-from manent.domain.usecases.query_log import EventPage, QueryLog
+from manent.domain.usecases.query_log import LIMIT_MAX, EventPage, QueryLog
 from manent.domain.usecases.replay import Replay
 from manent.domain.usecases.sessions import Sessions
 
 COLORS = {Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow"}
+TABLE_ROWS, PAGE = 100, 500
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -47,7 +48,7 @@ def replay(
         f"[bold]{state.session_id}[/bold] at version {state.version}, {state.status}, {len(state.messages)} messages"
     )
     for message in state.messages:
-        out.print(f"[{COLORS[message.role]}]{message.role}[/]: {escape(message.text)}", soft_wrap=True)
+        out.print(f"[{COLORS[message.role]}]{message.role}[/]: {escape(visible(message.text))}", soft_wrap=True)
 
 
 def events(
@@ -64,7 +65,7 @@ def events(
     min_position: Annotated[int | None, typer.Option(help="Only from this position on.", min=1)] = None,
     max_position: Annotated[int | None, typer.Option(help="Only up to this position.", min=1)] = None,
     after: Annotated[int, typer.Option(help="Only positions above this one.", min=0)] = 0,
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
+    limit: Annotated[int | None, typer.Option(help="How many at most; 100, and with --json all.", min=1)] = None,
     json: Json = False,
 ) -> None:
     """List events of the log in its order; the last position is what the next page's --after takes."""
@@ -82,21 +83,40 @@ def events(
         min_position=min_position,
         max_position=max_position,
     )
-    page = run(_events(settings_or_fail(), event_filter, after, limit))
     if json:
-        for entry in page.events:
-            print_json(event_members(entry))
+        run(_print_events(settings_or_fail(), event_filter, after, limit))
         return
+    page = run(_events(settings_or_fail(), event_filter, after, min(limit or TABLE_ROWS, LIMIT_MAX)))
     table = Table(box=None)
     for name in ("position", "type", "stream", "version", "actor", "request"):
         table.add_column(name, overflow="fold")
     for entry in page.events:
         header = entry.header
         row = (header.position, header.type, header.stream_id, header.stream_version, header.actor, header.request_id)
-        table.add_row(*(escape(str(cell)) if cell is not None else "" for cell in row))
+        table.add_row(*(escape(visible(str(cell))) if cell is not None else "" for cell in row))
     out.print(table)
+    _tell_more(page)
+
+
+async def _print_events(settings: Settings, event_filter: EventFilter, after: int, limit: int | None) -> None:
+    """Print events one a line, page after page, until the end or the limit; nothing is left out in silence."""
+    left = limit
+    async with _opened_store(settings) as store:
+        while True:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=size)
+            for entry in page.events:
+                print_json(event_members(entry))
+            left = None if left is None else left - len(page.events)
+            if not page.has_more or left == 0:
+                break
+            after = page.events[-1].header.position
+    _tell_more(page)
+
+
+def _tell_more(page: EventPage) -> None:
     if page.has_more:
-        out.print(f"more with --after {page.events[-1].header.position}")
+        err.print(f"more with --after {page.events[-1].header.position}")
 
 
 async def _replay(settings: Settings, session: str, at: int | None) -> SessionState:

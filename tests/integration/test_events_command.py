@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from manent.app.system import RandomIds
 from manent.domain.ports import EventContext
-from tests.support.conversation import requested, started
+from tests.support.conversation import requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.server import manent
 
@@ -69,3 +71,42 @@ def test_what_cannot_be_meant_is_a_usage_error(home: Path, options: Sequence[str
     done = manent("events", *options, home=home)
     assert done.returncode == 2
     assert word in done.stderr
+
+
+async def append_many(path: Path, count: int) -> None:
+    """A stream that is longer than a page, and a message that would clear a terminal."""
+    store = SQLiteEventStore(path, clock=FakeClock(), ids=RandomIds())
+    hostile = [started(), said("user", "evil \x1b]0;owned\x07\x1b[2J\u202etxt\nnext line")]
+    local = EventContext(tenant="default", actor="local")
+    await store.append(
+        "session-hostile",
+        [replace(hostile[0], tenant="default", owner="local"), hostile[1]],
+        expected_version=0,
+        context=local,
+    )
+    await store.append("session-long", [started()] * count, expected_version=0, context=ANN)
+    await store.aclose()
+
+
+def test_all_events_are_printed_unless_a_limit_is_given(tmp_path: Path) -> None:
+    """A script that reads --json misses nothing in silence: with a limit, standard error says that there is more."""
+    upgrade(tmp_path / "manent.db")
+    asyncio.run(fill(tmp_path / "manent.db"))
+    asyncio.run(append_many(tmp_path / "manent.db", 1200))
+    whole = manent("events", "--json", home=tmp_path)
+    assert [json.loads(line)["header"]["position"] for line in whole.stdout.splitlines()] == list(range(1, 1207))
+    assert whole.stderr == ""
+    part = manent("events", "--json", "--limit", "700", "--after", "5", home=tmp_path)
+    assert [json.loads(line)["header"]["position"] for line in part.stdout.splitlines()] == list(range(6, 706))
+    assert "--after 705" in part.stderr
+
+
+def test_what_a_client_wrote_does_not_move_the_cursor(tmp_path: Path) -> None:
+    """Replay shows control characters and obeys none: neither escapes nor turned text."""
+    upgrade(tmp_path / "manent.db")
+    asyncio.run(fill(tmp_path / "manent.db"))
+    asyncio.run(append_many(tmp_path / "manent.db", 1))
+    done = manent("replay", "hostile", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not set("\x1b\x07\u202e") & set(done.stdout)
+    assert "\\x1b]0;owned\\x07\\x1b[2J\\u202etxt\nnext line" in done.stdout

@@ -143,7 +143,7 @@ class RawConnection:
     async def post_chat(self, **members: Any) -> None:
         """Send a whole chat request."""
         body = json.dumps({"model": "default", "messages": [USER], **members}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
         await self.send(head.encode() + b"content-type: application/json\r\n\r\n" + body)
 
     async def read_until(self, mark: bytes) -> bytes:

@@ -171,7 +171,7 @@ async def test_a_client_that_asks_on_without_reading_is_cut_off() -> None:
         running_server(limits=HttpLimits(stall_timeout_s=0.2)) as running,
         raw_connection(running.port, receive_buffer_bytes=4096) as raw,
     ):
-        await raw.send(b"GET /openapi.json HTTP/1.1\r\nhost: t\r\n\r\n" * 200)
+        await raw.send(b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
         await asyncio.sleep(0.1)
         assert running.server.connections == 1
         await nothing_runs(running)
