@@ -33,7 +33,7 @@ class RememberingSampler:
 
     def latest_token(self) -> int | None:
         """The token that was sampled last, once it is evaluated; None before the first."""
-        return None if self._latest is None else int(self._latest.item())  # type: ignore[arg-type]
+        return None if self._latest is None else int(self._latest.item())  # type: ignore[arg-type]  # a scalar array of token ids
 
 
 def make_sampler(parameters: SamplingParameters) -> Sampler:

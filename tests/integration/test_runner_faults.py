@@ -141,7 +141,7 @@ async def test_a_runner_does_not_outlive_its_server(starter_model: Path, moment:
     server.kill()
     await server.wait()
     assert [await eventually_gone(runner, within_s=3) for runner in runners] == [True]
-    server._transport.close()  # type: ignore[attr-defined]
+    server._transport.close()  # type: ignore[attr-defined]  # the socket, as a crash leaves it
 
 
 async def test_a_runner_that_cannot_be_started_is_a_load_error(
