@@ -1,12 +1,14 @@
-"""What all tests share: the starter model and the wheel it comes in, fetched once for a checkout."""
+"""What all tests share: the product's event loop, the starter model and the wheel it comes in, and PostgreSQL."""
 
+import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 from sqlalchemy import URL
 
 from manent.adapters.inference.starter import STARTER_ID, install_starter
@@ -16,6 +18,11 @@ from tests.support.postgres import PostgresServer, given_postgres, serving_postg
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
 CONVERTER = REPOSITORY / "adapters" / "inference" / "gguf.py"
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop, on which the product runs: its transports, buffers and errors are what faults are about."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
