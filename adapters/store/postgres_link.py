@@ -19,8 +19,16 @@ else:
 
 CHANNEL = "manent_log"
 
-DRIVER_ERRORS: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What a connection may raise; TimeoutError is an OSError."""
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""What a connection may raise; TimeoutError is an OSError.
+
+On uvloop asyncpg meets a connection that ended while it was idle with an InternalClientError.
+"""
 
 # Classes of SQLSTATE that a value of the statement is to blame for: data, integrity, size, and our own triggers.
 _BLAMES_A_VALUE = {"22", "23", "54", "P0"}

@@ -29,7 +29,12 @@ from manent.domain.ports import Appended, Clock, EventHeader
 
 REFUSALS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)  # ValueError: a value cannot be encoded
 # Before its COMMIT a lost connection took its transaction with it.
-LOST: tuple[type[Exception], ...] = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError)
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
 SWEEP_EVERY_US = 60 * 1_000_000
 AWAY_S = 0.5
 LOOK_EVERY_S = 0.2

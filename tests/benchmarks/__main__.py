@@ -1,23 +1,38 @@
-"""``make bench``: every figure of the README and of docs/reference/performance.md, from one run."""
+"""``make bench``: every figure of the README and of docs/reference/performance.md, from one run.
+
+    make bench                        all of it, about ten minutes on two cores
+    make bench ARGS="http --rounds 9"  one part
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import overhead_http
+from tests.benchmarks import appends, overhead_http, tail
+
+PARTS = ("http", "appends", "tail")
 
 
 def main() -> None:
-    """Run all benchmarks, one after another."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=256)
+    """Run the parts, one after another, on a machine that does nothing else."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
-    folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
+    if "http" in options.part:
+        folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
+        overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
+    if "appends" in options.part:
+        sys.stdout.write("\nAppends beside the raw driver:\n")
+        appends.compare(rounds=options.rounds)
+    if "tail" in options.part:
+        sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
+        tail.compare(options.rounds)
 
 
 if __name__ == "__main__":
