@@ -1,7 +1,7 @@
 """``make bench``: every figure of the README and of docs/reference/performance.md, from one run.
 
-    make bench                        all of it, about ten minutes on two cores
-    make bench ARGS="http --rounds 9"  one part
+make bench                        all of it, about ten minutes on two cores
+make bench ARGS="http --rounds 9"  one part
 """
 
 from __future__ import annotations
