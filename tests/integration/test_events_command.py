@@ -76,14 +76,10 @@ def test_what_cannot_be_meant_is_a_usage_error(home: Path, options: Sequence[str
 async def append_many(path: Path, count: int) -> None:
     """A stream that is longer than a page, and a message that would clear a terminal."""
     store = SQLiteEventStore(path, clock=FakeClock(), ids=RandomIds())
-    hostile = [started(), said("user", "evil \x1b]0;owned\x07\x1b[2J\u202etxt\nnext line")]
+    began = replace(started(), tenant="default", owner="local")
+    hostile = said("user", "evil \x1b]0;owned\x07\x1b[2J\u202etxt\nnext line")
     local = EventContext(tenant="default", actor="local")
-    await store.append(
-        "session-hostile",
-        [replace(hostile[0], tenant="default", owner="local"), hostile[1]],
-        expected_version=0,
-        context=local,
-    )
+    await store.append("session-hostile", [began, hostile], expected_version=0, context=local)
     await store.append("session-long", [started()] * count, expected_version=0, context=ANN)
     await store.aclose()
 
