@@ -202,7 +202,7 @@ class EventStore(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the database answers."""
+        """Return if the database answers, and took what it was last given."""
         ...
 
 

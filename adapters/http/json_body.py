@@ -76,7 +76,11 @@ def parse_json(body: bytes) -> object:
     except UnicodeEncodeError:
         raise _invalid("a string holds half of a surrogate pair, which is no character") from None
     except json.JSONDecodeError as error:
-        what = "the body is empty" if not body.strip() else f"{error.msg} at line {error.lineno} column {error.colno}"
+        what = (
+            "the body is empty"
+            if not body.strip()
+            else f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}"
+        )
         raise _invalid(what) from None
     except RecursionError:
         raise _invalid("the body is nested too deeply") from None

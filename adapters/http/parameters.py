@@ -7,6 +7,7 @@ way of asking for nothing (null, an empty list, the documented default). The doc
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -212,7 +213,7 @@ def _same(value: Any, neutral: Any) -> bool:
 
 
 def _unsupported(param: str, says: str, neutral: Sequence[Any]) -> RequestRefused:
-    allowed = "".join(f", {value!r}" for value in neutral)
+    allowed = "".join(f", {json.dumps(value)}" for value in neutral)
     hint = f"; leave it out or send null{allowed}" if not param.endswith(("role", "type")) else ""
     return RequestRefused("unsupported_parameter", f"Unsupported parameter: '{param}': {says}{hint}.", param=param)
 

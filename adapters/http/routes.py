@@ -61,11 +61,14 @@ class Route:
     errors: Sequence[str] = ("internal_error",)
     under_v1: bool = True
     public: bool = False
+    alias: str | None = None
 
     @property
     def paths(self) -> list[str]:
         """Where it is served."""
-        return [f"{prefix}{self.path}" for prefix in PREFIXES] if self.under_v1 else [self.path]
+        if self.under_v1:
+            return [f"{prefix}{self.path}" for prefix in PREFIXES]
+        return [self.path] if self.alias is None else [self.path, self.alias]
 
 
 def openapi_path(path: str) -> str:
@@ -216,6 +219,7 @@ ROUTES: Sequence[Route] = (
         name="live",
         method="GET",
         path="/health/live",
+        alias="/api/v1/health/live",
         handler=health.live,
         summary="Whether the process answers",
         tag="Health",
@@ -227,6 +231,7 @@ ROUTES: Sequence[Route] = (
         name="ready",
         method="GET",
         path="/health/ready",
+        alias="/api/v1/health/ready",
         handler=health.ready,
         summary="Whether requests can be served; 503 names the problems",
         tag="Health",

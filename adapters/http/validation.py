@@ -57,6 +57,8 @@ def _refusal(mistake: ErrorDetails) -> RequestRefused:
         found = JSON_TYPES.get(type(value), "null")
         wanted = _wanted(kind, mistake["msg"])
         return RequestRefused("invalid_type", f"Invalid type for '{param}': {wanted}, but got {found}.", param=param)
+    if kind == "too_short":
+        return RequestRefused("invalid_value", f"Invalid value for '{param}': it is empty.", param=param)
     if isinstance(value, list | dict):
         return RequestRefused("invalid_value", f"Invalid value for '{param}': {mistake['msg']}.", param=param)
     shown = repr(value)
@@ -69,4 +71,6 @@ def _wanted(kind: str, message: str) -> str:
         return "expected a string or an array"
     if kind == "string_unicode":
         return "expected a string of Unicode characters"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "expected an object"
     return f"expected {message.removeprefix('Input should be ')}"

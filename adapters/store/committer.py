@@ -50,6 +50,7 @@ class _Waiting:
 
 
 CLOSE_S = 3.0
+REFUSAL_REMEMBERED_S = 10.0
 
 
 class Committer:
@@ -67,12 +68,21 @@ class Committer:
         self._waiting: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._closed = False
+        self._refused: tuple[str, float] | None = None
         self._observers: list[Callable[[int | None], None]] = []
 
     @property
     def waiting(self) -> int:
         """How many appends wait for the next batch."""
         return len(self._waiting)
+
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable for some seconds after the database refused, unless something was committed since."""
+        if self._refused is None:
+            return
+        reason, refused_at_s = self._refused
+        if asyncio.get_running_loop().time() - refused_at_s < REFUSAL_REMEMBERED_S:
+            raise StoreUnavailable(reason)
 
     async def append(self, request: AppendRequest) -> Appended:
         """Commit ``request`` with whatever else has gathered.
@@ -130,6 +140,7 @@ class Committer:
                 for waiting in batch:
                     await self._commit([waiting])
                 return
+            self._refused = str(refused), asyncio.get_running_loop().time()
             verdicts = [StoreUnavailable(str(refused)) for _ in batch]
         except Exception as error:  # noqa: BLE001 (a defect of the writer must reach every caller, not hang them)
             verdicts = [StoreUnavailable(f"the committer failed: {error!r}") for _ in batch]
@@ -137,6 +148,7 @@ class Committer:
             _tell(waiting.verdict, verdict)
         landed = [verdict.position for verdict in verdicts if isinstance(verdict, Appended)]
         if landed:
+            self._refused = None
             self.announce(max(landed))
 
 

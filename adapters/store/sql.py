@@ -149,6 +149,7 @@ class SQLEventStore:
 
     async def ping(self) -> None:
         """See ``EventStore.ping``."""
+        self._committer.check_writable()
         async with self._reading() as connection:
             await connection.execute(select(log_head.c.position))
 

@@ -40,10 +40,13 @@ async def test_a_lock_held_by_another_process_is_an_error_that_passes(store: SQL
         await store.append("session-s", [started()], expected_version=0, context=CONTEXT)
     assert caught.value.retry_after_s == 1.0
     assert await store.query(EventFilter()) == []
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await store.ping()
     other.execute("ROLLBACK")
     other.close()
     appended = await store.append("session-s", [started()], expected_version=0, context=CONTEXT)
     assert appended.position == 1
+    await store.ping()
 
 
 async def test_a_full_disk_refuses_the_append_and_keeps_the_log(

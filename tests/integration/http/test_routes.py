@@ -61,7 +61,8 @@ async def test_health_says_what_stands_in_the_way() -> None:
         return problems
 
     async with running_server(ready=not_ready) as running:
-        assert Live.model_validate_json((await running.http.get("/health/live")).content).status == "ok"
+        for live in ("/health/live", "/api/v1/health/live"):
+            assert Live.model_validate_json((await running.http.get(live)).content).status == "ok"
         answer = await running.http.get("/health/ready")
         assert answer.status_code == 503
         assert Ready.model_validate_json(answer.content).problems == problems
