@@ -5,7 +5,7 @@ The database hands in where the log and the streams stand, and writes what the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from manent.adapters.store.codec import JSON_ENCODING, header_bytes
@@ -13,13 +13,15 @@ from manent.adapters.store.records import (
     Draft,
     Place,
     closed_completions,
+    draft_events,
     model_of,
     opened_completions,
     place_headers,
 )
 from manent.domain.errors import DomainError, VersionConflict
+from manent.domain.events import DomainEvent
 from manent.domain.merkle import STORED_LEVEL_STEP, Frontier, leaf_hash
-from manent.domain.ports import Appended, EventContext, EventHeader, IdempotencyKey, OpenCompletion
+from manent.domain.ports import Appended, EventContext, EventHeader, IdempotencyKey, Ids, OpenCompletion
 
 StreamKey = tuple[str, str]
 """Tenant and stream id."""
@@ -34,6 +36,26 @@ class AppendRequest:
     expected_version: int
     context: EventContext
     idempotency: IdempotencyKey | None
+
+    @classmethod
+    def of(
+        cls,
+        stream_id: str,
+        events: Sequence[DomainEvent],
+        *,
+        expected_version: int,
+        context: EventContext,
+        idempotency: IdempotencyKey | None,
+        ids: Ids,
+    ) -> AppendRequest:
+        """Encode and digest ``events``, before any database is touched; EventTooLarge beyond the bounds."""
+        return cls(
+            stream_id=stream_id,
+            drafts=draft_events(events, ids),
+            expected_version=expected_version,
+            context=context,
+            idempotency=idempotency,
+        )
 
     @property
     def stream(self) -> StreamKey:

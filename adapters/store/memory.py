@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
 from manent.adapters.store.codec import header_bytes
-from manent.adapters.store.records import draft_events
 from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier, leaf_hash
@@ -50,12 +49,13 @@ class MemoryEventStore:
         idempotency: IdempotencyKey | None = None,
     ) -> Appended:
         """See ``EventStore.append``."""
-        request = AppendRequest(
-            stream_id=stream_id,
-            drafts=draft_events(events, self._ids),
+        request = AppendRequest.of(
+            stream_id,
+            events,
             expected_version=expected_version,
             context=context,
             idempotency=idempotency,
+            ids=self._ids,
         )
         await asyncio.sleep(0)
         batch = Batch(

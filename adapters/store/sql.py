@@ -15,7 +15,6 @@ from manent.adapters.store.codec import decode_event
 from manent.adapters.store.committer import Committer
 from manent.adapters.store.event_query import in_positions, select_page, select_records
 from manent.adapters.store.frontier import HEADER_FIELDS, read_tree_node, unpack_frontier
-from manent.adapters.store.records import draft_events
 from manent.adapters.store.schema import (
     event_headers,
     idempotency_keys,
@@ -69,12 +68,13 @@ class SQLEventStore:
         idempotency: IdempotencyKey | None = None,
     ) -> Appended:
         """See ``EventStore.append``."""
-        request = AppendRequest(
-            stream_id=stream_id,
-            drafts=draft_events(events, self._ids),
+        request = AppendRequest.of(
+            stream_id,
+            events,
             expected_version=expected_version,
             context=context,
             idempotency=idempotency,
+            ids=self._ids,
         )
         return await self._committer.append(request)
 

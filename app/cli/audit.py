@@ -15,14 +15,12 @@ from manent.adapters.merkle.checkpoints import ProofFile, open_checkpoint
 from manent.adapters.merkle.notes import Verifier
 from manent.adapters.store.audit import SQLLogAudit
 from manent.adapters.store.codec import header_bytes
-from manent.adapters.store.database import database_name, open_store
-from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.adapters.store.open_rows import open_rows
+from manent.app.cli.database import opened_store
 from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail
 from manent.app.settings import Settings
-from manent.app.system import RandomIds, SystemClock
+from manent.app.system import SystemClock
 from manent.app.transparency import Transparency, provable
-from manent.domain.errors import DomainError
 from manent.domain.transparency import CheckpointInvalid, TreeHead
 from manent.domain.usecases.verify_log import Verification, VerifyLog
 
@@ -127,25 +125,9 @@ async def _key(settings: Settings) -> str:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[Transparency, None]:
-    """The database's provable side; what the domain refuses ends the command."""
-    name = database_name(settings.database)
-    try:
-        current = current_revision(settings.database)
-        if current is None:
-            fail(f"there is no database at {name} yet; `manent serve` makes it, and MANENT_HOME says where")
-        if current != latest_revision():
-            fail(f"{name} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
-    except MigrationError as error:
-        fail(str(error))
-    clock = SystemClock()
-    store = open_store(settings.database, clock=clock, ids=RandomIds())
-    try:
-        async with provable(settings, store, clock) as log:
-            yield log
-    except DomainError as error:
-        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
-    finally:
-        await store.aclose()
+    """The database's provable side."""
+    async with opened_store(settings) as store, provable(settings, store, SystemClock()) as log:
+        yield log
 
 
 def _read(path: Path) -> str:

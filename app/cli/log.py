@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
@@ -13,16 +11,13 @@ from rich.table import Table
 from manent.adapters.http.events import event_members
 from manent.adapters.http.times import EXPECTED, microseconds
 from manent.adapters.projections.lru import LruContextCache
-from manent.adapters.store.database import database_name, open_store
-from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.app.cli.database import opened_store
 from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail, visible
 from manent.app.settings import Settings
-from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import LOCAL_OPERATOR
-from manent.domain.errors import DomainError
 from manent.domain.events import session_stream
 from manent.domain.messages import Role
-from manent.domain.ports import EventFilter, EventStore
+from manent.domain.ports import EventFilter
 from manent.domain.session import SessionState
 from manent.domain.usecases.query_log import LIMIT_MAX, EventPage, QueryLog
 from manent.domain.usecases.replay import Replay
@@ -101,7 +96,7 @@ def events(
 async def _print_events(settings: Settings, event_filter: EventFilter, after: int, limit: int | None) -> None:
     """Print events one a line, page after page, until the end or the limit; nothing is left out in silence."""
     left = limit
-    async with _opened_store(settings) as store:
+    async with opened_store(settings) as store:
         while True:
             size = PAGE if left is None else min(PAGE, left)
             page = await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=size)
@@ -120,12 +115,12 @@ def _tell_more(page: EventPage) -> None:
 
 
 async def _replay(settings: Settings, session: str, at: int | None) -> SessionState:
-    async with _opened_store(settings) as store:
+    async with opened_store(settings) as store:
         return await Replay(Sessions(store, LruContextCache(budget_bytes=0))).at(LOCAL_OPERATOR, session, version=at)
 
 
 async def _events(settings: Settings, event_filter: EventFilter, after: int, limit: int) -> EventPage:
-    async with _opened_store(settings) as store:
+    async with opened_store(settings) as store:
         return await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=limit)
 
 
@@ -134,27 +129,6 @@ def _time_us(option: str, text: str | None) -> int | None:
         return None if text is None else microseconds(text)
     except ValueError as error:
         fail(f"{option}: {error}", ExitCode.USAGE)
-
-
-@asynccontextmanager
-async def _opened_store(settings: Settings) -> AsyncGenerator[EventStore, None]:
-    """The database's store; what the domain refuses ends the command."""
-    path = database_name(settings.database)
-    try:
-        current = current_revision(settings.database)
-        if current is None:
-            fail(f"there is no database at {path} yet; `manent serve` makes it, and MANENT_HOME says where")
-        if current != latest_revision():
-            fail(f"{path} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
-    except MigrationError as error:
-        fail(str(error))
-    store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
-    try:
-        yield store
-    except DomainError as error:
-        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
-    finally:
-        await store.aclose()
 
 
 def _replay_object(state: SessionState) -> dict[str, object]:

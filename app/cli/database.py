@@ -1,0 +1,35 @@
+"""The database, opened for a command that reads it without a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from manent.adapters.store.database import database_name, open_store
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.adapters.store.sql import SQLEventStore
+from manent.app.cli.output import ExitCode, fail
+from manent.app.settings import Settings
+from manent.app.system import RandomIds, SystemClock
+from manent.domain.errors import DomainError
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncGenerator[SQLEventStore, None]:
+    """The database's store; one that is missing or of another version, and what the domain refuses, end the command."""
+    name = database_name(settings.database)
+    try:
+        current = current_revision(settings.database)
+        if current is None:
+            fail(f"there is no database at {name} yet; `manent serve` makes it, and MANENT_HOME says where")
+        if current != latest_revision():
+            fail(f"{name} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
+    except MigrationError as error:
+        fail(str(error))
+    store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
+    try:
+        yield store
+    except DomainError as error:
+        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
+    finally:
+        await store.aclose()
