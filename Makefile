@@ -28,8 +28,8 @@ install: environment openblas ## make .venv with the pinned requirements, and fe
 serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
 	@exec $(BIN)/manent serve $(ARGS)
 
-test: install development ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: install development ## run the tests, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: development ## formatting, lint, types, and who may import whom
 	@$(BIN)/ruff format --check .

@@ -169,6 +169,27 @@ class CompletionCancelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMetadataChanged:
+    """The session's metadata and time to live are these from now on; ``ttl_s`` None is for ever."""
+
+    session_id: str
+    metadata: dict[str, str]
+    ttl_s: int | None
+    changed_by: str
+    changed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExpired:
+    """Nobody used the session for its time to live; it is closed, and what was recorded stays in the log."""
+
+    session_id: str
+    ttl_s: int
+    last_used_at_us: int
+    expired_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDeleted:
     """The session is closed for good; what was recorded stays in the log."""
 
@@ -241,6 +262,8 @@ SessionEvent = (
     | HistoryRevised
     | CompletionRequested
     | CompletionOutcome
+    | SessionMetadataChanged
+    | SessionExpired
     | SessionDeleted
     | UnknownEvent
     | ErasedEvent

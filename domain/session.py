@@ -27,6 +27,8 @@ from manent.domain.events import (
     MessageAppended,
     SessionDeleted,
     SessionEvent,
+    SessionExpired,
+    SessionMetadataChanged,
     SessionStarted,
     SystemPromptReplaced,
 )
@@ -43,6 +45,7 @@ class SessionStatus(StrEnum):
 
     ABSENT = "absent"
     OPEN = "open"
+    EXPIRED = "expired"
     DELETED = "deleted"
 
 
@@ -116,6 +119,10 @@ def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PL
         case CompletionGenerated() | CompletionFailed() | CompletionCancelled():
             still_open = None if state.open_completion_id == event.completion_id else state.open_completion_id
             return replace(after, open_completion_id=still_open)
+        case SessionMetadataChanged():
+            return replace(after, metadata=event.metadata, ttl_s=event.ttl_s, changed_at_us=event.changed_at_us)
+        case SessionExpired():
+            return replace(after, status=SessionStatus.EXPIRED, changed_at_us=event.expired_at_us)
         case SessionDeleted():
             return replace(after, status=SessionStatus.DELETED, changed_at_us=event.deleted_at_us)
         case _:
@@ -150,6 +157,8 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
                 "at most 64 and 512 are allowed",
                 param="metadata",
             )
+        if "\0" in key or "\0" in value:
+            raise InvalidValue(f"metadata key {key!r} or its value contains U+0000", param="metadata")
 
 
 def check_usable(state: SessionState, by: Principal) -> None:

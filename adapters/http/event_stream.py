@@ -23,7 +23,7 @@ from manent.adapters.http.query import IntQuery, QueryParameter
 from manent.adapters.http.request import HttpRequest
 from manent.adapters.http.request_log import log_stream
 from manent.domain.errors import DomainError, InternalError
-from manent.domain.ports import LogEntry
+from manent.domain.records import LogEntry
 from manent.domain.usecases.follow_log import Tail
 
 # One newline: openai-python, for one, takes a comment with a blank line behind it for an event once it has seen an id.

@@ -16,7 +16,7 @@ from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery, TimeQuery
 from manent.domain.errors import EventNotFound
 from manent.domain.events import session_stream
-from manent.domain.ports import EventFilter, LogEntry
+from manent.domain.records import EventFilter, LogEntry
 from manent.domain.usecases.query_log import LIMIT_MAX
 
 POSITION_MAX = 2**63 - 1

@@ -7,7 +7,7 @@ import hashlib
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.request import safe_id
-from manent.domain.ports import IdempotencyKey
+from manent.domain.records import IdempotencyKey
 
 
 def idempotency_key(exchange: Exchange) -> IdempotencyKey | None:

@@ -30,8 +30,9 @@ class RunnerProcess:
     on the socket anyway, so nothing else has to watch for it.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stderr: socket.socket) -> None:
         self._process = process
+        self._stderr = stderr
         self._tail = bytearray()
         self._tail_task: asyncio.Task[None] | None = None
 
@@ -39,19 +40,23 @@ class RunnerProcess:
     async def start(cls, model_folder: Path, *, digest_folder: Path) -> tuple[RunnerProcess, socket.socket]:
         """Start a runner; the socket is the server's end."""
         ours, theirs = socket.socketpair()
-        starting = asyncio.ensure_future(asyncio.to_thread(_popen, theirs, model_folder, digest_folder))
+        # A socket, not a pipe: uvloop closes a pipe's descriptor twice, and by the second time it may be another's.
+        stderr, its_stderr = socket.socketpair()
+        starting = asyncio.ensure_future(asyncio.to_thread(_popen, theirs, its_stderr, model_folder, digest_folder))
         try:
-            process = cls(await asyncio.shield(starting))
+            process = cls(await asyncio.shield(starting), stderr)
         except asyncio.CancelledError:
             # The thread cannot be cancelled, and the process that it starts must not be lost.
             ours.close()
-            await cls(await starting).end(deadline_s=0)
+            await cls(await starting, stderr).end(deadline_s=0)
             raise
         except OSError:
             ours.close()
+            stderr.close()
             raise
         finally:
             theirs.close()
+            its_stderr.close()
         process._tail_task = asyncio.create_task(process._keep_tail())
         return process, ours
 
@@ -81,8 +86,8 @@ class RunnerProcess:
             await asyncio.wait({tail_task}, timeout=1.0)
             tail_task.cancel()
             await asyncio.wait({tail_task})
-        elif self._process.stderr is not None:
-            self._process.stderr.close()
+        else:
+            self._stderr.close()
 
     def how_it_ended(self) -> str:
         """The exit status in words."""
@@ -111,20 +116,19 @@ class RunnerProcess:
 
     async def _keep_tail(self) -> None:
         """Read stderr until it closes, and keep its end: the runner must not block on a full pipe."""
-        stderr = self._process.stderr
-        if stderr is None:  # pragma: no cover (it was started with a pipe)
-            return
-        reader = asyncio.StreamReader(limit=_TAIL_MAX_BYTES)
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stderr)
+        reader, writer = await asyncio.open_unix_connection(sock=self._stderr, limit=_TAIL_MAX_BYTES)
         try:
             while piece := await reader.read(_TAIL_MAX_BYTES):
                 self._tail = (self._tail + piece)[-_TAIL_MAX_BYTES:]
+        except OSError as error:
+            _logger.debug("the last words of runner %d were lost: %s", self.pid, error)
         finally:
-            transport.close()
+            writer.close()
 
 
-def _popen(theirs: socket.socket, model_folder: Path, digest_folder: Path) -> subprocess.Popen[bytes]:
+def _popen(
+    theirs: socket.socket, stderr: socket.socket, model_folder: Path, digest_folder: Path
+) -> subprocess.Popen[bytes]:
     command: Sequence[str] = (
         sys.executable,
         "-m",
@@ -139,7 +143,7 @@ def _popen(theirs: socket.socket, model_folder: Path, digest_folder: Path) -> su
         pass_fds=(theirs.fileno(),),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=stderr.fileno(),
         # Out of the terminal's foreground group: Ctrl-C is for the server, also before the runner can ignore it.
         process_group=0,
     )

@@ -18,6 +18,9 @@ from manent.domain.ports import Clock
 
 OnModelEvent = Callable[[ModelEvent], Awaitable[None]]
 
+_START_ENDS_S = 10.0
+"""How long a start that is given up may take to reap its process, beyond a deadline; what takes longer is left."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -100,7 +103,7 @@ class RunnerSupervisor:
         """Stop the runner, or its start, and give its memory back; the next request starts another."""
         if (starting := self._starting) is not None:
             starting.cancel()
-            await asyncio.wait({starting})
+            await asyncio.wait({starting}, timeout=deadline_s + _START_ENDS_S)
         runner, self._runner = self._runner, None
         if runner is None:
             return

@@ -13,7 +13,7 @@ from manent.adapters.store.payload_audit import PayloadAudit
 from manent.adapters.store.rows import RowError, Rows
 from manent.domain.errors import LogCorrupt
 from manent.domain.merkle import STORED_LEVEL_STEP
-from manent.domain.ports import EventHeader
+from manent.domain.records import EventHeader
 from manent.domain.transparency import CompletionMark, Finding, LeafPage, PayloadPage, StoredHead
 
 LEVEL_MAX = 56

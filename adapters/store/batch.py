@@ -18,10 +18,12 @@ from manent.adapters.store.records import (
     opened_completions,
     place_headers,
 )
+from manent.adapters.store.session_index import Statement, index_statements
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import STORED_LEVEL_STEP, Frontier, leaf_hash
-from manent.domain.ports import Appended, EventContext, EventHeader, IdempotencyKey, Ids, OpenCompletion
+from manent.domain.ports import Ids
+from manent.domain.records import Appended, EventContext, EventHeader, IdempotencyKey, OpenCompletion
 
 StreamKey = tuple[str, str]
 """Tenant and stream id."""
@@ -159,6 +161,11 @@ class Batch:
     def _keep_node(self, level: int, index: int, node: bytes) -> None:
         if level % STORED_LEVEL_STEP == 0:
             self.nodes.append((level, index, node))
+
+
+def session_statements(batch: Batch) -> list[Statement]:
+    """What the batch changes in the tables that list sessions."""
+    return index_statements(zip(batch.headers, (draft.event for draft in batch.drafts), strict=True))
 
 
 def payload_rows(batch: Batch) -> list[tuple[int, str, bytes, bytes]]:

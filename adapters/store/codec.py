@@ -14,7 +14,7 @@ import msgspec
 
 from manent.domain import events as e
 from manent.domain.errors import LogCorrupt
-from manent.domain.ports import EventHeader
+from manent.domain.records import EventHeader
 
 JSON_ENCODING = "json"
 
@@ -27,6 +27,8 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "CompletionGenerated": (e.CompletionGenerated, 1),
     "CompletionFailed": (e.CompletionFailed, 1),
     "CompletionCancelled": (e.CompletionCancelled, 1),
+    "SessionMetadataChanged": (e.SessionMetadataChanged, 1),
+    "SessionExpired": (e.SessionExpired, 1),
     "SessionDeleted": (e.SessionDeleted, 1),
     "ModelLoaded": (e.ModelLoaded, 1),
     "ModelUnloaded": (e.ModelUnloaded, 1),

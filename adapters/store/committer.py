@@ -10,7 +10,7 @@ from typing import Protocol
 
 from manent.adapters.store.batch import AppendRequest
 from manent.domain.errors import DomainError, StoreUnavailable
-from manent.domain.ports import Appended
+from manent.domain.records import Appended
 
 Verdicts = Sequence[Appended | DomainError]
 

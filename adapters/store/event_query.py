@@ -18,7 +18,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from manent.adapters.store.schema import event_headers, event_models, event_payloads
-from manent.domain.ports import EventFilter
+from manent.domain.records import EventFilter
 
 NOWHERE = 2**62
 

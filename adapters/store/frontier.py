@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from manent.adapters.store.codec import header_bytes
 from manent.adapters.store.schema import event_headers, tree_nodes
 from manent.domain.merkle import HASH_BYTES, STORED_LEVEL_STEP, Frontier, leaf_hash
-from manent.domain.ports import EventHeader
+from manent.domain.records import EventHeader
 
 HEADER_FIELDS = tuple(EventHeader.__dataclass_fields__)
 

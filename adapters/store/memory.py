@@ -11,14 +11,13 @@ from manent.adapters.store.codec import header_bytes
 from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import (
+from manent.domain.ports import Clock, Ids
+from manent.domain.records import (
     Appended,
-    Clock,
     EventContext,
     EventFilter,
     EventHeader,
     IdempotencyKey,
-    Ids,
     LogEntry,
     OpenCompletion,
     RecordedEvent,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
 
-from manent.adapters.store.postgres_link import DEFAULT_LIMITS, DRIVER_ERRORS, Connection, connect, drop, reason
+from manent.adapters.store.postgres_link import (
+    DEFAULT_LIMITS,
+    DRIVER_ERRORS,
+    Connection,
+    connect,
+    drop,
+    numbered,
+    reason,
+)
 from manent.adapters.store.rows import Rows, SQLiteRows
 from manent.domain.errors import StoreUnavailable
 
@@ -35,10 +42,8 @@ class PostgresRows:
 
     async def fetch(self, statement: str, *values: object) -> Sequence[Sequence[Any]]:
         """See ``Rows.fetch``."""
-        numbers = iter(range(1, len(values) + 1))
-        numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
         async with self._turn:
-            return await self._fetch(numbered, values)
+            return await self._fetch(numbered(statement), values)
 
     async def _fetch(self, statement: str, values: Sequence[object]) -> Sequence[Sequence[Any]]:
         try:

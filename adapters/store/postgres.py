@@ -17,7 +17,8 @@ from manent.adapters.store.postgres_writer import PostgresBatchWriter
 from manent.adapters.store.schema import log_head
 from manent.adapters.store.sql import SQLEventStore
 from manent.domain.merkle import EMPTY_ROOT
-from manent.domain.ports import Clock, Ids, OpenCompletion
+from manent.domain.ports import Clock, Ids
+from manent.domain.records import OpenCompletion
 
 READERS_MAX = 8
 KEYS_KEPT_S = 24 * 3600.0

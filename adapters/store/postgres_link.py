@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,6 +83,13 @@ async def connect(url: URL, limits: PostgresLimits, settings: Mapping[str, str] 
             command_timeout=limits.answer_s,
             server_settings={**limits.server_settings(), **(settings or {})},
         )
+
+
+@functools.cache
+def numbered(statement: str) -> str:
+    """SQL with a ``?`` for each value as PostgreSQL writes it: ``$1``, ``$2``, …."""
+    numbers = itertools.count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
 
 
 def drop(connection: Connection | None) -> None:

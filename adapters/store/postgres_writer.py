@@ -10,7 +10,7 @@ from contextlib import suppress
 import asyncpg
 from sqlalchemy import URL
 
-from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
+from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer, session_statements
 from manent.adapters.store.committer import BatchRefused, Verdicts
 from manent.adapters.store.frontier import pack_frontier, unpack_frontier
 from manent.adapters.store.postgres_link import (
@@ -21,11 +21,13 @@ from manent.adapters.store.postgres_link import (
     blames_a_value,
     connect,
     drop,
+    numbered,
     reason,
 )
 from manent.adapters.store.postgres_partitions import PARTITION_POSITIONS, PartitionsAhead
 from manent.adapters.store.postgres_rows import WRITE, write_arguments
-from manent.domain.ports import Appended, Clock, EventHeader
+from manent.domain.ports import Clock
+from manent.domain.records import Appended, EventHeader
 
 REFUSALS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)  # ValueError: a value cannot be encoded
 # Before its COMMIT a lost connection took its transaction with it.
@@ -138,6 +140,8 @@ class PostgresBatchWriter:
         frontier = batch.head.frontier
         await self._partitions.make(connection, frontier.size)
         await connection.execute(WRITE, *write_arguments(batch, self._node_id))
+        for statement, rows in session_statements(batch):
+            await connection.executemany(numbered(statement), rows)
         await connection.execute(
             _MOVE_HEAD, frontier.size, batch.head.recorded_at_us, pack_frontier(frontier), frontier.root, CHANNEL
         )

@@ -15,7 +15,8 @@ from manent.domain.events import (
     CompletionRequested,
     DomainEvent,
 )
-from manent.domain.ports import EventContext, EventHeader, Ids
+from manent.domain.ports import Ids
+from manent.domain.records import EventContext, EventHeader
 
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 EVENTS_MAX = 10_000

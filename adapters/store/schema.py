@@ -111,6 +111,33 @@ open_completions = Table(
     Column("node", BigInteger),  # of the server that runs it, where several share the database
 )
 
+# A projection for listing sessions (session_index.py); ``position`` is that of the session's first event.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("session_id", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("expires_at_us", BigInteger),
+    Index("sessions_status", "tenant", "status", "position"),
+    Index("sessions_owner", "tenant", "owner", "status", "position"),
+    Index("sessions_expiry", "expires_at_us"),
+)
+
+# The metadata of open sessions, one row a pair.
+session_metadata = Table(
+    "session_metadata",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("session_id", Text, nullable=False),
+    Index("session_metadata_session", "tenant", "session_id"),
+)
+
 # Checkpoints of projectors, each leased to one worker at a time; the token fences a stale one off.
 subscriptions = Table(
     "subscriptions",

@@ -24,13 +24,13 @@ from manent.adapters.store.schema import (
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier
-from manent.domain.ports import (
+from manent.domain.ports import Ids
+from manent.domain.records import (
     Appended,
     EventContext,
     EventFilter,
     EventHeader,
     IdempotencyKey,
-    Ids,
     LogEntry,
     OpenCompletion,
     RecordedEvent,

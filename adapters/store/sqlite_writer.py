@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer, StreamKey, payload_rows
+from manent.adapters.store.batch import (
+    AppendRequest,
+    Batch,
+    Head,
+    KeptAnswer,
+    StreamKey,
+    payload_rows,
+    session_statements,
+)
 from manent.adapters.store.committer import BatchRefused, Verdicts
 from manent.adapters.store.frontier import HEADER_FIELDS, pack_frontier, unpack_frontier
-from manent.domain.ports import Appended, Clock, EventHeader
+from manent.domain.ports import Clock
+from manent.domain.records import Appended, EventHeader
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON")
 SWEEP_EVERY_US = 60 * 1_000_000
@@ -165,6 +174,8 @@ def _write_rows(connection: sqlite3.Connection, batch: Batch) -> None:
             for place, kept in batch.answers.items()
         ],
     )
+    for statement, values in session_statements(batch):
+        connection.executemany(statement, values)
     frontier = batch.head.frontier
     connection.execute(_MOVE_HEAD, (frontier.size, batch.head.recorded_at_us, pack_frontier(frontier), frontier.root))
 

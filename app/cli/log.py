@@ -17,7 +17,7 @@ from manent.app.settings import Settings
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.events import session_stream
 from manent.domain.messages import Role
-from manent.domain.ports import EventFilter
+from manent.domain.records import EventFilter
 from manent.domain.session import SessionState
 from manent.domain.usecases.query_log import LIMIT_MAX, EventPage, QueryLog
 from manent.domain.usecases.replay import Replay

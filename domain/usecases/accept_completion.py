@@ -25,8 +25,9 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import Message
 from manent.domain.parameters import effective_parameters, output_reserve_tokens
-from manent.domain.ports import Appended, Clock, EventStore, IdempotencyKey, Ids, InferenceEngine, OpenCompletion
+from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.reconcile import SessionMode, reconcile
+from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
 from manent.domain.session import (
     SessionState,
     SessionStatus,

@@ -13,7 +13,8 @@ from manent.domain.events import (
     SessionEvent,
     completion_stream,
 )
-from manent.domain.ports import Clock, EventContext, EventStore, OpenCompletion
+from manent.domain.ports import Clock, EventStore
+from manent.domain.records import EventContext, OpenCompletion
 from manent.domain.session import decide_close
 from manent.domain.usecases.sessions import Sessions
 

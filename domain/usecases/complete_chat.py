@@ -24,7 +24,8 @@ from manent.domain.generation import (
     TextDelta,
     Usage,
 )
-from manent.domain.ports import Appended, Clock, Ids, InferenceEngine
+from manent.domain.ports import Clock, Ids, InferenceEngine
+from manent.domain.records import Appended
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.repeat_completion import RepeatCompletion

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from manent.domain.access import Principal
 from manent.domain.errors import ShuttingDown, TooManyTails
-from manent.domain.ports import EventFilter, EventHeader, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, EventHeader, LogEntry
 from manent.domain.usecases.log_reader import PAGE, POLL_S, LogReader, LogSignal
 from manent.domain.usecases.query_log import within_rights
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import islice
 from math import inf
 
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, LogEntry
 
 PAGE = 64
 READS_MAX = 2

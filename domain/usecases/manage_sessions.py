@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from manent.domain.access import Principal, may_read
 from manent.domain.errors import InvalidValue, SessionAlreadyExists, SessionNotFound, StoreUnavailable, VersionConflict
 from manent.domain.messages import Message
-from manent.domain.ports import Appended, Clock, EventFilter, EventStore, IdempotencyKey, Ids
+from manent.domain.ports import Clock, EventStore, Ids
+from manent.domain.records import Appended, EventFilter, IdempotencyKey
 from manent.domain.session import (
     SessionState,
     SessionStatus,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from manent.domain.errors import InvalidValue, LogCorrupt
 from manent.domain.merkle import EMPTY_ROOT, HASH_BYTES, NodeReader, consistency_proof, inclusion_proof, range_hash
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, LogEntry
 from manent.domain.transparency import TreeHead
 
 

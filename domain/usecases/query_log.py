@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal, Scope
 from manent.domain.errors import EventNotFound, InvalidValue, PermissionDenied
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, LogEntry
 
 LIMIT_MAX = 1000
 

@@ -6,7 +6,8 @@ import logging
 
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import ModelEvent, model_stream
-from manent.domain.ports import EventContext, EventStore
+from manent.domain.ports import EventStore
+from manent.domain.records import EventContext
 
 PAGE = 500
 ATTEMPTS_MAX = 8

@@ -13,7 +13,8 @@ from manent.domain.events import (
     CompletionRequested,
 )
 from manent.domain.generation import TextDelta
-from manent.domain.ports import Appended, Clock, EventFilter, EventStore, IdempotencyKey
+from manent.domain.ports import Clock, EventStore
+from manent.domain.records import Appended, EventFilter, IdempotencyKey
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
 ATTEMPTS_MAX = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from manent.domain.errors import DomainError, ShuttingDown
 from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
-from manent.domain.ports import IdempotencyKey
+from manent.domain.records import IdempotencyKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

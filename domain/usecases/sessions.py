@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from manent.domain.access import Principal
 from manent.domain.events import SessionEvent, session_stream
-from manent.domain.ports import Appended, ContextCache, EventContext, EventStore, IdempotencyKey
+from manent.domain.ports import ContextCache, EventStore
+from manent.domain.records import Appended, EventContext, IdempotencyKey
 from manent.domain.session import SessionState, fold
 
 PAGE = 500

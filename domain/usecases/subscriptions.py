@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from manent.domain.errors import DomainError, LeaseLost, ShuttingDown, StoreUnavailable
-from manent.domain.ports import Clock, EventFilter, LogEntry
+from manent.domain.ports import Clock
+from manent.domain.records import EventFilter, LogEntry
 from manent.domain.subscriptions import HeldBy, Lease, SubscriptionStore
 from manent.domain.usecases.follow_log import Tail
 from manent.domain.usecases.log_reader import LogReader

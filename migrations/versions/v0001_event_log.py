@@ -200,6 +200,7 @@ def _create_look_ups() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("node", sa.BigInteger),
     )
+    _create_session_index()
     op.create_table(
         "subscriptions",
         sa.Column("name", sa.Text, primary_key=True),
@@ -208,6 +209,30 @@ def _create_look_ups() -> None:
         sa.Column("token", sa.BigInteger, nullable=False),
         sa.Column("expires_at_us", sa.BigInteger, nullable=False),
     )
+
+
+def _create_session_index() -> None:
+    op.create_table(
+        "sessions",
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("session_id", sa.Text, primary_key=True),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger),
+    )
+    op.create_index("sessions_status", "sessions", ["tenant", "status", "position"])
+    op.create_index("sessions_owner", "sessions", ["tenant", "owner", "status", "position"])
+    op.create_index("sessions_expiry", "sessions", ["expires_at_us"])
+    op.create_table(
+        "session_metadata",
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, primary_key=True),
+        sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("session_id", sa.Text, nullable=False),
+    )
+    op.create_index("session_metadata_session", "session_metadata", ["tenant", "session_id"])
 
 
 def _create_stream_heads() -> None:

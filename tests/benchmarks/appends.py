@@ -31,7 +31,7 @@ from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.adapters.store.sqlite_writer import PRAGMAS, _write_rows
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.merkle import Frontier
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from tests.support.conversation import said
 from tests.support.postgres import serving_postgres
 

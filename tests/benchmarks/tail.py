@@ -15,7 +15,7 @@ import uvloop
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from tests.support.conversation import said
 from tests.support.http import RawConnection, raw_connection, running_server
 

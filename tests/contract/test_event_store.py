@@ -19,7 +19,7 @@ from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import EventTooLarge, IdempotencyConflict, VersionConflict
 from manent.domain.events import DomainEvent, UnknownEvent
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import EventContext, EventFilter, IdempotencyKey, OpenCompletion
+from manent.domain.records import EventContext, EventFilter, IdempotencyKey, OpenCompletion
 from tests.support.conversation import cancelled, failed, generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 

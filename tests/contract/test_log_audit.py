@@ -20,7 +20,8 @@ from manent.adapters.store.rows import Rows
 from manent.domain.errors import InvalidValue
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import leaf_hash, verify_consistency, verify_inclusion
-from manent.domain.ports import EventContext, EventStore
+from manent.domain.ports import EventStore
+from manent.domain.records import EventContext
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.verify_log import Verification, VerifyLog

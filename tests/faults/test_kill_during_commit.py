@@ -14,7 +14,7 @@ from manent.adapters.store.codec import header_bytes
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import EventFilter, EventHeader
+from manent.domain.records import EventFilter, EventHeader
 from tests.support.fakes import CountingIds, FakeClock
 
 KILLS = 50

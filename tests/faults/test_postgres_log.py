@@ -21,7 +21,8 @@ from manent.adapters.store.postgres_link import DEFAULT_LIMITS, connect
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds
 from manent.domain.events import DomainEvent
-from manent.domain.ports import EventContext, EventStore
+from manent.domain.ports import EventStore
+from manent.domain.records import EventContext
 from tests.support.conversation import failed, generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.log import tree_of, whole_log

@@ -13,7 +13,7 @@ from manent.adapters.store import sqlite_writer
 from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import LogCorrupt, StoreUnavailable
-from manent.domain.ports import EventContext, EventFilter
+from manent.domain.records import EventContext, EventFilter
 from tests.support.conversation import said, started
 from tests.support.fakes import CountingIds, FakeClock
 

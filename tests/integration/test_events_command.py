@@ -13,7 +13,7 @@ import pytest
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from tests.support.conversation import requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.server import manent

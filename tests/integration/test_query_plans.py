@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 
 from manent.adapters.store.event_query import select_page
 from manent.adapters.store.migrate import upgrade
-from manent.domain.ports import EventFilter
+from manent.domain.records import EventFilter
 
 # How the plan names the index that each filter must lead with, narrowest first; each stands with the reader's tenant.
 LEADS = {

@@ -13,7 +13,7 @@ from manent.adapters.store.checkpoints import MemoryCheckpoints
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.errors import DomainError
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from manent.domain.transparency import CheckpointRefused, TreeHead
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from tests.support.conversation import said

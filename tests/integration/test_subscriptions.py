@@ -15,7 +15,7 @@ from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log, subscription_engine
 from manent.adapters.store.subscriptions import SQLSubscriptionStore
 from manent.domain.errors import StoreUnavailable
-from manent.domain.ports import EventContext, EventFilter, LogEntry
+from manent.domain.records import EventContext, EventFilter, LogEntry
 from manent.domain.subscriptions import HeldBy, Lease
 from manent.domain.usecases.log_reader import LogReader, LogSignal
 from manent.domain.usecases.subscriptions import (

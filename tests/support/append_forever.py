@@ -12,7 +12,7 @@ from pathlib import Path
 
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from tests.support.conversation import said
 
 CONTEXT = EventContext(tenant="acme", actor="ann")

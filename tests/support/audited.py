@@ -14,7 +14,7 @@ from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.rows import SQLiteRows
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.events import DomainEvent
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from manent.domain.transparency import KeptCheckpoint, TreeHead
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.prove_log import ProveLog

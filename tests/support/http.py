@@ -25,7 +25,8 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, LogEntry
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from manent.adapters.store.codec import header_bytes
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import EventFilter, EventStore, LogEntry
+from manent.domain.ports import EventStore
+from manent.domain.records import EventFilter, LogEntry
 
 
 async def whole_log(store: EventStore) -> list[LogEntry]:

@@ -14,7 +14,7 @@ from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.generation import RequestedParameters
 from manent.domain.messages import Message
-from manent.domain.ports import Appended, EventContext, IdempotencyKey
+from manent.domain.records import Appended, EventContext, IdempotencyKey
 from manent.domain.usecases.accept_completion import ChatCommand
 from tests.support.conversation import ANN
 from tests.support.fakes import CountingIds, FakeClock

@@ -10,7 +10,7 @@ from typing import Any
 from manent.adapters.store.codec import header_bytes
 from manent.adapters.store.frontier import HEADER_FIELDS, pack_frontier
 from manent.domain.merkle import Frontier, leaf_hash
-from manent.domain.ports import EventHeader
+from manent.domain.records import EventHeader
 
 Value = int | str | bytes
 

@@ -15,7 +15,7 @@ from manent.adapters.store import codec
 from manent.adapters.store.codec import EVENT_TYPES, decode_event, encode_event, header_bytes
 from manent.domain.errors import LogCorrupt
 from manent.domain.events import DomainEvent, ErasedEvent, UnknownEvent
-from manent.domain.ports import EventHeader
+from manent.domain.records import EventHeader
 from tests.support.conversation import deleted, said
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "events.jsonl"

@@ -34,8 +34,8 @@ from manent.domain.events import (
 )
 from manent.domain.generation import RequestedParameters, TextDelta, Truncation
 from manent.domain.messages import Message
-from manent.domain.ports import EventContext, EventFilter
 from manent.domain.reconcile import SessionMode
+from manent.domain.records import EventContext, EventFilter
 from manent.domain.usecases.accept_completion import ChatCommand
 from tests.support.conversation import BOB, assistant, message, requested, said, started, system, user
 from tests.support.hooks import Held

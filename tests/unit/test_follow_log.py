@@ -10,7 +10,7 @@ import pytest
 
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.access import Principal, Scope
-from manent.domain.ports import EventContext, EventFilter, LogEntry
+from manent.domain.records import EventContext, EventFilter, LogEntry
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.log_reader import PAGE, RECENT_BYTES_MAX, RECENT_MAX, LogReader, LogSignal
 from tests.support.conversation import requested, said, started

@@ -11,7 +11,7 @@ from manent.app.settings import Settings
 from manent.app.usecases import build_use_cases
 from manent.domain.errors import CompletionCancelledError, EngineUnavailable, IdempotencyConflict
 from manent.domain.events import CompletionGenerated
-from manent.domain.ports import EventFilter, IdempotencyKey
+from manent.domain.records import EventFilter, IdempotencyKey
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
 from manent.domain.usecases.running import RunningCompletion

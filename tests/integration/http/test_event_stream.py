@@ -22,7 +22,7 @@ from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import Principal
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
-from manent.domain.ports import EventContext
+from manent.domain.records import EventContext
 from manent.domain.usecases.follow_log import TAILS_MAX
 from manent.domain.usecases.log_reader import PAGE
 from tests.support.conversation import requested, said, started

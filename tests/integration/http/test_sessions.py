@@ -12,7 +12,7 @@ from manent.adapters.inference.scripted import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.access import Principal
 from manent.domain.errors import StoreUnavailable
-from manent.domain.ports import RecordedEvent
+from manent.domain.records import RecordedEvent
 from tests.support.http import USER, running_server
 
 

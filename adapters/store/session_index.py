@@ -1,0 +1,79 @@
+"""The look-up tables of sessions, written in the transaction of their events: by owner, by metadata, by expiry.
+
+A projection like any other: it holds nothing that the log does not say. Rows are in the order of the sessions' first
+events. ``expires_at_us`` is the earliest time at which a session can expire, as far as its own events tell: using the
+session moves its end without a write here, so whoever expires sessions looks at the log again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from manent.domain.events import DomainEvent, SessionDeleted, SessionExpired, SessionMetadataChanged, SessionStarted
+from manent.domain.records import EventHeader
+from manent.domain.session import SessionStatus
+
+Statement = tuple[str, list[tuple[Any, ...]]]
+"""SQL with ``?`` for its values, and the rows to execute it with."""
+
+_START = (
+    "INSERT INTO sessions (tenant, session_id, position, owner, status, expires_at_us) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (tenant, session_id) DO NOTHING"
+)
+_END = "UPDATE sessions SET status = ?, expires_at_us = NULL WHERE tenant = ? AND session_id = ?"
+_CHANGE = "UPDATE sessions SET expires_at_us = ? WHERE tenant = ? AND session_id = ?"
+_FORGET_METADATA = "DELETE FROM session_metadata WHERE tenant = ? AND session_id = ?"
+_ADD_METADATA = (
+    "INSERT INTO session_metadata (tenant, session_id, key, value, position) "
+    "SELECT tenant, session_id, ?, ?, position FROM sessions WHERE tenant = ? AND session_id = ? "
+    "ON CONFLICT DO NOTHING"
+)
+_ORDER = (_START, _END, _CHANGE, _FORGET_METADATA, _ADD_METADATA)
+
+
+def index_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[Statement]:
+    """What ``events`` change in the tables; nothing for most of them.
+
+    The order among sessions does not matter, so that all their first changes are made at once, then their second.
+    """
+    rows: defaultdict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
+    changes: Counter[tuple[str, str]] = Counter()
+    for header, event in events:
+        if isinstance(event, SessionStarted | SessionMetadataChanged | SessionExpired | SessionDeleted):
+            place = header.tenant, event.session_id
+            changes[place] += 1
+            for statement, values in _changes(place, header.position, event):
+                rows[changes[place], _ORDER.index(statement)].append(values)
+    return [(_ORDER[kind], rows[number, kind]) for number, kind in sorted(rows)]
+
+
+def _changes(
+    place: tuple[str, str],
+    position: int,
+    event: SessionStarted | SessionMetadataChanged | SessionExpired | SessionDeleted,
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """In the order of ``_ORDER``."""
+    match event:
+        case SessionStarted():
+            expires_at_us = _expiry(event.started_at_us, event.ttl_s)
+            yield _START, (*place, position, event.owner, SessionStatus.OPEN.value, expires_at_us)
+            yield from _metadata(place, event.metadata)
+        case SessionMetadataChanged():
+            yield _CHANGE, (_expiry(event.changed_at_us, event.ttl_s), *place)
+            yield _FORGET_METADATA, place
+            yield from _metadata(place, event.metadata)
+        case SessionExpired() | SessionDeleted():
+            status = SessionStatus.EXPIRED if isinstance(event, SessionExpired) else SessionStatus.DELETED
+            yield _END, (status.value, *place)
+            yield _FORGET_METADATA, place
+
+
+def _metadata(place: tuple[str, str], metadata: dict[str, str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    for key, value in metadata.items():
+        yield _ADD_METADATA, (key, value, *place)
+
+
+def _expiry(used_at_us: int, ttl_s: int | None) -> int | None:
+    return None if ttl_s is None else used_at_us + ttl_s * 1_000_000
