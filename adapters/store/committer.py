@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from manent.adapters.store.batch import AppendRequest
@@ -43,11 +42,8 @@ class BatchWriter(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Waiting:
-    request: AppendRequest
-    verdict: asyncio.Future[Appended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
+_Waiting = tuple[AppendRequest, asyncio.Future[Appended]]
+"""An append, and what its caller waits for. A caller that is cancelled cancels the wait alone."""
 
 CLOSE_S = 3.0
 REFUSAL_REMEMBERED_S = 10.0
@@ -57,14 +53,24 @@ class Committer:
     """The one writer of a process to a database. Belongs to one event loop.
 
     A lone append commits at once: a batch is what has gathered while the last one was committing. The queue is
-    bounded by appends and by bytes; beyond that an append is refused with a wait. A caller that is cancelled leaves
-    its append in the batch: it commits or fails as if the caller were there.
+    bounded by appends and by bytes (of about as much again is the batch that is committing made); beyond that an append
+    is refused with a wait. An append that is larger than the bound by itself waits alone. A caller that is cancelled
+    leaves its append in the batch: it commits or fails as if the caller were there.
     """
 
-    def __init__(self, writer: BatchWriter, *, waiting_max: int = 4096, batch_max: int = 512) -> None:
+    def __init__(
+        self,
+        writer: BatchWriter,
+        *,
+        waiting_max: int = 4096,
+        waiting_bytes_max: int = 64 * 1024 * 1024,
+        batch_max: int = 512,
+    ) -> None:
         self._writer = writer
         self._waiting_max = waiting_max
+        self._waiting_bytes_max = waiting_bytes_max
         self._batch_max = batch_max
+        self._waiting_bytes = 0
         self._waiting: deque[_Waiting] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._closed = False
@@ -93,13 +99,18 @@ class Committer:
         """
         if self._closed:
             raise StoreUnavailable("the event store is closed")
-        if len(self._waiting) >= self._waiting_max:
-            raise StoreUnavailable(f"{len(self._waiting)} appends are waiting for the database already")
-        waiting = _Waiting(request)
-        self._waiting.append(waiting)
+        waiting_bytes = self._waiting_bytes + request.size_bytes
+        if len(self._waiting) >= self._waiting_max or (waiting_bytes > self._waiting_bytes_max and self._waiting):
+            raise StoreUnavailable(
+                f"{len(self._waiting)} appends of {self._waiting_bytes} bytes are waiting for the database already"
+            )
+        loop = asyncio.get_running_loop()
+        verdict: asyncio.Future[Appended] = loop.create_future()
+        self._waiting.append((request, verdict))
+        self._waiting_bytes = waiting_bytes
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_all(), name="committer")
-        return await asyncio.shield(waiting.verdict)
+            self._committing = loop.create_task(self._commit_all(), name="committer")
+        return await verdict
 
     def observe(self, observer: Callable[[int | None], None]) -> None:
         """See ``EventStore.observe``."""
@@ -119,7 +130,7 @@ class Committer:
         if self._committing is not None:
             await asyncio.wait({self._committing}, timeout=CLOSE_S)
         while self._waiting:
-            _tell(self._waiting.popleft().verdict, StoreUnavailable("the event store was closed"))
+            _tell(self._next()[1], StoreUnavailable("the event store was closed"))
         if self._committing is not None:
             await asyncio.wait({self._committing}, timeout=CLOSE_S)
         await self._writer.aclose()
@@ -127,14 +138,19 @@ class Committer:
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch_max))]
+                batch = [self._next() for _ in range(min(len(self._waiting), self._batch_max))]
                 await self._commit(batch)
         finally:
             self._committing = None
 
+    def _next(self) -> _Waiting:
+        waiting = self._waiting.popleft()
+        self._waiting_bytes -= waiting[0].size_bytes
+        return waiting
+
     async def _commit(self, batch: list[_Waiting]) -> None:
         try:
-            verdicts = await self._writer.write([waiting.request for waiting in batch])
+            verdicts = await self._writer.write([request for request, _ in batch])
         except BatchRefused as refused:
             if len(batch) > 1 and refused.retry_alone:
                 for waiting in batch:
@@ -144,8 +160,8 @@ class Committer:
             verdicts = [StoreUnavailable(str(refused)) for _ in batch]
         except Exception as error:  # noqa: BLE001 (a defect of the writer must reach every caller, not hang them)
             verdicts = [StoreUnavailable(f"the committer failed: {error!r}") for _ in batch]
-        for waiting, verdict in zip(batch, verdicts, strict=True):
-            _tell(waiting.verdict, verdict)
+        for (_, future), verdict in zip(batch, verdicts, strict=True):
+            _tell(future, verdict)
         landed = [verdict.position for verdict in verdicts if isinstance(verdict, Appended)]
         if landed:
             self._refused = None
@@ -154,9 +170,8 @@ class Committer:
 
 def _tell(future: asyncio.Future[Appended], verdict: Appended | DomainError) -> None:
     if future.done():
-        return
+        return  # its caller was cancelled: the verdict is nobody's news
     if isinstance(verdict, DomainError):
         future.set_exception(verdict)
-        future.exception()  # its caller may be gone: the verdict is nobody's news then
     else:
         future.set_result(verdict)

@@ -10,9 +10,10 @@ from contextlib import suppress
 import asyncpg
 from sqlalchemy import URL
 
-from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer, session_statements
+from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer, StreamKey
 from manent.adapters.store.committer import BatchRefused, Verdicts
 from manent.adapters.store.frontier import pack_frontier, unpack_frontier
+from manent.adapters.store.known_log import KnownLog
 from manent.adapters.store.postgres_link import (
     CHANNEL,
     DRIVER_ERRORS,
@@ -25,9 +26,9 @@ from manent.adapters.store.postgres_link import (
     reason,
 )
 from manent.adapters.store.postgres_partitions import PARTITION_POSITIONS, PartitionsAhead
-from manent.adapters.store.postgres_rows import WRITE, write_arguments
+from manent.adapters.store.postgres_rows import writing
 from manent.domain.ports import Clock
-from manent.domain.records import Appended, EventHeader
+from manent.domain.records import Appended
 
 REFUSALS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)  # ValueError: a value cannot be encoded
 # Before its COMMIT a lost connection took its transaction with it.
@@ -51,20 +52,20 @@ _PLANS = {
     "enable_mergejoin": "off",
     "synchronous_commit": "on",
 }
-_LOCK_HEAD = "SELECT log_id, position, recorded_at_us, frontier FROM log_head FOR UPDATE"
-_SELECT_VERSIONS = (
-    "SELECT h.tenant, h.stream_id, h.stream_version FROM unnest($1::text[], $2::text[]) AS k(tenant, stream_id) "
-    "JOIN stream_heads h ON h.tenant = k.tenant AND h.stream_id = k.stream_id"
+# A statement of its own: those that follow see what was committed while this one waited for the lock.
+_LOCK_HEAD = "SELECT FROM log_head FOR UPDATE"
+_READ = (
+    "SELECT log_id, position, recorded_at_us, frontier, ARRAY("
+    "SELECT coalesce(h.stream_version, 0) "
+    "FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(tenant, stream_id, n) "
+    "LEFT JOIN stream_heads h ON h.tenant = k.tenant AND h.stream_id = k.stream_id ORDER BY k.n) AS versions "
+    "FROM log_head"
 )
 _SELECT_ANSWERS = (
     "SELECT i.* FROM unnest($1::text[], $2::text[]) AS k(scope, key) "
     "JOIN idempotency_keys i ON i.scope = k.scope AND i.key = k.key WHERE i.recorded_at_us > $3"
 )
 _SWEEP = "DELETE FROM idempotency_keys WHERE recorded_at_us <= $1"
-_MOVE_HEAD = (
-    "UPDATE log_head SET position = $1, recorded_at_us = $2, frontier = $3, root = $4 "
-    "RETURNING pg_notify($5, position::text)"
-)
 _SELECT_EVENT_ID = "SELECT event_id FROM event_headers WHERE position = $1"
 
 
@@ -92,6 +93,7 @@ class PostgresBatchWriter:
         self._partitions = PartitionsAhead(size=partition_positions)
         self._swept_at_us = 0
         self._away_until_s = 0.0
+        self._known = KnownLog()
         self._connection: Connection | None = None
 
     async def write(self, requests: Sequence[AppendRequest]) -> Verdicts:
@@ -113,7 +115,8 @@ class PostgresBatchWriter:
             self._disconnect()  # cancelled, or a defect: what the connection was about to say is not known
             raise
         if batch.headers:
-            await self._commit(connection, batch.headers[-1])
+            await self._commit(connection, batch)
+            self._known.keep(batch)
         return batch.verdicts
 
     async def aclose(self) -> None:
@@ -132,34 +135,32 @@ class PostgresBatchWriter:
 
     async def _written(self, connection: Connection, requests: Sequence[AppendRequest]) -> Batch:
         """Everything but the COMMIT; where nothing was admitted, the transaction is over."""
-        await connection.execute("BEGIN")
+        await self._begin(connection)
         batch = await self._judged(connection, requests)
         if not batch.headers:
             await connection.execute("ROLLBACK")
             return batch
-        frontier = batch.head.frontier
-        await self._partitions.make(connection, frontier.size)
-        await connection.execute(WRITE, *write_arguments(batch, self._node_id))
-        for statement, rows in session_statements(batch):
+        await self._partitions.make(connection, batch.head.frontier.size)
+        statement, values = writing(batch, self._node_id)
+        await connection.execute(statement, *values)
+        for statement, rows in batch.session_statements():
             await connection.executemany(numbered(statement), rows)
-        await connection.execute(
-            _MOVE_HEAD, frontier.size, batch.head.recorded_at_us, pack_frontier(frontier), frontier.root, CHANNEL
-        )
         return batch
 
-    async def _commit(self, connection: Connection, last: EventHeader) -> None:
+    async def _commit(self, connection: Connection, batch: Batch) -> None:
+        """Move the head and commit, in one message; where its answer is lost, look whether it happened all the same."""
         try:
             async with asyncio.timeout(self._limits.answer_s):
-                await connection.execute("COMMIT")
+                await connection.execute(_move_head_and_commit(batch.head))
         except DRIVER_ERRORS as error:
             self._disconnect()
-            if not await self._holds(last, error):
+            if not await self._holds(*batch.last_event, error):
                 raise BatchRefused(self._refusal(error), retry_alone=False) from error
         except BaseException:
             self._disconnect()
             raise
 
-    async def _holds(self, last: EventHeader, error: Exception) -> bool:
+    async def _holds(self, position: int, event_id: str, error: Exception) -> bool:
         """Whether a COMMIT whose answer was lost happened.
 
         The head's lock is taken first: the old transaction may still be about to commit, and holds it until then.
@@ -169,7 +170,7 @@ class PostgresBatchWriter:
                 while True:
                     with suppress(*DRIVER_ERRORS):
                         async with asyncio.timeout(self._limits.answer_s):
-                            return await self._looked_up(last)
+                            return await self._looked_up(position) == event_id
                     await asyncio.sleep(LOOK_EVERY_S)
         except TimeoutError:
             self._disconnect()
@@ -179,41 +180,58 @@ class PostgresBatchWriter:
                 retry_alone=False,
             ) from error
 
-    async def _looked_up(self, last: EventHeader) -> bool:
+    async def _looked_up(self, position: int) -> str | None:
         connection = await self._reconnected()
-        await connection.execute("BEGIN")
-        await connection.execute(_LOCK_HEAD)
-        found: str | None = await connection.fetchval(_SELECT_EVENT_ID, last.position)
+        await connection.execute(f"BEGIN; {_LOCK_HEAD}")
+        event_id: str | None = await connection.fetchval(_SELECT_EVENT_ID, position)
         await connection.execute("ROLLBACK")
-        return found == last.event_id
+        return event_id
+
+    async def _begin(self, connection: Connection) -> None:
+        """Begin, and lock the head; forget what is known where another node has moved it since."""
+        known = self._known.head
+        if known is None:
+            await connection.execute(f"BEGIN; {_LOCK_HEAD}")
+            return
+        root = known.frontier.root.hex()
+        lock_known = f"SELECT FROM log_head WHERE position = {known.frontier.size} AND root = '\\x{root}' FOR UPDATE"
+        if await connection.execute(f"BEGIN; {lock_known}") != "SELECT 1":
+            self._known.forget()
+            await connection.execute(_LOCK_HEAD)
 
     async def _judged(self, connection: Connection, requests: Sequence[AppendRequest]) -> Batch:
-        # A statement of its own: those that follow see what was committed while this one waited for the lock.
-        head = await connection.fetchrow(_LOCK_HEAD)
-        if head is None:
-            raise BatchRefused(
-                f"the database {self._url.database} has no log yet; `manent serve` makes it", retry_alone=False
-            )
+        head = self._known.head
+        versions, unknown = self._known.versions(requests)
+        if head is None or unknown:
+            head, found = await self._read(connection, unknown)
+            versions.update(found)
         now_us = self._clock.now_us()
-        streams = {request.stream for request in requests}
-        columns = list(zip(*streams, strict=True))
-        versions = {(row[0], row[1]): row[2] for row in await connection.fetch(_SELECT_VERSIONS, *columns)}
         batch = Batch(
-            head=Head(
-                log_id=head["log_id"],
-                recorded_at_us=head["recorded_at_us"],
-                frontier=unpack_frontier(head["position"], head["frontier"]),
-            ),
+            head=head,
             now_us=now_us,
             versions=versions,
             kept_answers=await self._kept_answers(connection, requests, now_us),
         )
-        for request in requests:
-            batch.judge(request)
+        batch.judge(requests)
         if now_us - self._swept_at_us > SWEEP_EVERY_US:
             self._swept_at_us = now_us
             await connection.execute(_SWEEP, now_us - self._keys_kept_us)
         return batch
+
+    async def _read(self, connection: Connection, streams: Sequence[StreamKey]) -> tuple[Head, dict[StreamKey, int]]:
+        """The head, and the versions of ``streams``; under the head's lock."""
+        tenants, stream_ids = [tenant for tenant, _ in streams], [stream_id for _, stream_id in streams]
+        row = await connection.fetchrow(_READ, tenants, stream_ids)
+        if row is None:
+            raise BatchRefused(
+                f"the database {self._url.database} has no log yet; `manent serve` makes it", retry_alone=False
+            )
+        head = Head(
+            log_id=row["log_id"],
+            recorded_at_us=row["recorded_at_us"],
+            frontier=unpack_frontier(row["position"], row["frontier"]),
+        )
+        return head, dict(zip(streams, row["versions"], strict=True))
 
     async def _kept_answers(
         self, connection: Connection, requests: Sequence[AppendRequest], now_us: int
@@ -253,7 +271,18 @@ class PostgresBatchWriter:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._partitions.forget()
+        self._known.forget()
         drop(connection)
 
     def _refusal(self, error: BaseException) -> str:
         return f"the database {self._url.database} refused: {reason(error)}"
+
+
+def _move_head_and_commit(head: Head) -> str:
+    """Three statements in one message, which takes no parameters; the values are numbers and hexadecimal digits."""
+    position, frontier = head.frontier.size, head.frontier
+    return (
+        f"UPDATE log_head SET position = {position}, recorded_at_us = {head.recorded_at_us}, "  # noqa: S608 (as said)
+        f"frontier = '\\x{pack_frontier(frontier).hex()}', root = '\\x{frontier.root.hex()}'; "
+        f"SELECT pg_notify('{CHANNEL}', '{position}'); COMMIT"
+    )
