@@ -1,0 +1,1 @@
+"""The log for analysts: Arrow, Parquet and DuckDB, which nothing else imports."""
