@@ -32,6 +32,11 @@ class LruContextCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._size_bytes = 0
+
     async def get(self, tenant: str, session_id: str) -> SessionState | None:
         """See ``ContextCache.get``."""
         entry = self._entries.get((tenant, session_id))
@@ -40,8 +45,8 @@ class LruContextCache:
         self._entries.move_to_end((tenant, session_id))
         return entry.state
 
-    async def put(self, state: SessionState) -> None:
-        """See ``ContextCache.put``."""
+    async def put(self, state: SessionState, *, before: SessionState | None = None) -> None:
+        """See ``ContextCache.put``; histories share their storage, so that ``before`` costs nothing to keep either."""
         key = state.tenant, state.session_id
         known = self._entries.get(key)
         if known is not None and known.state.version >= state.version:
@@ -70,5 +75,9 @@ def _grown_size(known: _Entry | None, state: SessionState) -> int:
 
 
 def _size(state: SessionState, start: int) -> int:
-    messages = (state.messages[index] for index in range(start, len(state.messages)))
-    return sum(MESSAGE_OVERHEAD_BYTES + 4 * len(message.text) for message in messages)
+    size_bytes = 0
+    for message in state.messages[start:]:
+        size_bytes += MESSAGE_OVERHEAD_BYTES
+        for part in message.content:
+            size_bytes += 4 * len(part.text)
+    return size_bytes
