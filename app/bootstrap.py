@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from manent.adapters.inference.registry import Registry, load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervisor import SupervisorSettings
 from manent.adapters.store.database import open_node
+from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.transparency import Transparency, provable
@@ -24,6 +25,7 @@ from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
 from manent.domain.ports import EventStore, InferenceEngine
+from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
 
 ENGINE_CLOSE_S = 2.0
@@ -36,6 +38,7 @@ class Manent:
     settings: Settings
     use_cases: UseCases
     transparency: Transparency
+    projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
         """The HTTP application over the use cases."""
@@ -44,8 +47,11 @@ class Manent:
             HttpServices(
                 chat=use_cases.complete_chat,
                 sessions=use_cases.manage_sessions,
+                session_list=use_cases.list_sessions,
+                session_messages=use_cases.session_messages,
                 log=use_cases.query_log,
                 follow=use_cases.follow_log,
+                replays=use_cases.replays,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
@@ -56,6 +62,15 @@ class Manent:
             ),
             HttpLimits(body_bytes_max=settings.body_bytes_max, stall_timeout_s=settings.write_timeout_s),
         )
+
+    def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """What its server does beside answering, by name: loops that run until it has drained."""
+        projecting = {} if self.projector is None else {"projecting contexts": self.projector.run}
+        return projecting | {
+            "closing what could not be recorded": self.use_cases.closing.keep_closing,
+            "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+            "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
+        }
 
     async def problems(self) -> Mapping[str, str]:
         """What keeps this Manent from answering, by name; empty is ready."""
@@ -86,10 +101,17 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
     try:
         async with (
             provable(settings, store, clock) as transparency,
+            shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
             _assembled_engine(settings, registry, store, clock) as engine,
         ):
-            use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
-            yield Manent(settings=settings, use_cases=use_cases, transparency=transparency)
+            cache = context_cache(settings, projections)
+            use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache)
+            yield Manent(
+                settings=settings,
+                use_cases=use_cases,
+                transparency=transparency,
+                projector=None if projections is None else projector(settings, projections, store, clock),
+            )
     finally:
         await store.aclose()
 

@@ -19,6 +19,7 @@ from manent.adapters.inference.registry import RegistryError
 from manent.adapters.logs.setup import configure_logging
 from manent.adapters.merkle.signer import KeyUnusable
 from manent.adapters.store.migrate import MigrationError, upgrade
+from manent.app.background import in_background
 from manent.app.bootstrap import Manent, assembled
 from manent.app.home import HomeError, only_server, prepare_folder
 from manent.app.settings import Settings
@@ -27,6 +28,7 @@ from manent.domain.errors import StoreUnavailable
 
 BACKLOG = 1024
 CLOSE_COMPLETIONS_S = 2.0
+CLOSE_RERUNS_S = 1.0
 CLOSE_CONNECTIONS_S = 1.0
 
 _log = logging.getLogger("manent.serve")
@@ -65,12 +67,11 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
             _log.warning("closed %d completions that an earlier server left open", interrupted)
         server = HttpServer(manent.web_app(), listening)
         await server.start()
-        closing = asyncio.create_task(manent.use_cases.closing.keep_closing(), name="keep-closing")
-        async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
-            _announce(settings, listening)
-            await stop.wait()
-        await _drain(settings, manent, server)
-        closing.cancel()
+        async with in_background(manent.background()):
+            async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
+                _announce(settings, listening)
+                await stop.wait()
+            await _drain(settings, manent, server)
         await manent.use_cases.closing.close_kept()
 
 
@@ -78,9 +79,11 @@ async def _drain(settings: Settings, manent: Manent, server: HttpServer) -> None
     _log.info("draining: %d completions are running", len(manent.use_cases.live))
     manent.use_cases.follow_log.close()  # tails have no end of their own: told first, they are gone when the rest is
     await server.stop_accepting()
+    manent.use_cases.reruns.stop()
     left = await manent.use_cases.live.drain(finish_s=settings.drain_s, close_s=CLOSE_COMPLETIONS_S)
+    left += await manent.use_cases.reruns.drain(close_s=CLOSE_RERUNS_S)
     if left:
-        _log.error("%d completions were left open; the next start closes them as interrupted", left)
+        _log.error("%d completions and reruns were left open; the next start closes them as interrupted", left)
     await server.close(CLOSE_CONNECTIONS_S)
 
 

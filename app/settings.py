@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PREFIX = "MANENT_"
 SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEME = "postgresql+asyncpg://"
+POSTGRESQL_OPTIONS = ("host", "port", "ssl")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
 OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})
 
@@ -48,11 +52,30 @@ class Settings(BaseSettings):
     session_wait_s: float = Field(30.0, ge=0, description="How long a request waits for its session's turn, seconds.")
     session_waiting_max: int = Field(16, ge=0, description="How many requests may wait for one session's turn.")
     requests_max: int = Field(64, ge=1, description="How many requests a model works on or has waiting.")
+    reruns_max: int = Field(2, ge=1, description="How many reruns generate at once.")
+    reruns_waiting_max: int = Field(16, ge=0, description="How many reruns may wait for one of those.")
     load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, seconds.")
     stall_timeout_s: float = Field(120.0, gt=0, description="How long a runner may be silent before it is killed, s.")
     write_timeout_s: float = Field(60.0, gt=0, description="How long a client may leave a stream unread, seconds.")
     drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
     cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")
+    redis_url: str | None = Field(
+        None, description="URL of a Redis or Valkey that servers share contexts through; empty is none."
+    )
+    redis_connections_max: int = Field(16, ge=1, description="How many connections to Redis are opened.")
+    redis_timeout_s: float = Field(
+        0.25, gt=0, le=10, description="How long Redis may take for an answer before the log is read, seconds."
+    )
+    redis_retry_s: float = Field(
+        5.0, gt=0, description="How long Redis is left alone after it did not answer, seconds."
+    )
+    redis_ttl_s: float = Field(86400.0, ge=1, description="How long an unused context stays in Redis, seconds.")
+    redis_session_bytes_max: int = Field(
+        4_194_304, ge=1024, le=256_000_000, description="Largest context that is kept in Redis, in bytes."
+    )
+    sweep_interval_s: float = Field(
+        15.0, ge=0.1, description="Time between two looks for what was left open by a crash or has expired, seconds."
+    )
     checkpoint_interval_s: float = Field(300.0, ge=1, description="Time between signed checkpoints, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_format: Literal["auto", "console", "json"] = Field(
@@ -64,7 +87,7 @@ class Settings(BaseSettings):
     def _expand(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    @field_validator("database_url", "models", mode="before")
+    @field_validator("database_url", "models", "redis_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None
@@ -85,6 +108,22 @@ class Settings(BaseSettings):
             )
         return host
 
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in REDIS_SCHEMES:
+            raise ValueError("use redis://user:password@host:6379/0, rediss:// for TLS, or unix:///path/of/redis.sock")
+        _ = parts.port  # a ValueError, where it is none
+        if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+            raise ValueError(f"its path {parts.path!r} must be the number of a database, such as /0")
+        for name, _value in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in REDIS_OPTIONS:
+                raise ValueError(f"{name} is not understood; behind the ? it takes {', '.join(REDIS_OPTIONS)}")
+        return url
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str | None) -> str | None:
@@ -96,9 +135,20 @@ class Settings(BaseSettings):
         )
         if not url.startswith(POSTGRESQL_SCHEME):
             raise ValueError(wanted)
-        if not urlsplit(url).path.strip("/"):
+        parts = urlsplit(url)
+        if not parts.path.strip("/"):
             raise ValueError(f"it names no database; {wanted}")
-        return url
+        query = [
+            ("ssl" if name == "sslmode" else name, value)
+            for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+        for name, value in query:
+            if name not in POSTGRESQL_OPTIONS or (name == "ssl" and value not in SSL_MODES):
+                raise ValueError(
+                    f"{name}={value} is not understood; behind the ? it takes host (a socket's folder), port, and ssl "
+                    f"({', '.join(SSL_MODES)})"
+                )
+        return urlunsplit(parts._replace(query=urlencode(query)))
 
     @property
     def database(self) -> Path | URL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 
@@ -29,6 +30,11 @@ class RandomIds:
     def salt(self) -> bytes:
         """See ``Ids.salt``."""
         return secrets.token_bytes(32)
+
+    def event(self) -> tuple[str, bytes]:
+        """See ``Ids.event``: 48 bits of milliseconds and 80 random ones, as in a UUID of version 7 (RFC 9562)."""
+        random = os.urandom(42)
+        return f"evt_{time.time_ns() // 1_000_000:012x}{random[32:].hex()}", random[:32]
 
     def seed(self) -> int:
         """See ``Ids.seed``."""

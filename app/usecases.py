@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manent.adapters.projections.lru import LruContextCache
+from manent.adapters.store.session_file import read_events_file
+from manent.app.projections import context_cache
 from manent.app.settings import Settings
-from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.end_rerun import EndRerun
+from manent.domain.usecases.expire_sessions import ExpireSessions
 from manent.domain.usecases.follow_log import FollowLog
+from manent.domain.usecases.list_sessions import ListSessions
 from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
-from manent.domain.usecases.replay import Replay
+from manent.domain.usecases.replays import Replays, build_recorded, build_replays
 from manent.domain.usecases.running import LiveCompletions
+from manent.domain.usecases.running_reruns import RunningReruns
+from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
 from manent.domain.usecases.turns import Turns
 
@@ -30,23 +36,84 @@ class UseCases:
     live: LiveCompletions
     complete_chat: CompleteChat
     manage_sessions: ManageSessions
+    list_sessions: ListSessions
+    session_messages: SessionMessages
+    expire_sessions: ExpireSessions
     query_log: QueryLog
     follow_log: FollowLog
-    replay: Replay
+    replays: Replays
+    reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
 
 
 def build_use_cases(
-    settings: Settings, *, store: EventStore, engine: InferenceEngine, clock: Clock, ids: Ids
+    settings: Settings,
+    *,
+    store: EventStore,
+    engine: InferenceEngine,
+    clock: Clock,
+    ids: Ids,
+    cache: ContextCache | None = None,
 ) -> UseCases:
-    """Put the use cases together over the given adapters."""
-    sessions = Sessions(store, LruContextCache(budget_bytes=settings.cache_bytes))
+    """Put the use cases together over the given adapters; without ``cache``, contexts are kept in this process."""
+    sessions = Sessions(store, cache or context_cache(settings, None))
     closing = CloseCompletion(store, sessions, clock)
     live = LiveCompletions()
     signal = LogSignal()
     store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
+    complete_chat = _complete_chat(
+        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
+    )
+    ending = EndRerun(store, sessions, clock)
+    reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
+    return UseCases(
+        store=store,
+        engine=engine,
+        live=live,
+        complete_chat=complete_chat,
+        manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
+        list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
+        session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
+        expire_sessions=ExpireSessions(
+            directory=store.directory, sessions=sessions, clock=clock, every_s=settings.sweep_interval_s
+        ),
+        query_log=QueryLog(store),
+        follow_log=FollowLog(store, signal),
+        replays=build_replays(
+            recorded=build_recorded(
+                store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
+            ),
+            store=store,
+            sessions=sessions,
+            engine=engine,
+            chat=complete_chat,
+            ending=ending,
+            reruns=reruns,
+            clock=clock,
+            ids=ids,
+        ),
+        reruns=reruns,
+        closing=closing,
+        close_interrupted=CloseInterrupted(
+            store, closing, ending, clock, live=(live, reruns), every_s=settings.sweep_interval_s
+        ),
+    )
+
+
+def _complete_chat(
+    settings: Settings,
+    sessions: Sessions,
+    closing: CloseCompletion,
+    turns: Turns,
+    live: LiveCompletions,
+    *,
+    store: EventStore,
+    engine: InferenceEngine,
+    clock: Clock,
+    ids: Ids,
+) -> CompleteChat:
     accept = AcceptCompletion(
         store=store,
         sessions=sessions,
@@ -57,24 +124,13 @@ def build_use_cases(
         live=live,
         record_content=settings.record == "content",
     )
-    return UseCases(
-        store=store,
-        engine=engine,
-        live=live,
-        complete_chat=CompleteChat(
-            accept=accept,
-            repeat=RepeatCompletion(store, clock),
-            closing=closing,
-            engine=engine,
-            turns=turns,
-            live=live,
-            clock=clock,
-            ids=ids,
-        ),
-        manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
-        query_log=QueryLog(store),
-        follow_log=FollowLog(store, signal),
-        replay=Replay(sessions),
+    return CompleteChat(
+        accept=accept,
+        repeat=RepeatCompletion(store, clock),
         closing=closing,
-        close_interrupted=CloseInterrupted(store, closing),
+        engine=engine,
+        turns=turns,
+        live=live,
+        clock=clock,
+        ids=ids,
     )

@@ -34,5 +34,10 @@ def may_read(principal: Principal, *, tenant: str, owner: str) -> bool:
     return principal.subject == owner or bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})
 
 
+def may_audit(principal: Principal, *, tenant: str) -> bool:
+    """Whether ``principal`` may read what its owner closed: auditors and administrators of the tenant."""
+    return principal.tenant == tenant and bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})
+
+
 # Whoever can read the data folder; also everybody who reaches the server, as long as there are no keys.
 LOCAL_OPERATOR = Principal(tenant="default", subject="local", scopes=frozenset({Scope.AUDIT, Scope.ADMIN}))

@@ -10,10 +10,23 @@ from manent.domain.messages import Message, Role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The messages that the model sees and those left out, both in the order of the conversation."""
+    """The messages that the model sees, in the order of the conversation, and where those stand that were left out."""
 
     kept: tuple[Message, ...]
-    dropped: tuple[Message, ...] = ()
+    dropped: range = range(0)
+
+
+def leading_system_length(messages: Sequence[Message]) -> int:
+    """How many system messages the conversation begins with."""
+    length = 0
+    while length < len(messages) and messages[length].role is Role.SYSTEM:
+        length += 1
+    return length
+
+
+def begins_unit(messages: Sequence[Message], index: int) -> bool:
+    """Whether the conversation may be cut before a message: a tool's result stays with its call."""
+    return messages[index].role is not Role.TOOL
 
 
 def select_messages(messages: Sequence[Message], token_counts: Sequence[int], *, budget_tokens: int) -> Selection:
@@ -25,31 +38,26 @@ def select_messages(messages: Sequence[Message], token_counts: Sequence[int], *,
 
     Args:
         messages: the whole conversation.
-        token_counts: what each message adds to the prompt, in tokens; as long as ``messages``.
+        token_counts: what messages add to the prompt, in tokens: the leading system messages, and behind them as many
+            of the last messages as could fit, or all.
         budget_tokens: how many tokens the prompt may have.
     """
-    if len(messages) != len(token_counts):
-        raise ValueError(f"{len(messages)} messages have {len(token_counts)} token counts")
-    body = 0
-    while body < len(messages) and messages[body].role is Role.SYSTEM:
-        body += 1
-    starts = _unit_starts(messages, body)
+    body = leading_system_length(messages)
+    counted = len(messages) - (len(token_counts) - body)
+    if not body <= counted <= len(messages):
+        raise ValueError(f"{len(messages)} messages, {body} of them leading, have {len(token_counts)} token counts")
+    starts = [i for i in range(counted, len(messages)) if begins_unit(messages, i) or i == body]
     if not starts:
         return Selection(kept=tuple(messages))
     left = budget_tokens - sum(token_counts[:body])
     cut = len(messages)
     for start in reversed(starts):
-        left -= sum(token_counts[start:cut])
+        left -= sum(token_counts[start - counted + body : cut - counted + body])
         if left < 0 and cut < len(messages):
             break
         cut = start
     cut = _at_user_message(messages, starts, cut, body)
-    return Selection(kept=(*messages[:body], *messages[cut:]), dropped=tuple(messages[body:cut]))
-
-
-def _unit_starts(messages: Sequence[Message], body: int) -> list[int]:
-    """Where the conversation may be cut: before any message that is not a tool's result."""
-    return [i for i in range(body, len(messages)) if messages[i].role is not Role.TOOL or i == body]
+    return Selection(kept=(*messages[:body], *messages[cut:]), dropped=range(body, cut))
 
 
 def _at_user_message(messages: Sequence[Message], starts: Sequence[int], cut: int, body: int) -> int:

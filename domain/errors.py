@@ -66,6 +66,27 @@ class SessionClosed(DomainError):
     param = "session_id"
 
 
+class SessionGone(DomainError):
+    """The session expired: nobody used it for its time to live. Its events stay in the log."""
+
+    code = "session_expired"
+    param = "session_id"
+
+
+class PreconditionFailed(DomainError):
+    """The session is not at a version that the request was made for."""
+
+    code = "precondition_failed"
+    param = "If-Match"
+
+
+class MessageNotFound(DomainError):
+    """The conversation as it stands has no such message."""
+
+    code = "message_not_found"
+    param = "message_id"
+
+
 class SessionBusy(DomainError):
     """Another completion of this session is open, and the bound on waiting for it was reached."""
 
@@ -85,6 +106,40 @@ class EventNotFound(DomainError):
 
     code = "event_not_found"
     param = "position"
+
+
+class CompletionNotFound(DomainError):
+    """The log has no completion with this id, or it is somebody else's: the answer is the same."""
+
+    code = "completion_not_found"
+    param = "completion_id"
+
+
+class ContentNotRecorded(DomainError):
+    """The completion is recorded without its words, or they were erased."""
+
+    code = "content_not_recorded"
+    param = "completion_id"
+
+
+class RerunNotFound(DomainError):
+    """The session is no rerun."""
+
+    code = "rerun_not_found"
+    param = "session_id"
+
+
+class TooManyReruns(DomainError):
+    """As many reruns as the bound allows are running or waiting already."""
+
+    code = "too_many_reruns"
+    retry_after_s = 30.0
+
+
+class ImportRefused(DomainError):
+    """A file that is to be imported is not what it should be; the message names the line."""
+
+    code = "import_refused"
 
 
 class PermissionDenied(DomainError):

@@ -19,14 +19,8 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message, Role
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
-    """Where a session branched off: another session, as it stood at a version."""
-
-    session_id: str
-    version: int
+from manent.domain.model_events import ModelEvent
+from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +72,20 @@ class HistoryRevised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedMessages:
+    """Messages in a row that the model does not see, from the first to the last of ``count``."""
+
+    first_message_id: str
+    last_message_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContextUsed:
     """Which stored messages the model sees, in order, and which were left out to fit its window."""
 
     message_ids: tuple[str, ...]
-    dropped_message_ids: tuple[str, ...]
+    dropped: DroppedMessages | None
     truncation: Truncation
 
 
@@ -199,46 +202,6 @@ class SessionDeleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLoaded:
-    """A runner is ready to generate with the model."""
-
-    model_id: str
-    weights_digest: str
-    memory_bytes: int
-    load_s: float
-    pid: int
-    loaded_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUnloaded:
-    """A runner was stopped on purpose, and its memory given back."""
-
-    model_id: str
-    reason: str
-    unloaded_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLoadFailed:
-    """A model could not be loaded; ``reason`` says what was wrong with it."""
-
-    model_id: str
-    reason: str
-    failed_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerCrashed:
-    """A runner ended without being asked to; ``requests`` were failed with it."""
-
-    model_id: str
-    reason: str
-    requests: int
-    crashed_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent:
     """An event that a newer Manent wrote: kept as it is, so that an older one reads without loss."""
 
@@ -265,10 +228,12 @@ SessionEvent = (
     | SessionMetadataChanged
     | SessionExpired
     | SessionDeleted
+    | RerunStarted
+    | RerunEnded
+    | SessionImported
     | UnknownEvent
     | ErasedEvent
 )
-ModelEvent = ModelLoaded | ModelUnloaded | ModelLoadFailed | RunnerCrashed
 DomainEvent = SessionEvent | ModelEvent
 
 
@@ -280,8 +245,3 @@ def session_stream(session_id: str) -> str:
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
     return f"completion-{completion_id}"
-
-
-def model_stream(model_id: str) -> str:
-    """The stream of a model's loads, unloads and crashes."""
-    return f"model-{model_id}"

@@ -79,6 +79,17 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedPrompt:
+    """A rendered prompt with its text, and what rendered it; digests are ``sha256:<hex>``, as in ``Provenance``."""
+
+    text: str
+    rendered: RenderedPrompt
+    weights_digest: str
+    tokenizer_digest: str
+    template_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Exact token counts, from the tokenizer and never estimated."""
 

@@ -50,21 +50,27 @@ class Frontier:
             root = node_hash(left, root)
         return root
 
-    def extended(
-        self, leaves: Sequence[bytes], completed: Callable[[int, int, bytes], None] = lambda *_: None
-    ) -> Frontier:
-        """The frontier after ``leaves`` (leaf hashes); ``completed`` hears of each new node above them."""
-        size, hashes = self.size, list(self.hashes)
-        for leaf in leaves:
-            hashes.append(leaf)
-            level = 0
-            while size >> level & 1:
-                right, left = hashes.pop(), hashes.pop()
-                level += 1
-                hashes.append(node_hash(left, right))
-                completed(level, size >> level, hashes[-1])
-            size += 1
-        return Frontier(size, tuple(hashes))
+    def extended(self, leaves: Sequence[bytes], completed: Callable[[int, int, bytes], None] | None = None) -> Frontier:
+        """The frontier after ``leaves`` (leaf hashes); ``completed`` hears of each new node above them.
+
+        It works level by level, from the leaves up, and tells of the nodes in that order.
+        """
+        sha256 = hashlib.sha256
+        waiting, kept = list(self.hashes), list[bytes]()
+        nodes, level = list(leaves), 0
+        while nodes or waiting:
+            first = self.size >> level
+            if first & 1:  # the node before them is in the frontier, and waited for its sibling
+                nodes.insert(0, waiting.pop())
+            if len(nodes) & 1:
+                kept.append(nodes.pop())
+            pairs = iter(nodes)
+            nodes = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+            level += 1
+            if completed is not None:
+                for index, node in enumerate(nodes, first >> 1):
+                    completed(level, index, node)
+        return Frontier(self.size + len(leaves), tuple(reversed(kept)))
 
 
 def perfect_ranges(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -10,22 +10,31 @@ from manent.domain.generation import ModelCard, RequestedParameters, SamplingPar
 OUTPUT_SHARE = 4
 
 
-def output_reserve_tokens(card: ModelCard, asked: RequestedParameters) -> int:
+def output_reserve_tokens(card: ModelCard, asked: RequestedParameters, *, shrinking: bool = False) -> int:
     """How much of the window truncation leaves for the answer: what was asked for, else a fourth at most."""
     share = max(1, card.context_length // OUTPUT_SHARE)
+    if shrinking:
+        return min(asked.max_tokens or share, share)
     return asked.max_tokens or min(card.default_max_tokens or share, share)
 
 
 def effective_parameters(
-    card: ModelCard, asked: RequestedParameters, *, prompt_tokens: int, new_seed: Callable[[], int]
+    card: ModelCard,
+    asked: RequestedParameters,
+    *,
+    prompt_tokens: int,
+    new_seed: Callable[[], int],
+    shrinking: bool = False,
 ) -> SamplingParameters:
     """Fill in the model's defaults, a seed, and as many output tokens as the context window has room for.
+
+    ``shrinking`` takes ``max_tokens`` for an upper bound, which the room may lower, and not for a wish.
 
     Raises:
         ContextLengthExceeded: the prompt, with the output that was asked for, does not fit the window.
     """
     room = card.context_length - prompt_tokens
-    wanted = 1 if asked.max_tokens is None else asked.max_tokens
+    wanted = 1 if asked.max_tokens is None or shrinking else asked.max_tokens
     if wanted > room:
         raise ContextLengthExceeded(
             f"this model's maximum context length is {card.context_length} tokens, but {prompt_tokens + wanted} were "
@@ -33,6 +42,8 @@ def effective_parameters(
             "max_tokens, or send truncation 'auto' to leave the oldest messages out"
         )
     max_tokens = asked.max_tokens or min(card.default_max_tokens or room, room)
+    if shrinking:
+        max_tokens = min(max_tokens, room)
     return SamplingParameters(
         temperature=card.default_temperature if asked.temperature is None else asked.temperature,
         top_p=card.default_top_p if asked.top_p is None else asked.top_p,

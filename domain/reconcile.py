@@ -29,14 +29,17 @@ def reconcile(
 ) -> list[SessionEvent]:
     """The events that bring the stored history in line with ``sent``.
 
-    ``append`` takes everything as new. ``auto`` and ``strict`` compare: what repeats the whole stored history, or its
-    unanswered end (a retry), is not new. Where a resent history (one that holds an assistant's or a tool's message)
-    or its system prompt departs from what is stored, ``auto`` revises the stored history and ``strict`` refuses.
+    ``append`` takes everything as new; nothing is the wish to have the unanswered end answered. ``auto`` and
+    ``strict`` compare: what repeats the whole stored history, or its unanswered end (a retry), is not new. Where a
+    resent history (one that holds an assistant's or a tool's message) or its system prompt departs from what is
+    stored, ``auto`` revises the stored history and ``strict`` refuses.
 
     Raises:
         InvalidValue: there is nothing to answer.
         HistoryConflict: the mode is ``strict`` and the histories depart; the message says where.
     """
+    if not sent and mode is SessionMode.APPEND and state.unanswered:
+        return []
     if not sent:
         raise InvalidValue("messages is empty; send at least one message", param="messages")
     if mode is SessionMode.APPEND or not state.messages:

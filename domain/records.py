@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from manent.domain.errors import IdempotencyConflict
 from manent.domain.events import DomainEvent
@@ -56,6 +57,14 @@ class RecordedEvent:
     event: DomainEvent
 
 
+class StreamEvent(NamedTuple):
+    """An event of a stream with no more of its header than a fold needs; a tuple, since folds read thousands."""
+
+    stream_version: int
+    event_id: str
+    event: DomainEvent
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Which events to read; every given field must match. Positions and times are inclusive.
@@ -81,11 +90,13 @@ class Appended:
     """Where an append landed: its last position in the log and its last version in the stream.
 
     ``repeated`` tells that an earlier append with the same idempotency key landed there, and this one wrote nothing.
+    ``last_event_id`` is known to whoever wrote it.
     """
 
     position: int
     stream_version: int
     repeated: bool = False
+    last_event_id: str = field(default="", compare=False)
 
     def as_repeated(self) -> Appended:
         """The same place, as the answer to a repetition."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from manent.domain.access import Principal, may_use
 from manent.domain.errors import (
-    InvalidValue,
     SessionAlreadyExists,
     SessionBusy,
     SessionClosed,
+    SessionGone,
     SessionNotFound,
 )
+from manent.domain.event_times import happened_at_us
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,
@@ -22,7 +23,6 @@ from manent.domain.events import (
     CompletionOutcome,
     CompletionRequested,
     DomainEvent,
-    Fork,
     HistoryRevised,
     MessageAppended,
     SessionDeleted,
@@ -34,10 +34,8 @@ from manent.domain.events import (
 )
 from manent.domain.history import History
 from manent.domain.messages import Message, Role, TextPart
-
-SESSION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=~-]{0,127}")
-METADATA_PAIRS_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX = 16, 64, 512
-TTL_S_MAX = 10 * 366 * 24 * 3600
+from manent.domain.replay_events import Fork
+from manent.domain.session_limits import check_metadata, check_session_id, check_ttl
 
 
 class SessionStatus(StrEnum):
@@ -51,7 +49,10 @@ class SessionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionState:
-    """What the events of a session add up to. ``version`` counts them all."""
+    """What the events of a session add up to. ``version`` counts them all, ``changed_at_us`` is the last one's time.
+
+    ``last_event_id`` is that of event ``version``; it is empty where that is only decided, or not known.
+    """
 
     session_id: str
     tenant: str
@@ -65,6 +66,19 @@ class SessionState:
     open_completion_id: str | None = None
     started_at_us: int = 0
     changed_at_us: int = 0
+    last_event_id: str = field(default="", compare=False)
+
+    @property
+    def expires_at_us(self) -> int | None:
+        """When it expires unless something happens in it before, or did expire; None is never, or not before an answer.
+
+        Its time to live begins again with every event, and does not run while a completion is open.
+        """
+        if self.status is SessionStatus.EXPIRED:
+            return self.changed_at_us
+        if self.status is not SessionStatus.OPEN or self.ttl_s is None or self.open_completion_id is not None:
+            return None
+        return self.changed_at_us + self.ttl_s * 1_000_000
 
     @property
     def leading_system(self) -> list[Message]:
@@ -92,7 +106,8 @@ def leading_system(messages: Sequence[Message]) -> list[Message]:
 
 def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PLR0911 (one case an event)
     """The state after ``event``. Total: every event that was ever recorded has a case or changes the version only."""
-    after = replace(state, version=state.version + 1)
+    changed_at_us = max(state.changed_at_us, happened_at_us(event) or 0)
+    after = replace(state, version=state.version + 1, changed_at_us=changed_at_us, last_event_id="")
     match event:
         case SessionStarted():
             return replace(
@@ -103,75 +118,83 @@ def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PL
                 ttl_s=event.ttl_s,
                 parent=event.parent,
                 started_at_us=event.started_at_us,
-                changed_at_us=event.started_at_us,
             )
         case MessageAppended():
-            grown = state.messages.extended(event.message)
-            return replace(after, messages=grown, changed_at_us=event.appended_at_us)
+            return replace(after, messages=state.messages.extended(event.message))
         case SystemPromptReplaced():
             rest = state.messages[len(state.leading_system) :]
-            return replace(after, messages=History((*event.messages, *rest)), changed_at_us=event.replaced_at_us)
+            return replace(after, messages=History((*event.messages, *rest)))
         case HistoryRevised():
-            kept = state.messages.truncated(event.from_index)
-            return replace(after, messages=kept, changed_at_us=event.revised_at_us)
+            return replace(after, messages=state.messages.truncated(event.from_index))
         case CompletionRequested():
-            return replace(after, open_completion_id=event.completion_id, changed_at_us=event.requested_at_us)
+            return replace(after, open_completion_id=event.completion_id)
         case CompletionGenerated() | CompletionFailed() | CompletionCancelled():
             still_open = None if state.open_completion_id == event.completion_id else state.open_completion_id
             return replace(after, open_completion_id=still_open)
         case SessionMetadataChanged():
-            return replace(after, metadata=event.metadata, ttl_s=event.ttl_s, changed_at_us=event.changed_at_us)
+            return replace(after, metadata=event.metadata, ttl_s=event.ttl_s)
         case SessionExpired():
-            return replace(after, status=SessionStatus.EXPIRED, changed_at_us=event.expired_at_us)
+            return replace(after, status=SessionStatus.EXPIRED)
         case SessionDeleted():
-            return replace(after, status=SessionStatus.DELETED, changed_at_us=event.deleted_at_us)
+            return replace(after, status=SessionStatus.DELETED)
         case _:
             return after
 
 
 def fold(state: SessionState, events: Iterable[DomainEvent]) -> SessionState:
-    """The state after all of ``events``."""
+    """The state after all of ``events``: what ``evolve`` says one by one, without a state for each event of a turn."""
+    said: list[Message] = []
+    steps, open_id, changed_at_us = 0, state.open_completion_id, state.changed_at_us
     for event in events:
-        state = evolve(state, event)
-    return state
+        match event:
+            case MessageAppended():
+                said.append(event.message)
+            case CompletionRequested():
+                open_id = event.completion_id
+            case CompletionGenerated() | CompletionFailed() | CompletionCancelled():
+                open_id = None if open_id == event.completion_id else open_id
+            case _:
+                state = evolve(_after_turns(state, steps, said, open_id, changed_at_us), event)
+                steps, said, open_id, changed_at_us = 0, [], state.open_completion_id, state.changed_at_us
+                continue
+        steps += 1
+        changed_at_us = max(changed_at_us, happened_at_us(event) or 0)
+    return _after_turns(state, steps, said, open_id, changed_at_us)
 
 
-def check_session_id(session_id: str) -> None:
-    """Raise InvalidValue unless ``session_id`` can stand in a stream's name, an address and a log line."""
-    if not SESSION_ID.fullmatch(session_id):
-        raise InvalidValue(
-            f"session_id {session_id[:160]!r} is not valid: use 1 to 128 letters, digits and any of . _ : @ + = ~ -, "
-            "beginning with a letter, a digit or _",
-            param="session_id",
+def _after_turns(
+    state: SessionState, steps: int, said: Sequence[Message], open_id: str | None, changed_at_us: int
+) -> SessionState:
+    if steps == 0:
+        return state
+    after = replace(state, version=state.version + steps, changed_at_us=changed_at_us, last_event_id="")
+    return replace(after, messages=state.messages.extended(*said), open_completion_id=open_id)
+
+
+def check_alive(state: SessionState, *, now_us: int) -> None:
+    """Raise SessionGone if the session has expired, whether or not SessionExpired stands in the log yet."""
+    expires_at_us = state.expires_at_us
+    if expires_at_us is not None and expires_at_us <= now_us:
+        when = datetime.fromtimestamp(expires_at_us // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise SessionGone(
+            f"session {state.session_id!r} expired at {when}, {state.ttl_s} s after its last event; start one with "
+            "another id"
         )
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise InvalidValue beyond OpenAI's limits: 16 pairs, keys of 64 characters, values of 512."""
-    if len(metadata) > METADATA_PAIRS_MAX:
-        raise InvalidValue(f"metadata has {len(metadata)} pairs; at most 16 are allowed", param="metadata")
-    for key, value in metadata.items():
-        if len(key) > METADATA_KEY_CHARS_MAX or len(value) > METADATA_VALUE_CHARS_MAX:
-            raise InvalidValue(
-                f"metadata key {key[:80]!r} has {len(key)} characters and its value {len(value)}; "
-                "at most 64 and 512 are allowed",
-                param="metadata",
-            )
-        if "\0" in key or "\0" in value:
-            raise InvalidValue(f"metadata key {key!r} or its value contains U+0000", param="metadata")
-
-
-def check_usable(state: SessionState, by: Principal) -> None:
+def check_usable(state: SessionState, by: Principal, *, now_us: int) -> None:
     """Raise unless ``by`` may go on with the session.
 
     Raises:
         SessionNotFound: nothing was started, or it is somebody else's.
         SessionClosed: it was deleted.
+        SessionGone: it expired.
     """
     if state.status is SessionStatus.ABSENT or not may_use(by, tenant=state.tenant, owner=state.owner):
         raise SessionNotFound(f"no session {state.session_id!r} was found")
     if state.status is SessionStatus.DELETED:
         raise SessionClosed(f"session {state.session_id!r} was deleted; start one with another id")
+    check_alive(state, now_us=now_us)
 
 
 def decide_start(
@@ -182,8 +205,9 @@ def decide_start(
     messages: Sequence[Message],
     by: Principal,
     now_us: int,
+    parent: Fork | None = None,
 ) -> list[SessionEvent]:
-    """The events that start a session with its first messages.
+    """The events that start a session with its first messages; a fork has those of its ``parent`` before them.
 
     Raises:
         SessionAlreadyExists: the id was used before, by whomever.
@@ -191,8 +215,7 @@ def decide_start(
     """
     check_session_id(state.session_id)
     check_metadata(metadata)
-    if ttl_s is not None and not 1 <= ttl_s <= TTL_S_MAX:
-        raise InvalidValue(f"ttl_s is {ttl_s}; it must be between 1 and {TTL_S_MAX} seconds", param="ttl_s")
+    check_ttl(ttl_s)
     if state.status is not SessionStatus.ABSENT:
         raise SessionAlreadyExists(f"session {state.session_id!r} exists already")
     started = SessionStarted(
@@ -201,7 +224,7 @@ def decide_start(
         owner=by.subject,
         metadata=dict(metadata),
         ttl_s=ttl_s,
-        parent=None,
+        parent=parent,
         started_at_us=now_us,
     )
     return [started, *appended(state.session_id, messages, by=by, now_us=now_us)]
@@ -225,10 +248,10 @@ def decide_request(state: SessionState, requested: CompletionRequested, *, by: P
     """The event that opens a completion.
 
     Raises:
-        SessionNotFound, SessionClosed: as ``check_usable``.
+        SessionNotFound, SessionClosed, SessionGone: as ``check_usable``.
         SessionBusy: another completion of the session is open.
     """
-    check_usable(state, by)
+    check_usable(state, by, now_us=requested.requested_at_us)
     if state.open_completion_id is not None:
         raise SessionBusy(f"completion {state.open_completion_id} of session {state.session_id!r} is still open")
     return [requested]
@@ -266,10 +289,10 @@ def decide_delete(state: SessionState, *, by: Principal, now_us: int) -> list[Se
     """The event that closes the session for good.
 
     Raises:
-        SessionNotFound, SessionClosed: as ``check_usable``.
+        SessionNotFound, SessionClosed, SessionGone: as ``check_usable``.
         SessionBusy: a completion is open; cancel it first.
     """
-    check_usable(state, by)
+    check_usable(state, by, now_us=now_us)
     if state.open_completion_id is not None:
         raise SessionBusy(f"completion {state.open_completion_id} of session {state.session_id!r} is still open")
     return [SessionDeleted(session_id=state.session_id, deleted_by=by.subject, deleted_at_us=now_us)]

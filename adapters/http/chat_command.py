@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from manent.adapters.http.conditions import IF_MATCH, expected_version
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
@@ -15,6 +16,7 @@ from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
+from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
 
@@ -51,7 +53,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
             temperature=asked.temperature,
             top_p=asked.top_p,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
-            stop=_stop(asked.stop),
+            stop=domain_stop(asked.stop),
             seed=None if asked.seed is None else domain_seed(asked.seed),
         ),
         session_id=asked.session_id,
@@ -64,6 +66,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         request_id=exchange.request.request_id,
         correlation_id=exchange.request.correlation_id,
         idempotency=idempotency_key(exchange),
+        expected=_expected(asked, exchange),
     )
 
 
@@ -98,13 +101,25 @@ def domain_seed(seed: int) -> int:
     return seed & INT64_MAX
 
 
+def _expected(asked: ChatRequest, exchange: Exchange) -> ExpectedVersion | None:
+    expected = expected_version(exchange)
+    if expected is not None and asked.session_id is None:
+        raise RequestRefused(
+            "invalid_value",
+            "If-Match compares the version of a session; send it together with session_id",
+            param=IF_MATCH,
+        )
+    return expected
+
+
 def _parts(message: ChatMessage) -> tuple[TextPart, ...]:
     if isinstance(message.content, str):
         return (TextPart(text=message.content),)
     return tuple(TextPart(text=part.text) for part in message.content)
 
 
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Stop sequences as the domain has them."""
     if stop is None:
         return ()
     return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -14,9 +14,12 @@ from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
+from manent.domain.usecases.list_sessions import ListSessions
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -30,8 +33,11 @@ class HttpServices:
 
     chat: CompleteChat
     sessions: ManageSessions
+    session_list: ListSessions
+    session_messages: SessionMessages
     log: QueryLog
     follow: FollowLog
+    replays: Replays
     engine: InferenceEngine
     ids: Ids
     authenticate: Authenticate

@@ -15,10 +15,13 @@ from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
 from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
-from manent.adapters.http.routes import PREFIXES, ROUTES, Route, openapi_path
+from manent.adapters.http.query import PairsQuery, QueryParameter
+from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
+from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_responses import ErrorAnswer
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
+ALIASES = "Aliases"
 HEADERS = {
     "x-request-id": {
         "description": "The request's id: the client's X-Request-ID where it is 1 to 128 safe characters.",
@@ -29,6 +32,7 @@ HEADERS = {
         "schema": {"type": "string"},
     },
 }
+ETAG = {"etag": {"description": "The version of the session's stream, in quotes.", "schema": {"type": "string"}}}
 
 
 def build_documents(version: str, routes: Sequence[Route] = ROUTES) -> Documents:
@@ -55,6 +59,7 @@ def build_openapi(version: str, routes: Sequence[Route] = ROUTES) -> dict[str, A
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in (*dict.fromkeys(route.tag for route in routes), ALIASES)],
         "paths": dict(paths),
         "components": {"schemas": _schemas(routes)},
     }
@@ -64,10 +69,14 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{route.name}Alias" if is_alias else route.name,
         "summary": route.summary,
-        "tags": ["Aliases" if is_alias else route.tag],
+        "tags": [ALIASES if is_alias else route.tag],
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _names(path)),
-            *({"name": row.name, "in": "query", "description": row.says, "schema": row.schema} for row in route.query),
+            *(_query_parameter(row) for row in route.query),
+            *(
+                {"name": name, "in": "header", "description": REQUEST_HEADERS[name], "schema": {"type": "string"}}
+                for name in route.takes
+            ),
         ],
         "responses": _responses(route),
     }
@@ -76,7 +85,15 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
             "required": route.body_required,
             "content": {"application/json": {"schema": _ref(route.body)}},
         }
+    if route.files:
+        file = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.files, file)}
     return operation
+
+
+def _query_parameter(row: QueryParameter) -> dict[str, Any]:
+    style = {"style": "deepObject", "explode": True} if isinstance(row, PairsQuery) else {}
+    return {"name": row.name, "in": "query", "description": row.says, "schema": row.schema, **style}
 
 
 def _responses(route: Route) -> dict[str, Any]:
@@ -84,7 +101,10 @@ def _responses(route: Route) -> dict[str, Any]:
     content: dict[str, Any] = {route.content_type: {"schema": schema}}
     if route.streams is not None:
         content["text/event-stream"] = {"schema": _ref(route.streams)}
-    responses = {str(route.status): {"description": "The answer.", "headers": HEADERS, "content": content}}
+    headers = {**HEADERS, **ETAG} if route.etag else HEADERS
+    responses = {str(route.status): {"description": "The answer.", "headers": headers, "content": content}}
+    if "If-None-Match" in route.takes:
+        responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
     for code in dict.fromkeys((*route.errors, *COMMON_ERRORS)):
         codes[ERRORS[code].status].append(code)

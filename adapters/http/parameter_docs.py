@@ -19,9 +19,12 @@ unknown gets 400 `unknown_parameter`. Nothing is ignored in silence.
 TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/chat/completions", parameters.CHAT_PARAMETERS),
     ("stream_options", parameters.STREAM_OPTIONS),
-    ("messages[]", parameters.MESSAGE_PARAMETERS),
+    ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
+    ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),
+    ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),
+    ("POST /v1/sessions/{id}/rerun", parameters.RERUN_PARAMETERS),
 )
 
 

@@ -117,8 +117,30 @@ PART_PARAMETERS: Sequence[Parameter] = (
 SESSION_PARAMETERS: Sequence[Parameter] = (
     _honored("session_id", "an id of your own; without one it is given"),
     _honored("metadata", "up to 16 pairs"),
-    _accepted("ttl_s", "recorded: seconds to live; sessions do not expire yet"),
+    _honored("ttl_s", "it expires so many seconds after its last event; without it, never"),
     _honored("messages", "what the session begins with"),
+)
+
+SESSION_UPDATE_PARAMETERS: Sequence[Parameter] = (
+    _honored("metadata", "replaces all of it; null leaves it"),
+    _honored("ttl_s", "seconds; null is for ever"),
+)
+
+FORK_PARAMETERS: Sequence[Parameter] = (
+    _honored("at_version", "the version whose past is shared; without it, the session as it stands"),
+    _honored("session_id", "the fork's id; without one it is given"),
+    _honored("metadata", "up to 16 pairs"),
+)
+
+RERUN_PARAMETERS: Sequence[Parameter] = (
+    _honored("from_version", "what follows this version is generated again; 1 is everything"),
+    _honored("model", "id or alias; without it, the model that answered each turn"),
+    _honored("temperature", "without it, as it was recorded for each turn"),
+    _honored("top_p", "without it, as it was recorded"),
+    _honored("max_tokens", "without it, as it was recorded, or less where the window has no room for it"),
+    _honored("seed", "without it, as it was recorded"),
+    _honored("stop", "without it, as it was recorded"),
+    _honored("session_id", "the rerun's id; without one it is given"),
 )
 
 REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
@@ -151,6 +173,16 @@ def honored_session(body: Mapping[str, Any]) -> dict[str, Any]:
     return _with_honored_messages(honored_members(body, SESSION_PARAMETERS))
 
 
+def honored_update(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request to change a session is honored; raises as ``honored_chat``."""
+    return honored_members(body, SESSION_UPDATE_PARAMETERS)
+
+
+def honored_message(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request to add a message is honored; raises as ``honored_chat``."""
+    return _honored_message(body, "")
+
+
 def honored_members(members: Mapping[str, Any], table: Sequence[Parameter], *, path: str = "") -> dict[str, Any]:
     """``members`` without the refused ones that ask for nothing.
 
@@ -179,20 +211,21 @@ def asks_nothing(row: Parameter, value: Any) -> bool:
 def _with_honored_messages(honored: dict[str, Any]) -> dict[str, Any]:
     messages = honored.get("messages")
     if isinstance(messages, list):
-        honored["messages"] = [_honored_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        honored["messages"] = [
+            _honored_message(message, f"messages[{i}].") if isinstance(message, dict) else message
+            for i, message in enumerate(messages)
+        ]
     return honored
 
 
-def _honored_message(message: Any, path: str) -> Any:
-    if not isinstance(message, dict):
-        return message
+def _honored_message(message: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     role = message.get("role")
     if isinstance(role, str) and role in REFUSED_ROLES:
-        raise _unsupported(f"{path}.role", REFUSED_ROLES[role], ())
-    honored = honored_members(message, MESSAGE_PARAMETERS, path=path)
+        raise _unsupported(f"{prefix}role", REFUSED_ROLES[role], ())
+    honored = honored_members(message, MESSAGE_PARAMETERS, path=prefix.removesuffix("."))
     parts = honored.get("content")
     if isinstance(parts, list):
-        honored["content"] = [_honored_part(part, f"{path}.content[{i}]") for i, part in enumerate(parts)]
+        honored["content"] = [_honored_part(part, f"{prefix}content[{i}]") for i, part in enumerate(parts)]
     return honored
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -70,16 +70,17 @@ class TextQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeQuery:
-    """A time, read into microseconds since 1970."""
+    """A time, read into microseconds since 1970; an integer is taken for those, or for seconds."""
 
     name: str
     says: str
+    counts_seconds: bool = False
     default: int | None = None
 
     def read(self, text: str) -> int:
         """The value of ``text``."""
         try:
-            return microseconds(text)
+            return microseconds(text, counts_seconds=self.counts_seconds)
         except ValueError as error:
             # A + that was not percent-encoded arrives as a space, and nothing but an offset has one here.
             hint = "; write + as %2B in a query" if " " in text else ""
@@ -91,7 +92,26 @@ class TimeQuery:
         return {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]}
 
 
-QueryParameter = IntQuery | TextQuery | TimeQuery
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsQuery:
+    """Any number of pairs, each written ``name[key]=value``."""
+
+    name: str
+    says: str
+
+    def take(self, given: dict[str, str]) -> dict[str, str]:
+        """The pairs, taken out of ``given``."""
+        prefix = f"{self.name}["
+        names = [name for name in given if name.startswith(prefix) and name.endswith("]")]
+        return {name[len(prefix) : -1]: given.pop(name) for name in names}
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+QueryParameter = IntQuery | TextQuery | TimeQuery | PairsQuery
 
 
 def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, Any]:
@@ -101,12 +121,16 @@ def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, 
         RequestRefused: one is unknown, given twice, or no value of its kind.
     """
     given = _split(query_string)
-    rows = [Parameter(name=row.name, treatment=Treatment.HONORED, says=row.says) for row in known]
+    read: dict[str, Any] = {row.name: row.take(given) for row in known if isinstance(row, PairsQuery)}
+    single = [row for row in known if not isinstance(row, PairsQuery)]
+    rows = [Parameter(name=row.name, treatment=Treatment.HONORED, says=row.says) for row in single]
     honored_members(given, rows)
-    return {row.name: row.read(given[row.name]) if row.name in given else row.default for row in known}
+    for row in single:
+        read[row.name] = row.read(given[row.name]) if row.name in given else row.default
+    return read
 
 
-def _split(query_string: str) -> Mapping[str, str]:
+def _split(query_string: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
     except UnicodeDecodeError:
@@ -117,8 +141,8 @@ def _split(query_string: str) -> Mapping[str, str]:
     for name, value in pairs:
         if name in given:
             raise _invalid("invalid_value", name[:80], "it is given twice")
-        if "\x00" in value:
-            raise _invalid("invalid_value", name[:80], "it holds a NUL character")
+        if "\x00" in name or "\x00" in value:
+            raise _invalid("invalid_value", name[:80].replace("\x00", "\\0"), "it holds a NUL character")
         given[name] = value
     return given
 

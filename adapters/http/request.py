@@ -82,6 +82,11 @@ class HttpRequest(Request):
         if isinstance(self.stream, Http):
             self.stream.keep_alive = False
 
+    def break_off(self) -> None:
+        """Cut the connection: the client sees that an answer which has begun is not whole."""
+        if self._transport is not None:
+            self._transport.abort()
+
     async def receive_body(self) -> None:
         """Read the body; Sanic calls this before the handler, and its own timeouts do not cover a slow body.
 

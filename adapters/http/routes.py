@@ -2,79 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from pydantic import BaseModel
-from sanic import HTTPResponse
-
-from manent.adapters.http import chat, docs, event_stream, events, health, log, models, sessions
+from manent.adapters.http import chat, docs, event_stream, events, health, log, models
 from manent.adapters.http import wire_responses as answers
-from manent.adapters.http.query import QueryParameter
-from manent.adapters.http.wire_requests import ChatRequest, SessionRequest, Wire
-
-Handler = Callable[..., Awaitable[HTTPResponse | None]]
-
-PREFIXES = ("/v1", "/api/v1")
-BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
-BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
-STORE_ERRORS = ("store_unavailable", "internal_error")
-SESSION_ERRORS = ("session_not_found", "session_closed", "session_busy")
-CHAT_ERRORS = (
-    *BODY_ERRORS,
-    "unsupported_parameter",
-    *BODY_LIMITS,
-    *STORE_ERRORS,
-    *SESSION_ERRORS,
-    "model_not_found",
-    "context_length_exceeded",
-    "history_conflict",
-    "cancelled",
-    "event_too_large",
-    "generation_failed",
-    "engine_busy",
-    "model_load_failed",
-    "runner_crashed",
-    "shutting_down",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``."""
-
-    name: str
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    tag: str
-    answer: type[BaseModel] | None = None
-    answer_503: type[BaseModel] | None = None
-    status: int = 200
-    content_type: str = "application/json"
-    streams: type[BaseModel] | None = None
-    body: type[Wire] | None = None
-    body_required: bool = True
-    query: Sequence[QueryParameter] = ()
-    errors: Sequence[str] = ("internal_error",)
-    under_v1: bool = True
-    public: bool = False
-    alias: str | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        """Where it is served."""
-        if self.under_v1:
-            return [f"{prefix}{self.path}" for prefix in PREFIXES]
-        return [self.path] if self.alias is None else [self.path, self.alias]
-
-
-def openapi_path(path: str) -> str:
-    """A Sanic path as OpenAPI writes it: ``<id:str>`` becomes ``{id}``."""
-    return re.sub(r"<(\w+):\w+>", r"{\1}", path)
-
+from manent.adapters.http.replay_routes import REPLAY_ROUTES
+from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
+from manent.adapters.http.session_routes import SESSION_ROUTES
+from manent.adapters.http.wire_requests import ChatRequest
 
 ROUTES: Sequence[Route] = (
     Route(
@@ -87,6 +22,7 @@ ROUTES: Sequence[Route] = (
         body=ChatRequest,
         answer=answers.ChatCompletion,
         streams=answers.ChatCompletionChunk,
+        takes=("Idempotency-Key", "If-Match"),
         errors=CHAT_ERRORS,
     ),
     Route(
@@ -109,57 +45,8 @@ ROUTES: Sequence[Route] = (
         answer=answers.Model,
         errors=("unknown_parameter", "model_not_found", "internal_error"),
     ),
-    Route(
-        name="createSession",
-        method="POST",
-        path="/sessions",
-        handler=sessions.create_session,
-        summary="Start a session",
-        tag="Sessions",
-        body=SessionRequest,
-        body_required=False,
-        answer=answers.Session,
-        status=201,
-        errors=(
-            *BODY_ERRORS,
-            "unsupported_parameter",
-            *BODY_LIMITS,
-            *STORE_ERRORS,
-            "session_already_exists",
-            "event_too_large",
-        ),
-    ),
-    Route(
-        name="retrieveSession",
-        method="GET",
-        path="/sessions/<session_id:str>",
-        handler=sessions.retrieve_session,
-        summary="Retrieve a session as it stands",
-        tag="Sessions",
-        answer=answers.Session,
-        errors=("unknown_parameter", "session_not_found", *STORE_ERRORS),
-    ),
-    Route(
-        name="listSessionMessages",
-        method="GET",
-        path="/sessions/<session_id:str>/messages",
-        handler=sessions.list_session_messages,
-        summary="List the messages of a session",
-        tag="Sessions",
-        answer=answers.SessionMessageList,
-        query=sessions.MESSAGES_QUERY,
-        errors=("invalid_type", "invalid_value", "unknown_parameter", "session_not_found", *STORE_ERRORS),
-    ),
-    Route(
-        name="deleteSession",
-        method="DELETE",
-        path="/sessions/<session_id:str>",
-        handler=sessions.delete_session,
-        summary="Close a session for good",
-        tag="Sessions",
-        answer=answers.SessionDeleted,
-        errors=("unknown_parameter", *SESSION_ERRORS, *STORE_ERRORS),
-    ),
+    *SESSION_ROUTES,
+    *REPLAY_ROUTES,
     Route(
         name="listEvents",
         method="GET",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from manent.domain.session import (
+from manent.domain.session_limits import (
     METADATA_KEY_CHARS_MAX,
     METADATA_PAIRS_MAX,
     METADATA_VALUE_CHARS_MAX,
@@ -120,6 +120,13 @@ class ChatRequest(Wire):
     def includes_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class SessionUpdate(Wire):
+    """What to change in a session: what is left out stays as it is, and so does metadata that is null."""
+
+    metadata: Metadata | None = Field(default=None, description="Replaces all of it.")
+    ttl_s: Annotated[int, Field(ge=1, le=TTL_S_MAX)] | None = Field(default=None, description="null is for ever.")
 
 
 class SessionRequest(Wire):

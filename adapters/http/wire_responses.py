@@ -128,6 +128,9 @@ class ModelList(Answer):
     data: list[Model]
 
 
+SessionStatus = Literal["open", "expired", "deleted"]
+
+
 class ForkOf(Answer):
     """Where a session branched off."""
 
@@ -141,13 +144,27 @@ class Session(Answer):
     id: str
     object: Literal["session"] = "session"
     created_at: int = Field(description="Seconds since 1970.")
-    updated_at: int = Field(description="Seconds since 1970.")
+    updated_at: int = Field(description="Seconds since 1970, when its last event happened.")
+    status: SessionStatus
     owner: str
     metadata: dict[str, str]
-    ttl_s: int | None
+    ttl_s: int | None = Field(description="It expires so many seconds after its last event; null is never.")
+    expires_at: int | None = Field(
+        description="Seconds since 1970, if nothing happens in it before; null is never, or not before an answer."
+    )
     parent: ForkOf | None
-    version: int = Field(description="How many events its stream holds.")
-    message_count: int
+    version: int = Field(description="How many events its stream holds; the number in its ETag.")
+    message_count: int | None = Field(description="null in lists, where counting would read every conversation.")
+
+
+class SessionList(Answer):
+    """A page of sessions; ``last_id`` goes into ``after`` for the next one."""
+
+    object: Literal["list"] = "list"
+    data: list[Session]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class SessionDeleted(Answer):

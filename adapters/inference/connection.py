@@ -14,6 +14,7 @@ from manent.adapters.inference.protocol import (
     Cancel,
     Counted,
     Delta,
+    Explained,
     Failed,
     Finished,
     LoadFailed,
@@ -190,7 +191,7 @@ class Runner:
 
     def _hand_out(self, frame: RunnerFrame) -> None:
         match frame:
-            case Rendered() | Counted() | Progress() | Delta() | Finished() | Failed() | Pong():
+            case Rendered() | Explained() | Counted() | Progress() | Delta() | Finished() | Failed() | Pong():
                 exchange = self._exchanges.get(frame.id)
                 if exchange is not None:
                     exchange.heard(frame)

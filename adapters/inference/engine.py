@@ -10,6 +10,8 @@ from manent.adapters.inference.protocol import (
     Counted,
     CountTokens,
     Delta,
+    Explain,
+    Explained,
     Failed,
     Finished,
     Generate,
@@ -22,6 +24,7 @@ from manent.adapters.inference.registry import Registry
 from manent.adapters.inference.supervisor import OnModelEvent, RunnerSupervisor, SupervisorSettings
 from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, GenerationFailed, InvalidValue
 from manent.domain.generation import (
+    ExplainedPrompt,
     GenerationRequest,
     GenerationResult,
     ModelCard,
@@ -72,6 +75,22 @@ class RunnerEngine:
             match await exchange.receive():
                 case Rendered(token_ids=token_ids):
                     return RenderedPrompt(token_ids=token_ids)
+                case frame:
+                    raise _error(frame, param="messages")
+
+    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+        """Apply the model's chat template and tokenize, in the runner, and say what did it."""
+        async with self.supervisor(model_id).exchange() as (runner, exchange):
+            await exchange.send(Explain(id=exchange.id, messages=tuple(messages)))
+            match await exchange.receive():
+                case Explained(text=text, token_ids=token_ids):
+                    return ExplainedPrompt(
+                        text=text,
+                        rendered=RenderedPrompt(token_ids=token_ids),
+                        weights_digest=runner.facts.weights_digest,
+                        tokenizer_digest=runner.facts.tokenizer_digest,
+                        template_digest=runner.facts.template_digest,
+                    )
                 case frame:
                     raise _error(frame, param="messages")
 

@@ -38,6 +38,13 @@ class Render(_Frame, frozen=True):
     messages: tuple[Message, ...]
 
 
+class Explain(_Frame, frozen=True):
+    """Do what Render asks for, and show the text between template and tokenizer."""
+
+    id: int
+    messages: tuple[Message, ...]
+
+
 class CountTokens(_Frame, frozen=True):
     """Say what each message adds to a prompt."""
 
@@ -103,6 +110,14 @@ class Rendered(_Frame, frozen=True):
     token_ids: tuple[int, ...]
 
 
+class Explained(_Frame, frozen=True):
+    """Answer to Explain."""
+
+    id: int
+    text: str
+    token_ids: tuple[int, ...]
+
+
 class Counted(_Frame, frozen=True):
     """Answer to CountTokens."""
 
@@ -152,8 +167,8 @@ class Pong(_Frame, frozen=True):
     active: int
 
 
-ServerFrame = Render | CountTokens | Generate | Cancel | Ping | Shutdown
-RunnerFrame = Ready | LoadFailed | Rendered | Counted | Progress | Delta | Finished | Failed | Pong
+ServerFrame = Render | Explain | CountTokens | Generate | Cancel | Ping | Shutdown
+RunnerFrame = Ready | LoadFailed | Rendered | Explained | Counted | Progress | Delta | Finished | Failed | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _server_frames: msgspec.msgpack.Decoder[ServerFrame] = msgspec.msgpack.Decoder(ServerFrame)

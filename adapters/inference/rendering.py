@@ -6,7 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from manent.adapters.inference.protocol import Counted, CountTokens, Failed, Render, Rendered, RunnerFrame
+from manent.adapters.inference.protocol import (
+    Counted,
+    CountTokens,
+    Explain,
+    Explained,
+    Failed,
+    Render,
+    Rendered,
+    RunnerFrame,
+)
 from manent.domain.messages import Message, Role, ToolCall
 
 _ENVELOPE_TOKENS = 8
@@ -25,11 +34,14 @@ class PromptRenderer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def answer(self, frame: Render | CountTokens) -> RunnerFrame:
+    def answer(self, frame: Render | Explain | CountTokens) -> RunnerFrame:
         """The answer to a request."""
         try:
             if isinstance(frame, Render):
                 return Rendered(id=frame.id, token_ids=self.render(frame.messages))
+            if isinstance(frame, Explain):
+                text = self.text(frame.messages)
+                return Explained(id=frame.id, text=text, token_ids=tuple(self._encode(text)))
             return Counted(id=frame.id, token_counts=self.count_tokens(frame.messages))
         except TemplateRefusal as refusal:
             return Failed(id=frame.id, code="invalid_value", message=str(refusal))
@@ -43,7 +55,11 @@ class PromptRenderer:
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
-        return tuple(self._encode(self._apply([_as_template_sees(message) for message in messages], prompt=True)))
+        return tuple(self._encode(self.text(messages)))
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """What ``render`` tokenizes; raises as it does."""
+        return self._apply([_as_template_sees(message) for message in messages], prompt=True)
 
     def count_tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds, measured behind the message before it.

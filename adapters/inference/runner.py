@@ -23,6 +23,7 @@ from manent.adapters.inference.model_folder import ModelFolderError, check_model
 from manent.adapters.inference.protocol import (
     Cancel,
     CountTokens,
+    Explain,
     Failed,
     Generate,
     LoadFailed,
@@ -46,7 +47,7 @@ _EXIT_DONE = 0
 _EXIT_LOAD_FAILED = 1
 _EXIT_PROTOCOL = 70
 
-_TextRequests = queue.Queue[Render | CountTokens]
+_TextRequests = queue.Queue[Render | Explain | CountTokens]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -77,7 +78,7 @@ def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextReques
     code = _EXIT_PROTOCOL
     try:
         while (frame := connection.read()) is not None and not isinstance(frame, Shutdown):
-            if isinstance(frame, Render | CountTokens):
+            if isinstance(frame, Render | Explain | CountTokens):
                 _queue_text_request(connection, frame, text_requests)
             else:
                 inbox.put(frame)
@@ -89,7 +90,7 @@ def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextReques
 
 
 def _queue_text_request(
-    connection: ServerConnection, frame: Render | CountTokens, text_requests: _TextRequests
+    connection: ServerConnection, frame: Render | Explain | CountTokens, text_requests: _TextRequests
 ) -> None:
     try:
         text_requests.put_nowait(frame)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.errors import DomainError, InvalidValue, ModelNotFound
 from manent.domain.generation import (
+    ExplainedPrompt,
     FinishReason,
     GenerationRequest,
     GenerationResult,
@@ -108,8 +109,18 @@ class ScriptedEngine:
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
-        words = [word for message in messages for word in (f"<{message.role}>", *message.text.split(), "<end>")]
-        return RenderedPrompt(token_ids=tuple(token_of(word) for word in (*words, "<assistant>")))
+        return RenderedPrompt(token_ids=tuple(map(token_of, _words(messages))))
+
+    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+        """The words, with spaces between them."""
+        rendered = await self.render(model_id, messages)
+        return ExplainedPrompt(
+            text=" ".join(_words(messages)),
+            rendered=rendered,
+            weights_digest=SCRIPTED_PROVENANCE.weights_digest,
+            tokenizer_digest=SCRIPTED_PROVENANCE.tokenizer_digest,
+            template_digest=SCRIPTED_PROVENANCE.template_digest,
+        )
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """The words of each message, and two."""
@@ -164,6 +175,11 @@ async def _play(script: Script, request: GenerationRequest) -> AsyncGenerator[Te
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
         provenance=SCRIPTED_PROVENANCE,
     )
+
+
+def _words(messages: Sequence[Message]) -> list[str]:
+    words = [word for message in messages for word in (f"<{message.role}>", *message.text.split(), "<end>")]
+    return [*words, "<assistant>"]
 
 
 def token_of(word: str) -> int:

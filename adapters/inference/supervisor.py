@@ -13,7 +13,7 @@ from manent.adapters.inference.connection import Runner
 from manent.adapters.inference.exchange import Exchange, RunnerLimits
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, ModelLoadError
-from manent.domain.events import ModelEvent, ModelLoaded, ModelLoadFailed, ModelUnloaded, RunnerCrashed
+from manent.domain.model_events import ModelEvent, ModelLoaded, ModelLoadFailed, ModelUnloaded, RunnerCrashed
 from manent.domain.ports import Clock
 
 OnModelEvent = Callable[[ModelEvent], Awaitable[None]]

@@ -52,10 +52,12 @@ class FileSigner:
         self._folder = folder
         self._memory = folder / f"{log_id}.checkpoint"
         try:
-            with _locked(folder):
-                self._key = _load_or_create(folder / KEY_FILE)
-                self.verifier = Verifier(origin_of(log_id), self._key.public_key().public_bytes_raw())
-                _write_if_new(folder / VERIFIER_FILE, f"{self.verifier}\n", mode=0o644)
+            if not (folder / KEY_FILE).exists():
+                with _locked(folder):
+                    _create_if_missing(folder / KEY_FILE)
+            self._key = _load(folder / KEY_FILE)
+            self.verifier = Verifier(origin_of(log_id), self._key.public_key().public_bytes_raw())
+            _write_if_new(folder / VERIFIER_FILE, f"{self.verifier}\n", mode=0o644)
         except OSError as error:
             raise KeyUnusable(f"the signing key in {folder} cannot be used: {error.strerror}") from error
 
@@ -102,14 +104,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _load_or_create(path: Path) -> Ed25519PrivateKey:
-    try:
-        pem = path.read_bytes()
-    except FileNotFoundError:
-        made = Ed25519PrivateKey.generate()
-        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _create_if_missing(path: Path) -> None:
+    if not path.exists():
+        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _write(path, pem, mode=PRIVATE_MODE)
-        return made
+
+
+def _load(path: Path) -> Ed25519PrivateKey:
+    pem = path.read_bytes()
     if path.stat().st_mode & 0o077:
         raise KeyUnusable(f"{path} can be read by others; run `chmod 600 {path}`")
     try:

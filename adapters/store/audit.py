@@ -22,9 +22,16 @@ _OPTIONAL = frozenset({"causation_id", "correlation_id", "request_id"})
 
 _RANGE = "FROM event_headers WHERE position >= ? AND position <= ? ORDER BY position"
 _COLUMNS = f"SELECT {', '.join(HEADER_FIELDS)} {_RANGE}"
-# SQLite writes the canonical bytes itself, as long as no string needs an escape: twice as fast as columns one by one.
+# The databases write the canonical bytes themselves, as long as no string needs an escape: two to four times as fast
+# as columns one by one.
 _PAIRS = ", ".join("'" + name + "', " + name for name in HEADER_FIELDS)
-_SQLITE_HEADERS = f"SELECT CAST(json_object({_PAIRS}) AS BLOB) {_RANGE}"
+_HEADERS = {
+    "sqlite": f"SELECT CAST(json_object({_PAIRS}) AS BLOB) {_RANGE}",
+    "postgresql": (
+        f"SELECT convert_to(row_to_json(header)::text, 'UTF8') FROM (SELECT {', '.join(HEADER_FIELDS)} "  # noqa: S608 (our own names)
+        "FROM event_headers WHERE position >= ? AND position <= ?) AS header ORDER BY position"
+    ),
+}
 _DISORDER = """
 SELECT event_headers.position, event_headers.log_id FROM event_headers
 LEFT JOIN event_headers AS before ON before.position = event_headers.position - 1
@@ -88,10 +95,8 @@ class SQLLogAudit:
 
     async def leaves(self, first: int, last: int) -> LeafPage:
         """See ``AuditedLog.leaves``."""
-        if self._rows.dialect != "sqlite":
-            return await self._plain_leaves(first, last)
         try:
-            found = await self._rows.fetch(_SQLITE_HEADERS, first, last)
+            found = await self._rows.fetch(_HEADERS[self._rows.dialect], first, last)
         except RowError:
             return await self._plain_leaves(first, last)
         # An escape in a string has more than one writing; those pages, and those with a hole, are read by columns.

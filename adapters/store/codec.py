@@ -7,12 +7,14 @@ function from the payload of one schema version to that of the next, as plain di
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 
 from manent.domain import events as e
+from manent.domain import model_events as m
+from manent.domain import replay_events as r
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
 
@@ -23,26 +25,47 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "MessageAppended": (e.MessageAppended, 1),
     "SystemPromptReplaced": (e.SystemPromptReplaced, 1),
     "HistoryRevised": (e.HistoryRevised, 1),
-    "CompletionRequested": (e.CompletionRequested, 1),
+    "CompletionRequested": (e.CompletionRequested, 2),
     "CompletionGenerated": (e.CompletionGenerated, 1),
     "CompletionFailed": (e.CompletionFailed, 1),
     "CompletionCancelled": (e.CompletionCancelled, 1),
     "SessionMetadataChanged": (e.SessionMetadataChanged, 1),
     "SessionExpired": (e.SessionExpired, 1),
     "SessionDeleted": (e.SessionDeleted, 1),
-    "ModelLoaded": (e.ModelLoaded, 1),
-    "ModelUnloaded": (e.ModelUnloaded, 1),
-    "ModelLoadFailed": (e.ModelLoadFailed, 1),
-    "RunnerCrashed": (e.RunnerCrashed, 1),
+    "RerunStarted": (r.RerunStarted, 1),
+    "RerunEnded": (r.RerunEnded, 1),
+    "SessionImported": (r.SessionImported, 1),
+    "ModelLoaded": (m.ModelLoaded, 1),
+    "ModelUnloaded": (m.ModelUnloaded, 1),
+    "ModelLoadFailed": (m.ModelLoadFailed, 1),
+    "RunnerCrashed": (m.RunnerCrashed, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
-UPCASTERS: Mapping[tuple[str, int], Upcaster] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedEvent:
+def _name_the_ends_of_what_was_dropped(fields: dict[str, Any]) -> dict[str, Any]:
+    """CompletionRequested 1 listed the ids of all messages that were dropped: as many as the conversation is long."""
+    context = fields["context"]
+    if context is None:
+        return fields
+    ids = context["dropped_message_ids"]
+    dropped = {"first_message_id": ids[0], "last_message_id": ids[-1], "count": len(ids)} if ids else None
+    return {**fields, "context": {**context, "dropped": dropped}}
+
+
+UPCASTERS: Mapping[tuple[str, int], Upcaster] = {("CompletionRequested", 1): _name_the_ends_of_what_was_dropped}
+
+
+HeaderRow = tuple[str | int | None, ...]
+"""The members of a header in the order of their names, which is that of ``EventHeader``."""
+
+_HeaderMembers = msgspec.defstruct("_HeaderMembers", list(EventHeader.__dataclass_fields__))
+_encode = msgspec.json.Encoder().encode
+
+
+class EncodedEvent(NamedTuple):
     """An event as the log keeps it."""
 
     type: str
@@ -53,11 +76,9 @@ class EncodedEvent:
 def encode_event(event: e.DomainEvent) -> EncodedEvent:
     """The type name, schema version and JSON payload of ``event``."""
     if isinstance(event, e.UnknownEvent):
-        return EncodedEvent(
-            type=event.type, schema_version=event.schema_version, payload=msgspec.json.encode(event.payload)
-        )
+        return EncodedEvent(event.type, event.schema_version, _encode(event.payload))
     name, version = _NAMES[type(event)]
-    return EncodedEvent(type=name, schema_version=version, payload=msgspec.json.encode(event))
+    return EncodedEvent(name, version, _encode(event))
 
 
 def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> e.DomainEvent:
@@ -69,8 +90,10 @@ def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> 
     if payload is None:
         return e.ErasedEvent(type=type_name)
     try:
-        fields: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
         known = EVENT_TYPES.get(type_name)
+        if known is not None and schema_version == known[1]:
+            return _decoder(known[0]).decode(payload)  # type: ignore[arg-type]  # classes are hashable; one pass, as nearly all need
+        fields: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
         if known is None or schema_version > known[1]:
             return e.UnknownEvent(type=type_name, schema_version=schema_version, payload=fields)
         event_class, current = known
@@ -83,6 +106,21 @@ def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> 
         ) from error
 
 
+@cache
+def _decoder(event_class: type[e.DomainEvent]) -> msgspec.json.Decoder[e.DomainEvent]:
+    return msgspec.json.Decoder(event_class)
+
+
 def header_bytes(header: EventHeader) -> bytes:
     """The canonical bytes of a header (RFC 8785): sorted keys, no white space, UTF-8. They are what the tree hashes."""
-    return msgspec.json.encode(header)
+    return _encode(header)
+
+
+def header_row_bytes(row: HeaderRow) -> bytes:
+    """``header_bytes`` of a row, without making the header."""
+    return _encode(_HeaderMembers(*row))
+
+
+def header_of(row: HeaderRow) -> EventHeader:
+    """The header that a row holds."""
+    return EventHeader(**dict(zip(EventHeader.__dataclass_fields__, row, strict=True)))  # type: ignore[arg-type]  # in their order

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log
+from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log, postgres_subscription_engine
 from manent.adapters.store.sql import SQLEventStore
-from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log, subscription_engine
 from manent.domain.errors import StoreUnavailable
 from manent.domain.ports import Clock, Ids
 
@@ -25,6 +26,11 @@ def open_store(database: Database, *, clock: Clock, ids: Ids) -> SQLEventStore:
     if isinstance(database, Path):
         return SQLiteEventStore(database, clock=clock, ids=ids)
     return PostgresEventStore(database, clock=clock, ids=ids)
+
+
+def open_subscription_engine(database: Database) -> AsyncEngine:
+    """What a ``SQLSubscriptionStore`` works with; whoever opens it disposes of it."""
+    return subscription_engine(database) if isinstance(database, Path) else postgres_subscription_engine(database)
 
 
 async def open_node(database: Database, *, clock: Clock, ids: Ids) -> SQLEventStore:

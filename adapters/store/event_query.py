@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Column, ColumnElement, Select, and_, null, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
@@ -23,6 +22,9 @@ from manent.domain.records import EventFilter
 NOWHERE = 2**62
 
 _COLUMNS = event_headers.c
+_PAYLOADS = event_payloads.c
+_RECORD = (*_COLUMNS, _PAYLOADS.payload, _PAYLOADS.salt)
+_STEP = (_COLUMNS.stream_version, _COLUMNS.event_id, _COLUMNS.type, _COLUMNS.schema_version, _PAYLOADS.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +51,99 @@ _LEADS: Sequence[_Lead] = (
 
 def select_records() -> Select[Any]:
     """Headers with their payloads, as far as those were not erased."""
-    return _select_records(event_headers)
+    return _select(_RECORD, event_headers)
 
 
-def select_page(wanted: EventFilter, *, after_position: int, limit: int) -> Select[Any]:
-    """At most ``limit`` events that match ``wanted`` (its times aside), in log order."""
+def select_steps() -> Select[Any]:
+    """What a fold needs of events: version, id, type, schema version and payload, as far as that was not erased."""
+    return _select(_STEP, event_headers)
+
+
+def in_stream(
+    query: Select[Any], tenant: str, stream_id: str, after_version: int, max_version: int | None
+) -> Select[Any]:
+    """``query``, of one stream's events in their order, behind ``after_version`` and up to ``max_version``."""
+    query = query.where(_COLUMNS.tenant == tenant, _COLUMNS.stream_id == stream_id)
+    query = query.where(_COLUMNS.stream_version > after_version).order_by(_COLUMNS.stream_version)
+    return query if max_version is None else query.where(_COLUMNS.stream_version <= max_version)
+
+
+def select_page(
+    wanted: EventFilter, *, after_position: int, limit: int, columns: Sequence[str] | None = None
+) -> Select[Any]:
+    """At most ``limit`` events that match ``wanted`` (its times aside), in log order.
+
+    ``columns`` are names of the header's columns, ``salt`` and ``payload``; without them, all.
+    """
     given = {column: value for column, value in _equalities(wanted).items() if value is not None}
     lead = next(lead for lead in _LEADS if given.keys() >= set(lead.equal))
     by_model = lead.order is event_models.c.position
-    joined = event_models.join(event_headers, event_models.c.position == _COLUMNS.position)
-    query = _select_records(joined if by_model else event_headers)
+    begin = max(after_position, (wanted.min_position or 1) - 1)
+    joined = event_models.join(
+        event_headers,
+        and_(event_models.c.position == _COLUMNS.position, *_between(_COLUMNS.position, begin, wanted.max_position)),
+    )
+    chosen = _RECORD if columns is None else [_column(name) for name in columns]
+    query = _select(
+        chosen, joined if by_model else event_headers, _between(_PAYLOADS.position, begin, wanted.max_position)
+    )
     for column, value in given.items():
         query = query.where(_equal(column, value, leads=column in lead.equal))
     # A stream's key goes on with its versions; the search must not prefer the positions to it.
     position = lead.order if lead.order.name == _COLUMNS.position.name else _Unindexed(_COLUMNS.position)
-    query = query.where(position > max(after_position, (wanted.min_position or 1) - 1))
+    query = query.where(position > begin)
     if wanted.max_position is not None:
         query = query.where(position <= wanted.max_position)
     return query.order_by(lead.order).limit(limit)
 
 
-async def in_positions(connection: AsyncConnection, wanted: EventFilter) -> EventFilter:
-    """A range of times as a range of positions, by two look-ups: times in the log never run backwards."""
-    in_time = select(_COLUMNS.position).order_by(_COLUMNS.recorded_at_us, _COLUMNS.position).limit(1)
+def has_times(wanted: EventFilter) -> bool:
+    """Whether there is a range of times, to be made one of positions."""
+    return wanted.since_us is not None or wanted.until_us is not None
+
+
+def select_positions(wanted: EventFilter) -> Select[Any]:
+    """Where the range of times lies in the log, by two look-ups in one row: times in the log never run backwards."""
+    return select(_first(since_us=wanted.since_us), _first(after_us=wanted.until_us))
+
+
+def in_positions(wanted: EventFilter, begin: int | None, later: int | None) -> EventFilter:
+    """``wanted`` with its range of times as one of positions; ``begin`` and ``later`` are of ``select_positions``."""
     if wanted.since_us is not None:
-        first = (await connection.execute(in_time.where(_COLUMNS.recorded_at_us >= wanted.since_us))).scalar()
-        begin = NOWHERE if first is None else first
-        wanted = replace(wanted, min_position=max(wanted.min_position or 1, begin))
-    if wanted.until_us is not None:
-        later = (await connection.execute(in_time.where(_COLUMNS.recorded_at_us > wanted.until_us))).scalar()
-        if later is not None:
-            end = later - 1 if wanted.max_position is None else min(wanted.max_position, later - 1)
-            wanted = replace(wanted, max_position=end)
+        first = NOWHERE if begin is None else begin
+        wanted = replace(wanted, min_position=max(wanted.min_position or 1, first))
+    if wanted.until_us is not None and later is not None:
+        end = later - 1 if wanted.max_position is None else min(wanted.max_position, later - 1)
+        wanted = replace(wanted, max_position=end)
     return wanted
 
 
-def _select_records(sources: Any) -> Select[Any]:
-    return select(event_headers, event_payloads.c.payload, event_payloads.c.salt).select_from(
-        sources.outerjoin(event_payloads, event_payloads.c.position == _COLUMNS.position)
-    )
+def _first(*, since_us: int | None = None, after_us: int | None = None) -> ColumnElement[Any]:
+    """The first position that was recorded then or later, or later; NULL where none was, or no time is given."""
+    found = select(_COLUMNS.position).order_by(_COLUMNS.recorded_at_us, _COLUMNS.position).limit(1)
+    if since_us is not None:
+        return found.where(_COLUMNS.recorded_at_us >= since_us).scalar_subquery()
+    if after_us is not None:
+        return found.where(_COLUMNS.recorded_at_us > after_us).scalar_subquery()
+    return null()
+
+
+def _select(
+    columns: Sequence[Column[Any]], sources: Any, payload_bounds: Sequence[ColumnElement[bool]] = ()
+) -> Select[Any]:
+    if any(column.table is event_payloads for column in columns):
+        sources = sources.outerjoin(event_payloads, and_(_PAYLOADS.position == _COLUMNS.position, *payload_bounds))
+    return select(*columns).select_from(sources)
+
+
+def _between(column: Column[Any], begin: int, end: int | None) -> Sequence[ColumnElement[bool]]:
+    """The page's range for a joined table: PostgreSQL, which may merge, would read all that lies before it."""
+    beginning = _Unindexed(column) > begin
+    return (beginning,) if end is None else (beginning, _Unindexed(column) <= end)
+
+
+def _column(name: str) -> Column[Any]:
+    return _PAYLOADS[name] if name in {"salt", "payload"} else _COLUMNS[name]
 
 
 def _equalities(wanted: EventFilter) -> dict[Column[Any], str | None]:

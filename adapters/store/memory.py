@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
-from manent.adapters.store.codec import header_bytes
+from manent.adapters.store.codec import header_bytes, header_of
+from manent.adapters.store.memory_sessions import MemorySessionDirectory
 from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier, leaf_hash
@@ -21,6 +22,7 @@ from manent.domain.records import (
     LogEntry,
     OpenCompletion,
     RecordedEvent,
+    StreamEvent,
 )
 
 
@@ -35,8 +37,10 @@ class MemoryEventStore:
         self._streams: defaultdict[tuple[str, str], list[RecordedEvent]] = defaultdict(list)
         self._open: dict[str, OpenCompletion] = {}
         self._answers: dict[tuple[str, str], KeptAnswer] = {}
+        self._completions: dict[tuple[str, str], int] = {}
         self._models: dict[int, str] = {}
         self._observers: list[Callable[[int | None], None]] = []
+        self.directory = MemorySessionDirectory(self._streams)
 
     async def append(
         self,
@@ -63,7 +67,7 @@ class MemoryEventStore:
             versions={request.stream: len(self._streams[request.stream])},
             kept_answers=self._answers,
         )
-        batch.judge(request)
+        batch.judge([request])
         self._take(batch)
         (verdict,) = batch.verdicts
         if isinstance(verdict, DomainError):
@@ -73,13 +77,16 @@ class MemoryEventStore:
     def _take(self, batch: Batch) -> None:
         """What a database writes."""
         self._head = batch.head
-        for draft, header in zip(batch.drafts, batch.headers, strict=True):
-            self._log.append(LogEntry(header=header, payload=draft.encoded.payload, salt=draft.salt))
+        for draft, row in zip(batch.drafts, batch.headers, strict=True):
+            header = header_of(row)
+            self._log.append(LogEntry(header=header, payload=draft.payload, salt=draft.salt))
             self._streams[header.tenant, header.stream_id].append(RecordedEvent(header=header, event=draft.event))
+            self.directory.take(header, draft.event)
         for completion, _ in batch.opened:
             self._open[completion.completion_id] = completion
         for _, completion_id in batch.closed:
             self._open.pop(completion_id, None)
+        self._completions |= {(tenant, found): position for tenant, found, position in batch.in_sessions}
         self._answers |= batch.answers
         self._models |= {position: model_id for model_id, position in batch.models}
         for observer in self._observers if batch.headers else ():
@@ -92,6 +99,15 @@ class MemoryEventStore:
         await asyncio.sleep(0)
         stream = self._streams.get((tenant, stream_id), [])
         return stream[after_version:max_version][:limit]
+
+    async def read_events(
+        self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
+    ) -> list[StreamEvent]:
+        """See ``EventStore.read_events``."""
+        page = await self.read_stream(
+            tenant, stream_id, after_version=after_version, max_version=max_version, limit=limit
+        )
+        return [StreamEvent(found.header.stream_version, found.header.event_id, found.event) for found in page]
 
     async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
         """See ``EventStore.query``."""
@@ -112,6 +128,10 @@ class MemoryEventStore:
             return None
         key.check_same_request(kept.request_digest)
         return kept.appended.as_repeated()
+
+    async def find_completion(self, tenant: str, completion_id: str) -> int | None:
+        """See ``EventStore.find_completion``."""
+        return self._completions.get((tenant, completion_id))
 
     async def head(self) -> Frontier:
         """See ``EventStore.head``."""

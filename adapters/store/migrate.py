@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +24,8 @@ from sqlalchemy.pool import NullPool
 from manent import migrations
 from manent.adapters.store.database import Database, database_name
 from manent.adapters.store.postgres_link import DRIVER_ERRORS, reason
+from manent.adapters.store.sqlite_address import sqlite_address
+from manent.domain.errors import StoreUnavailable
 
 BUSY_WAIT_S = 5.0
 CONNECT_S = 5.0
@@ -72,6 +76,8 @@ def current_revision(database: Database) -> str | None:
         return _run(database, lambda connection: MigrationContext.configure(connection).get_current_revision())
     except DBAPIError as error:
         raise MigrationError(f"the database {database_name(database)} cannot be read: {error.orig}") from error
+    except StoreUnavailable as error:
+        raise MigrationError(error.message) from error
 
 
 def latest_revision() -> str | None:
@@ -89,7 +95,7 @@ def _upgrade(connection: Connection) -> None:
 
 def _run(database: Database, work: Callable[[Connection], T]) -> T:
     if isinstance(database, Path):
-        engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": BUSY_WAIT_S})
+        engine = create_engine(f"sqlite:///{database}", creator=partial(_connect, database))
         try:
             with engine.connect() as connection:
                 return work(connection)
@@ -98,6 +104,10 @@ def _run(database: Database, work: Callable[[Connection], T]) -> T:
     # A thread of its own: asyncpg needs an event loop, and the caller may be in one.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="migrate") as thread:
         return thread.submit(asyncio.run, _run_postgresql(database, work)).result()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(sqlite_address(path), uri=True, timeout=BUSY_WAIT_S)
 
 
 async def _run_postgresql(url: URL, work: Callable[[Connection], T]) -> T:

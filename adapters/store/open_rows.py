@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import URL
 from manent.adapters.store.postgres_link import (
     DEFAULT_LIMITS,
     DRIVER_ERRORS,
+    PAGE_PLANS,
     Connection,
     connect,
     drop,
@@ -23,11 +25,13 @@ from manent.domain.errors import StoreUnavailable
 
 # A pass over a whole log, its streams in order, is one statement.
 STATEMENT_MS = 6 * 3600 * 1000
+# Rows of a cursor that come with one answer: a payload may have 16 MiB.
+FETCH_ROWS = 128
 
 
-def open_rows(database: Path | URL) -> Rows:
-    """Rows of a SQLite file, or of PostgreSQL; connected when first asked."""
-    return SQLiteRows(database) if isinstance(database, Path) else PostgresRows(database)
+def open_rows(database: Path | URL, *, strict: bool = False) -> Rows:
+    """Rows of a SQLite file, or of PostgreSQL; connected when first asked. ``strict`` as in ``SQLiteRows``."""
+    return SQLiteRows(database, strict=strict) if isinstance(database, Path) else PostgresRows(database)
 
 
 class PostgresRows:
@@ -42,20 +46,33 @@ class PostgresRows:
 
     async def fetch(self, statement: str, *values: object) -> Sequence[Sequence[Any]]:
         """See ``Rows.fetch``."""
-        async with self._turn:
-            return await self._fetch(numbered(statement), values)
+        async with self._connected() as connection:
+            found = await connection.fetch(numbered(statement), *values, timeout=STATEMENT_MS / 1000)
+            return [tuple(row) for row in found]
 
-    async def _fetch(self, statement: str, values: Sequence[object]) -> Sequence[Sequence[Any]]:
-        try:
-            if self._connection is None:
-                settings = {"statement_timeout": str(STATEMENT_MS)}
-                self._connection = await connect(self._url, DEFAULT_LIMITS, settings)
-            found = await self._connection.fetch(statement, *values, timeout=STATEMENT_MS / 1000)
-        except DRIVER_ERRORS as error:
-            connection, self._connection = self._connection, None
-            drop(connection)
-            raise StoreUnavailable(f"the database {self._url.database} refused: {reason(error)}") from error
-        return [tuple(row) for row in found]
+    async def fetch_within(self, bytes_max: int, statement: str, *values: object) -> Sequence[Sequence[Any]]:
+        """See ``Rows.fetch_within``."""
+        rows: list[tuple[Any, ...]] = []
+        held = 0
+        async with self._connected() as connection, connection.transaction(readonly=True):
+            cursor = await connection.cursor(numbered(statement), *values)
+            while held <= bytes_max and (found := await cursor.fetch(FETCH_ROWS)):
+                rows += [tuple(row) for row in found]
+                held += sum(len(row[-1] or b"") for row in found)
+        return rows
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Connection, None]:
+        async with self._turn:
+            try:
+                if self._connection is None:
+                    settings = {"statement_timeout": str(STATEMENT_MS), **PAGE_PLANS}
+                    self._connection = await connect(self._url, DEFAULT_LIMITS, settings)
+                yield self._connection
+            except DRIVER_ERRORS as error:
+                connection, self._connection = self._connection, None
+                drop(connection)
+                raise StoreUnavailable(f"the database {self._url.database} refused: {reason(error)}") from error
 
     async def aclose(self) -> None:
         """See ``Rows.aclose``."""

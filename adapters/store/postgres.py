@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from sqlalchemy import URL, text
 from sqlalchemy.dialects.postgresql import insert
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from manent.adapters.store.committer import Committer
-from manent.adapters.store.postgres_link import DEFAULT_LIMITS, DRIVER_ERRORS, PostgresLimits
+from manent.adapters.store.postgres_link import DEFAULT_LIMITS, DRIVER_ERRORS, PAGE_PLANS, PostgresLimits
 from manent.adapters.store.postgres_node import PRESENT_NODES, PostgresNode
 from manent.adapters.store.postgres_partitions import PARTITION_POSITIONS
 from manent.adapters.store.postgres_writer import PostgresBatchWriter
@@ -118,20 +119,25 @@ async def ensure_postgres_log(url: URL, ids: Ids, limits: PostgresLimits = DEFAU
         await engine.dispose()
 
 
-def _readers(url: URL, limits: PostgresLimits) -> AsyncEngine:
+def postgres_subscription_engine(url: URL) -> AsyncEngine:
+    """An engine for ``SQLSubscriptionStore``, of one connection."""
+    return _readers(url, DEFAULT_LIMITS, connections_max=1)
+
+
+def _readers(url: URL, limits: PostgresLimits, *, connections_max: int = READERS_MAX) -> AsyncEngine:
     return create_async_engine(
         url,
-        pool_size=READERS_MAX,
+        pool_size=connections_max,
         max_overflow=0,
         pool_timeout=limits.connect_s,
         pool_pre_ping=True,
-        connect_args=_connect_arguments(limits),
+        connect_args=_connect_arguments(limits, PAGE_PLANS),
     )
 
 
-def _connect_arguments(limits: PostgresLimits) -> dict[str, object]:
+def _connect_arguments(limits: PostgresLimits, settings: Mapping[str, str] | None = None) -> dict[str, object]:
     return {
         "timeout": limits.connect_s,
         "command_timeout": limits.answer_s,
-        "server_settings": limits.server_settings(),
+        "server_settings": {**limits.server_settings(), **(settings or {})},
     }

@@ -21,6 +21,9 @@ else:
     Connection = asyncpg.Connection  # generic for type checkers only
 
 CHANNEL = "manent_log"
+# A page is planned for its own values: how many rows it wants, and how rare what it asks for is, decide the plan. The
+# plan for any values, which PostgreSQL takes after five executions, reads a tenth of the log for a page.
+PAGE_PLANS = {"plan_cache_mode": "force_custom_plan"}
 
 DRIVER_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.PostgresError,

@@ -111,7 +111,16 @@ open_completions = Table(
     Column("node", BigInteger),  # of the server that runs it, where several share the database
 )
 
-# A projection for listing sessions (session_index.py); ``position`` is that of the session's first event.
+# A projection for finding a completion of a session by its id: where its CompletionRequested is.
+completions = Table(
+    "completions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("completion_id", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+# A projection for finding sessions (session_index.py); ``position`` is that of the session's first event.
 sessions = Table(
     "sessions",
     metadata,
@@ -120,22 +129,28 @@ sessions = Table(
     Column("position", BigInteger, nullable=False),
     Column("owner", Text, nullable=False),
     Column("status", Text, nullable=False),
+    Column("ttl_s", Integer),
     Column("expires_at_us", BigInteger),
     Index("sessions_status", "tenant", "status", "position"),
     Index("sessions_owner", "tenant", "owner", "status", "position"),
-    Index("sessions_expiry", "expires_at_us"),
+    Index("sessions_expiry", "expires_at_us", "position"),
 )
 
-# The metadata of open sessions, one row a pair.
+# Metadata, one row a pair, with what lists narrow by beside it. ``pair`` is a digest: a key and its value together may
+# be longer than an index takes.
 session_metadata = Table(
     "session_metadata",
     metadata,
     Column("tenant", Text, primary_key=True),
+    Column("session_id", Text, primary_key=True),
     Column("key", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("session_id", Text, nullable=False),
-    Index("session_metadata_session", "tenant", "session_id"),
+    Column("value", Text, nullable=False),
+    Column("pair", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Index("session_metadata_pair", "tenant", "status", "pair", "position"),
+    Index("session_metadata_owner", "tenant", "owner", "status", "pair", "position"),
 )
 
 # Checkpoints of projectors, each leased to one worker at a time; the token fences a stale one off.

@@ -1,12 +1,14 @@
 """The look-up tables of sessions, written in the transaction of their events: by owner, by metadata, by expiry.
 
-A projection like any other: it holds nothing that the log does not say. Rows are in the order of the sessions' first
-events. ``expires_at_us`` is the earliest time at which a session can expire, as far as its own events tell: using the
-session moves its end without a write here, so whoever expires sessions looks at the log again.
+A projection like any other: it holds nothing that the log does not say, and ``session_rebuild`` makes it again. Rows
+are in the order of the sessions' first events. ``expires_at_us`` is the earliest time at which a session can expire, as
+far as its own events tell: using the session moves its end without a write here, so whoever expires sessions looks at
+the log again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,18 +21,25 @@ Statement = tuple[str, list[tuple[Any, ...]]]
 """SQL with ``?`` for its values, and the rows to execute it with."""
 
 _START = (
-    "INSERT INTO sessions (tenant, session_id, position, owner, status, expires_at_us) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (tenant, session_id) DO NOTHING"
+    "INSERT INTO sessions (tenant, session_id, position, owner, status, ttl_s, expires_at_us) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, session_id) DO NOTHING"
 )
 _END = "UPDATE sessions SET status = ?, expires_at_us = NULL WHERE tenant = ? AND session_id = ?"
-_CHANGE = "UPDATE sessions SET expires_at_us = ? WHERE tenant = ? AND session_id = ?"
+_END_METADATA = "UPDATE session_metadata SET status = ? WHERE tenant = ? AND session_id = ?"
+_CHANGE = "UPDATE sessions SET ttl_s = ?, expires_at_us = ? WHERE tenant = ? AND session_id = ?"
 _FORGET_METADATA = "DELETE FROM session_metadata WHERE tenant = ? AND session_id = ?"
 _ADD_METADATA = (
-    "INSERT INTO session_metadata (tenant, session_id, key, value, position) "
-    "SELECT tenant, session_id, ?, ?, position FROM sessions WHERE tenant = ? AND session_id = ? "
-    "ON CONFLICT DO NOTHING"
+    "INSERT INTO session_metadata (tenant, session_id, key, value, pair, status, owner, position) "
+    "SELECT tenant, session_id, ?, ?, CAST(? AS BIGINT), status, owner, position FROM sessions "
+    "WHERE tenant = ? AND session_id = ? ON CONFLICT DO NOTHING"
 )
-_ORDER = (_START, _END, _CHANGE, _FORGET_METADATA, _ADD_METADATA)
+_ORDER = (_START, _END, _END_METADATA, _CHANGE, _FORGET_METADATA, _ADD_METADATA)
+
+IndexedEvent = SessionStarted | SessionMetadataChanged | SessionExpired | SessionDeleted
+"""The events that change the tables."""
+
+INDEXED_TYPES = ("SessionStarted", "SessionMetadataChanged", "SessionExpired", "SessionDeleted")
+"""Their names in the log."""
 
 
 def index_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[Statement]:
@@ -41,7 +50,7 @@ def index_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[
     rows: defaultdict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
     changes: Counter[tuple[str, str]] = Counter()
     for header, event in events:
-        if isinstance(event, SessionStarted | SessionMetadataChanged | SessionExpired | SessionDeleted):
+        if isinstance(event, IndexedEvent):
             place = header.tenant, event.session_id
             changes[place] += 1
             for statement, values in _changes(place, header.position, event):
@@ -49,30 +58,32 @@ def index_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[
     return [(_ORDER[kind], rows[number, kind]) for number, kind in sorted(rows)]
 
 
-def _changes(
-    place: tuple[str, str],
-    position: int,
-    event: SessionStarted | SessionMetadataChanged | SessionExpired | SessionDeleted,
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def pair_digest(key: str, value: str) -> int:
+    """What stands for a pair of metadata in an index: 63 bits of SHA-256; whoever looks a pair up compares it too."""
+    digest = hashlib.sha256(f"{len(key)} {key}{value}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _changes(place: tuple[str, str], position: int, event: IndexedEvent) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """In the order of ``_ORDER``."""
     match event:
         case SessionStarted():
             expires_at_us = _expiry(event.started_at_us, event.ttl_s)
-            yield _START, (*place, position, event.owner, SessionStatus.OPEN.value, expires_at_us)
+            yield _START, (*place, position, event.owner, SessionStatus.OPEN.value, event.ttl_s, expires_at_us)
             yield from _metadata(place, event.metadata)
         case SessionMetadataChanged():
-            yield _CHANGE, (_expiry(event.changed_at_us, event.ttl_s), *place)
+            yield _CHANGE, (event.ttl_s, _expiry(event.changed_at_us, event.ttl_s), *place)
             yield _FORGET_METADATA, place
             yield from _metadata(place, event.metadata)
         case SessionExpired() | SessionDeleted():
             status = SessionStatus.EXPIRED if isinstance(event, SessionExpired) else SessionStatus.DELETED
             yield _END, (status.value, *place)
-            yield _FORGET_METADATA, place
+            yield _END_METADATA, (status.value, *place)
 
 
 def _metadata(place: tuple[str, str], metadata: dict[str, str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for key, value in metadata.items():
-        yield _ADD_METADATA, (key, value, *place)
+        yield _ADD_METADATA, (key, value, pair_digest(key, value), *place)
 
 
 def _expiry(used_at_us: int, ttl_s: int | None) -> int | None:

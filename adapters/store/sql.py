@@ -13,14 +13,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from manent.adapters.store.batch import AppendRequest
 from manent.adapters.store.codec import decode_event
 from manent.adapters.store.committer import Committer
-from manent.adapters.store.event_query import in_positions, select_page, select_records
-from manent.adapters.store.frontier import HEADER_FIELDS, read_tree_node, unpack_frontier
+from manent.adapters.store.event_query import (
+    has_times,
+    in_positions,
+    in_stream,
+    select_page,
+    select_positions,
+    select_records,
+    select_steps,
+)
+from manent.adapters.store.frontier import read_tree_node, unpack_frontier
 from manent.adapters.store.schema import (
+    completions,
     event_headers,
     idempotency_keys,
     log_head,
     open_completions,
 )
+from manent.adapters.store.session_list import SQLSessionDirectory
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier
@@ -34,7 +44,10 @@ from manent.domain.records import (
     LogEntry,
     OpenCompletion,
     RecordedEvent,
+    StreamEvent,
 )
+
+_HEADER_COLUMNS = tuple(column.name for column in event_headers.c)
 
 
 class SQLEventStore:
@@ -57,6 +70,7 @@ class SQLEventStore:
         self._ids = ids
         self._name = name
         self._driver_errors = driver_errors
+        self.directory = SQLSessionDirectory(self._reading)
 
     async def append(
         self,
@@ -82,24 +96,26 @@ class SQLEventStore:
         self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
     ) -> list[RecordedEvent]:
         """See ``EventStore.read_stream``."""
-        query = (
-            select_records()
-            .where(event_headers.c.tenant == tenant, event_headers.c.stream_id == stream_id)
-            .where(event_headers.c.stream_version > after_version)
-            .order_by(event_headers.c.stream_version)
-            .limit(limit)
-        )
-        if max_version is not None:
-            query = query.where(event_headers.c.stream_version <= max_version)
+        query = in_stream(select_records(), tenant, stream_id, after_version, max_version).limit(limit)
         async with self._reading() as connection:
             return [_record(row) for row in await connection.execute(query)]
+
+    async def read_events(
+        self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
+    ) -> Sequence[StreamEvent]:
+        """See ``EventStore.read_events``."""
+        query = in_stream(select_steps(), tenant, stream_id, after_version, max_version).limit(limit)
+        async with self._reading() as connection:
+            return [stream_event(row) for row in await connection.execute(query)]
 
     async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
         """See ``EventStore.query``."""
         async with self._reading() as connection:
-            wanted = await in_positions(connection, event_filter)
-            rows = await connection.execute(select_page(wanted, after_position=after_position, limit=limit))
-            return [LogEntry(header=_header(row), payload=row.payload, salt=row.salt) for row in rows]
+            if has_times(event_filter):
+                begin, later = (await connection.execute(select_positions(event_filter))).one()
+                event_filter = in_positions(event_filter, begin, later)
+            rows = await connection.execute(select_page(event_filter, after_position=after_position, limit=limit))
+            return [log_entry(row) for row in rows]
 
     async def find_answer(self, key: IdempotencyKey) -> Appended | None:
         """See ``EventStore.find_answer``."""
@@ -111,6 +127,12 @@ class SQLEventStore:
             return None
         key.check_same_request(row.request_digest)
         return Appended(position=row.position, stream_version=row.stream_version, repeated=True)
+
+    async def find_completion(self, tenant: str, completion_id: str) -> int | None:
+        """See ``EventStore.find_completion``."""
+        wanted = completions.c.tenant == tenant, completions.c.completion_id == completion_id
+        async with self._reading() as connection:
+            return (await connection.execute(select(completions.c.position).where(*wanted))).scalar()
 
     async def head(self) -> Frontier:
         """See ``EventStore.head``."""
@@ -176,8 +198,19 @@ class SQLEventStore:
             raise StoreUnavailable(f"the database {self._name} did not answer: {words}") from error
 
 
-def _header(row: Row[Any]) -> EventHeader:
-    return EventHeader(**{name: getattr(row, name) for name in HEADER_FIELDS})
+def log_entry(row: Sequence[Any]) -> LogEntry:
+    """An entry of the columns of ``select_page``: the header's, payload and salt."""
+    return LogEntry(header=_header(row), payload=row[-2], salt=row[-1])
+
+
+def stream_event(row: Sequence[Any]) -> StreamEvent:
+    """An event from its version, id, type, schema version and payload."""
+    stream_version, event_id, type_name, schema_version, payload = row
+    return StreamEvent(stream_version, event_id, decode_event(type_name, schema_version, payload))
+
+
+def _header(row: Sequence[Any]) -> EventHeader:
+    return EventHeader(**dict(zip(_HEADER_COLUMNS, row, strict=False)))
 
 
 def _record(row: Row[Any]) -> RecordedEvent:

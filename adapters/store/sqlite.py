@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
+import aiosqlite
 from sqlalchemy import Connection, event, insert, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from manent.adapters.store.committer import Committer
+from manent.adapters.store.event_query import in_positions
+from manent.adapters.store.page_text import page_text, positions_text
 from manent.adapters.store.schema import log_head
-from manent.adapters.store.sql import SQLEventStore
+from manent.adapters.store.sql import SQLEventStore, log_entry, stream_event
+from manent.adapters.store.sqlite_address import sqlite_address
+from manent.adapters.store.sqlite_reader import SQLiteReader
 from manent.adapters.store.sqlite_writer import PRAGMAS, SQLiteBatchWriter
 from manent.domain.merkle import EMPTY_ROOT
 from manent.domain.ports import Clock, Ids
+from manent.domain.records import EventFilter, LogEntry, StreamEvent
 
 READERS_MAX = 4
 LOCK_WAIT_S = 2.0
 KEYS_KEPT_S = 24 * 3600.0
+VERSION_MAX = 2**62
+
+_STEPS = (
+    "SELECT h.stream_version, h.event_id, h.type, h.schema_version, p.payload "
+    "FROM event_headers AS h LEFT JOIN event_payloads AS p ON p.position = h.position "
+    "WHERE h.tenant = ? AND h.stream_id = ? AND h.stream_version > ? AND h.stream_version <= ? "
+    "ORDER BY h.stream_version LIMIT ?"
+)
 
 
 class SQLiteEventStore(SQLEventStore):
@@ -29,6 +45,36 @@ class SQLiteEventStore(SQLEventStore):
         readers = _engine(path, connections_max=READERS_MAX)
         event.listen(readers.sync_engine, "begin", _begin_deferred)
         super().__init__(committer=Committer(writer), readers=readers, ids=ids, name=path.name)
+        self._reader = SQLiteReader(path, threads_max=READERS_MAX, lock_wait_s=LOCK_WAIT_S)
+
+    async def read_events(
+        self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
+    ) -> Sequence[StreamEvent]:
+        """See ``EventStore.read_events``."""
+        last_version = VERSION_MAX if max_version is None else max_version
+
+        def read(connection: sqlite3.Connection) -> list[StreamEvent]:
+            rows = connection.execute(_STEPS, (tenant, stream_id, after_version, last_version, limit))
+            return [stream_event(row) for row in rows]
+
+        return await self._reader.read(read)
+
+    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+        """See ``EventStore.query``."""
+
+        def read(connection: sqlite3.Connection) -> list[LogEntry]:
+            wanted, look_up = event_filter, positions_text("sqlite", event_filter)
+            if look_up is not None:
+                wanted = in_positions(wanted, *connection.execute(*look_up).fetchone())
+            page = page_text("sqlite", wanted, after_position=after_position, limit=limit)
+            return [log_entry(row) for row in connection.execute(*page)]
+
+        return await self._reader.read(read)
+
+    async def aclose(self) -> None:
+        """Commit what waits, then close every connection."""
+        await super().aclose()
+        await self._reader.aclose()
 
 
 async def ensure_log(path: Path, ids: Ids) -> None:
@@ -57,7 +103,7 @@ def _engine(path: Path, *, connections_max: int) -> AsyncEngine:
         pool_size=connections_max,
         max_overflow=0,
         pool_timeout=LOCK_WAIT_S,
-        connect_args={"timeout": LOCK_WAIT_S},
+        async_creator=lambda: aiosqlite.connect(sqlite_address(path), uri=True, timeout=LOCK_WAIT_S),
     )
     event.listen(engine.sync_engine, "connect", _configure)
     return engine

@@ -12,12 +12,10 @@ import typer
 from httpx_sse import connect_sse
 from rich.markup import escape
 
-from manent.app.cli.output import ExitCode, err, fail, out, settings_or_fail, visible
+from manent.app.cli.output import err, fail, out, visible
+from manent.app.cli.server import Url, connected
 from manent.domain.errors import InvalidValue
-from manent.domain.session import check_session_id
-
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 300.0
+from manent.domain.session_limits import check_session_id
 
 
 class ChatError(Exception):
@@ -31,28 +29,19 @@ def chat(
     model: Annotated[str, typer.Option(help="Model id or alias.")] = "default",
     system: Annotated[str | None, typer.Option(help="System prompt; replaces the session's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.", min=1)] = None,
-    url: Annotated[str | None, typer.Option(help="Address of the server; without it, this machine's.")] = None,
+    url: Url = None,
 ) -> None:
     """Talk with a model; Ctrl-C stops an answer, Ctrl-D or /exit ends the conversation."""
-    settings = settings_or_fail()
-    base_url = url or f"http://{settings.host}:{settings.port}"
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    try:
-        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False) as client:
-            conversation = Conversation(client, model=model, system=system, max_tokens=max_tokens)
+    with connected(url) as client:
+        conversation = Conversation(client, model=model, system=system, max_tokens=max_tokens)
+        try:
             conversation.start() if session is None else conversation.resume(session)
             if message is not None:
                 conversation.say(message)
             else:
                 _converse(conversation)
-    except httpx.ConnectError:
-        fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
-    except httpx.TimeoutException:
-        fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)
-    except httpx.HTTPError as error:
-        fail(f"the connection to {base_url} broke: {error}", ExitCode.UNREACHABLE)
-    except ChatError as error:
-        fail(str(error))
+        except ChatError as error:
+            fail(str(error))
 
 
 class Conversation:

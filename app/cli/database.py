@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
+from manent.adapters.store.bulk import SQLBulkLog
 from manent.adapters.store.database import database_name, open_store
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.sql import SQLEventStore
 from manent.app.cli.output import ExitCode, fail
 from manent.app.settings import Settings
@@ -17,6 +19,37 @@ from manent.domain.errors import DomainError
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncGenerator[SQLEventStore, None]:
     """The database's store; one that is missing or of another version, and what the domain refuses, end the command."""
+    _check_revision(settings)
+    store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
+    try:
+        with failing():
+            yield store
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def opened_bulk_log(settings: Settings) -> AsyncGenerator[SQLBulkLog, None]:
+    """The database's log for whoever reads much of it; it ends the command as ``opened_store`` does."""
+    _check_revision(settings)
+    rows = open_rows(settings.database, strict=True)
+    try:
+        with failing():
+            yield SQLBulkLog(rows)
+    finally:
+        await rows.aclose()
+
+
+@contextmanager
+def failing() -> Generator[None, None, None]:
+    """What the domain refuses ends the command."""
+    try:
+        yield
+    except DomainError as error:
+        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
+
+
+def _check_revision(settings: Settings) -> None:
     name = database_name(settings.database)
     try:
         current = current_revision(settings.database)
@@ -26,10 +59,3 @@ async def opened_store(settings: Settings) -> AsyncGenerator[SQLEventStore, None
             fail(f"{name} is at revision {current}, not {latest_revision()}; run `manent db upgrade`")
     except MigrationError as error:
         fail(str(error))
-    store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
-    try:
-        yield store
-    except DomainError as error:
-        fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
-    finally:
-        await store.aclose()

@@ -1,4 +1,4 @@
-"""``manent replay`` and ``manent events``: the log, read from the database itself, with or without a server."""
+"""``manent events``: the log, read from the database itself, with or without a server."""
 
 from __future__ import annotations
 
@@ -9,41 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from manent.adapters.http.events import event_members
-from manent.adapters.http.times import EXPECTED, microseconds
-from manent.adapters.projections.lru import LruContextCache
+from manent.adapters.http.times import EXPECTED
 from manent.app.cli.database import opened_store
 from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail, visible
+from manent.app.cli.times import time_us
 from manent.app.settings import Settings
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.events import session_stream
-from manent.domain.messages import Role
 from manent.domain.records import EventFilter
-from manent.domain.session import SessionState
 from manent.domain.usecases.query_log import LIMIT_MAX, EventPage, QueryLog
-from manent.domain.usecases.replay import Replay
-from manent.domain.usecases.sessions import Sessions
 
-COLORS = {Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow"}
 TABLE_ROWS, PAGE = 100, 500
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-
-
-def replay(
-    session: Annotated[str, typer.Argument(help="The session's id.")],
-    *,
-    at: Annotated[int | None, typer.Option(help="Version of the session's stream; without it, now.")] = None,
-    json: Json = False,
-) -> None:
-    """Show a conversation as it stood at a version of its stream."""
-    state = run(_replay(settings_or_fail(), session, at))
-    if json:
-        print_json(_replay_object(state))
-        return
-    out.print(
-        f"[bold]{state.session_id}[/bold] at version {state.version}, {state.status}, {len(state.messages)} messages"
-    )
-    for message in state.messages:
-        out.print(f"[{COLORS[message.role]}]{message.role}[/]: {escape(visible(message.text))}", soft_wrap=True)
 
 
 def events(
@@ -73,8 +50,8 @@ def events(
         model_id=model,
         request_id=request_id,
         correlation_id=correlation_id,
-        since_us=_time_us("--since", since),
-        until_us=_time_us("--until", until),
+        since_us=time_us("--since", since),
+        until_us=time_us("--until", until),
         min_position=min_position,
         max_position=max_position,
     )
@@ -114,38 +91,11 @@ def _tell_more(page: EventPage) -> None:
         err.print(f"more with --after {page.events[-1].header.position}")
 
 
-async def _replay(settings: Settings, session: str, at: int | None) -> SessionState:
-    async with opened_store(settings) as store:
-        return await Replay(Sessions(store, LruContextCache(budget_bytes=0))).at(LOCAL_OPERATOR, session, version=at)
-
-
 async def _events(settings: Settings, event_filter: EventFilter, after: int, limit: int) -> EventPage:
     async with opened_store(settings) as store:
         return await QueryLog(store).page(LOCAL_OPERATOR, event_filter, after_position=after, limit=limit)
 
 
-def _time_us(option: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else microseconds(text)
-    except ValueError as error:
-        fail(f"{option}: {error}", ExitCode.USAGE)
-
-
-def _replay_object(state: SessionState) -> dict[str, object]:
-    return {
-        "object": "session.replay",
-        "id": state.session_id,
-        "version": state.version,
-        "status": state.status,
-        "owner": state.owner,
-        "metadata": dict(state.metadata),
-        "messages": [
-            {"id": message.message_id, "role": message.role, "content": message.text} for message in state.messages
-        ],
-    }
-
-
 def register(root: typer.Typer) -> None:
     """Add what this file has to the command line."""
-    root.command("replay")(replay)
     root.command("events")(events)

@@ -17,11 +17,15 @@ INTERRUPTED = 130
 MODULES = {
     "serve": "serve",
     "chat": "chat",
-    "replay": "log",
+    "sessions": "sessions",
+    "replay": "sessions",
     "events": "log",
     "log": "audit",
+    "export": "export",
+    "sql": "sql",
     "models": "models",
     "db": "db",
+    "projections": "projections",
     "doctor": "doctor",
 }
 

@@ -6,7 +6,6 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.context import select_messages
 from manent.domain.errors import SessionBusy, StoreUnavailable, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
@@ -20,30 +19,21 @@ from manent.domain.generation import (
     RenderedPrompt,
     RequestedParameters,
     SaltedDigest,
-    SamplingParameters,
     Truncation,
 )
 from manent.domain.messages import Message
-from manent.domain.parameters import effective_parameters, output_reserve_tokens
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
-from manent.domain.session import (
-    SessionState,
-    SessionStatus,
-    check_metadata,
-    check_session_id,
-    check_usable,
-    decide_request,
-    decide_start,
-    fold,
-)
+from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
+from manent.domain.session_limits import check_metadata, check_session_id
+from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.model_view import Asked, ModelView, View
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 
 CONFLICTS_MAX = 8
-TRUNCATION_ROUNDS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +41,7 @@ class ChatCommand:
     """A request for a chat completion, in the domain's words.
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
+    ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower.
     """
 
     principal: Principal
@@ -60,6 +51,7 @@ class ChatCommand:
     session_id: str | None = None
     session_mode: SessionMode = SessionMode.AUTO
     truncation: Truncation = Truncation.DISABLED
+    max_tokens_shrinks: bool = False
     store_content: bool = False
     stream: bool = False
     user: str | None = None
@@ -67,6 +59,7 @@ class ChatCommand:
     request_id: str | None = None
     correlation_id: str | None = None
     idempotency: IdempotencyKey | None = None
+    expected: ExpectedVersion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +77,6 @@ class Repeated(Exception):
     def __init__(self, appended: Appended) -> None:
         super().__init__(f"accepted before, at position {appended.position}")
         self.appended = appended
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """What the model will see."""
-
-    context: ContextUsed
-    prompt: RenderedPrompt
-    parameters: SamplingParameters
 
 
 class AcceptCompletion:
@@ -118,12 +102,13 @@ class AcceptCompletion:
         self._ids = ids
         self._live = live
         self._record_content = record_content
+        self._view = ModelView(engine, new_seed=ids.seed)
 
     async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
         """Accept a completion without a session; None where its client left before anything was recorded."""
         check_metadata(command.metadata or {})
         card = self._engine.resolve(command.model)
-        view = await self._view(card, command.messages, command)
+        view = await self._view.of(card, command.messages, _asked(command, tenant=None))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
@@ -147,7 +132,8 @@ class AcceptCompletion:
         """Accept a completion in a session, started here if it is new; None where its client left before.
 
         Raises:
-            SessionNotFound, SessionClosed, SessionBusy, HistoryConflict, ContextLengthExceeded, InvalidValue,
+            SessionNotFound, SessionClosed, SessionGone, SessionBusy, PreconditionFailed, HistoryConflict,
+            ContextLengthExceeded, InvalidValue,
             ModelNotFound, ModelLoadError, EngineBusy, EngineUnavailable, StoreUnavailable: nothing was recorded.
         """
         check_session_id(session_id)
@@ -160,7 +146,7 @@ class AcceptCompletion:
                 continue
             history = self._history(state, command)
             state_then = fold(state, history)
-            view = await self._view(card, state_then.messages, command)
+            view = await self._view.of(card, state_then.messages, _asked(command, tenant=state.tenant))
             if running.stop_reason is not None:
                 return None
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
@@ -184,7 +170,7 @@ class AcceptCompletion:
         """Close a completion that nobody runs any more and that would block the session for ever."""
         if state.open_completion_id is None:
             return False
-        check_usable(state, by)
+        check_usable(state, by, now_us=self._clock.now_us())
         open_id = state.open_completion_id
         orphaned: Sequence[OpenCompletion] = ()
         if open_id not in self._live:
@@ -199,40 +185,11 @@ class AcceptCompletion:
         if state.status is SessionStatus.ABSENT:
             started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=command.principal, now_us=now_us)
         else:
-            check_usable(state, command.principal)
+            check_usable(state, command.principal, now_us=now_us)
+        if command.expected is not None:
+            command.expected.check(state)
         changed = reconcile(state, command.messages, mode=command.session_mode, by=command.principal, now_us=now_us)
         return [*started, *changed]
-
-    async def _view(self, card: ModelCard, messages: Sequence[Message], command: ChatCommand) -> _View:
-        """Render everything or, where truncation is allowed, what fits."""
-        kept: tuple[Message, ...] = tuple(messages)
-        dropped: tuple[Message, ...] = ()
-        prompt = await self._engine.render(card.model_id, kept)
-        room = card.context_length - (command.parameters.max_tokens or 1)
-        if len(prompt.token_ids) > room and command.truncation is Truncation.AUTO:
-            counts = await self._engine.count_tokens(card.model_id, kept)
-            room = card.context_length - output_reserve_tokens(card, command.parameters)
-            budget = room
-            for _ in range(TRUNCATION_ROUNDS_MAX):
-                selection = select_messages(messages, counts, budget_tokens=budget)
-                kept, dropped = selection.kept, selection.dropped
-                prompt = await self._engine.render(card.model_id, kept)
-                excess = len(prompt.token_ids) - room
-                if excess <= 0:
-                    break
-                budget -= excess
-        parameters = effective_parameters(
-            card, command.parameters, prompt_tokens=len(prompt.token_ids), new_seed=self._ids.seed
-        )
-        return _View(
-            context=ContextUsed(
-                message_ids=tuple(message.message_id for message in kept),
-                dropped_message_ids=tuple(message.message_id for message in dropped),
-                truncation=command.truncation,
-            ),
-            prompt=prompt,
-            parameters=parameters,
-        )
 
     def _records_content(self, command: ChatCommand) -> bool:
         wanted = command.session_id is not None or command.store_content or self._record_content
@@ -250,7 +207,7 @@ class AcceptCompletion:
         running: RunningCompletion,
         command: ChatCommand,
         card: ModelCard,
-        view: _View,
+        view: View,
         *,
         context: ContextUsed | None,
         recorded: tuple[InputMessage, ...],
@@ -270,3 +227,12 @@ class AcceptCompletion:
             metadata=dict(command.metadata or {}),
             requested_at_us=self._clock.now_us(),
         )
+
+
+def _asked(command: ChatCommand, *, tenant: str | None) -> Asked:
+    return Asked(
+        tenant=tenant,
+        parameters=command.parameters,
+        truncation=command.truncation,
+        max_tokens_shrinks=command.max_tokens_shrinks,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Container, Sequence
 
 from manent.domain.errors import DomainError, StoreUnavailable, VersionConflict
 from manent.domain.events import (
@@ -16,12 +17,14 @@ from manent.domain.events import (
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
 from manent.domain.session import decide_close
+from manent.domain.usecases.end_rerun import EndRerun, is_rerun
 from manent.domain.usecases.sessions import Sessions
 
 RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 KEPT_MAX = 10_000
 KEPT_RETRY_S = 2.0
 CONFLICTS_MAX = 32
+ORPHANS_PAGE = 1000
 
 _log = logging.getLogger("manent.completions")
 
@@ -155,18 +158,54 @@ class CloseCompletion:
 
 
 class CloseInterrupted:
-    """What start-up does: close whatever a crash left open."""
+    """Closes what a crash left open: all at start-up, and what other servers leave behind while this one runs."""
 
-    def __init__(self, store: EventStore, closing: CloseCompletion) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        closing: CloseCompletion,
+        ending: EndRerun,
+        clock: Clock,
+        *,
+        live: Sequence[Container[str]],
+        every_s: float,
+    ) -> None:
         self._store = store
         self._closing = closing
+        self._ending = ending
+        self._clock = clock
+        self._live = live
+        self._every_s = every_s
 
     async def run(self) -> int:
-        """Close all completions that no other server runs; how many there were."""
+        """Close all completions and reruns that no server runs; how many there were."""
         closed = 0
-        while found := await self._store.orphaned_completions(limit=100):
-            closed_now = [await self._closing.close_interrupted(completion) for completion in found]
+        while found := await self._orphans():
+            closed_now = [await self._close(completion) for completion in found]
             closed += sum(closed_now)
             if not any(closed_now):
                 break
         return closed
+
+    async def keep_sweeping(self) -> None:
+        """Look for such completions again and again; one that is found at two looks in a row is closed.
+
+        What ends between the looks needs nobody's help.
+        """
+        seen: set[str] = set()
+        while True:
+            await self._clock.sleep(self._every_s)
+            found = await self._orphans()
+            for completion in found:
+                if completion.completion_id in seen and await self._close(completion):
+                    _log.warning("closed completion %s, which its server left open", completion.completion_id)
+            seen = {completion.completion_id for completion in found}
+
+    async def _orphans(self) -> list[OpenCompletion]:
+        found = await self._store.orphaned_completions(limit=ORPHANS_PAGE)
+        return [one for one in found if not any(one.completion_id in live for live in self._live)]
+
+    async def _close(self, found: OpenCompletion) -> bool:
+        if is_rerun(found):
+            return await self._ending.interrupted(found)
+        return await self._closing.close_interrupted(found)

@@ -1,23 +1,17 @@
-"""Starting, reading and deleting sessions."""
+"""Starting, reading, changing and deleting sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manent.domain.access import Principal, may_read
-from manent.domain.errors import InvalidValue, SessionAlreadyExists, SessionNotFound, StoreUnavailable, VersionConflict
+from manent.domain.access import Principal
+from manent.domain.errors import SessionAlreadyExists, StoreUnavailable, VersionConflict
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids
-from manent.domain.records import Appended, EventFilter, IdempotencyKey
-from manent.domain.session import (
-    SessionState,
-    SessionStatus,
-    check_session_id,
-    check_usable,
-    decide_delete,
-    decide_start,
-)
+from manent.domain.records import IdempotencyKey
+from manent.domain.session import SessionState, check_usable, decide_delete, decide_start
+from manent.domain.session_limits import check_session_id
+from manent.domain.session_upkeep import ExpectedVersion, SessionChange, check_readable, decide_change
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.turns import Turns
@@ -40,11 +34,15 @@ class StartSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MessagePage:
-    """A page of a session's messages; ``has_more`` tells whether others follow in the asked order."""
+class ChangeSession:
+    """A wish to change a session, which may depend on the version that it is at."""
 
-    messages: Sequence[Message]
-    has_more: bool
+    principal: Principal
+    session_id: str
+    change: SessionChange
+    expected: ExpectedVersion | None = None
+    request_id: str | None = None
+    idempotency: IdempotencyKey | None = None
 
 
 class ManageSessions:
@@ -68,7 +66,7 @@ class ManageSessions:
             InvalidValue: id, metadata or ttl_s are beyond their limits.
         """
         if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
-            return await self._started_at(kept)
+            return await self._sessions.recorded_at(kept)
         session_id = command.session_id or self._ids.new("sess_")
         check_session_id(session_id)
         state = await self._sessions.load(command.principal.tenant, session_id)
@@ -87,57 +85,72 @@ class ManageSessions:
             )
         except VersionConflict:
             raise SessionAlreadyExists(f"session {session_id!r} exists already") from None
-        return await self._started_at(appended) if appended.repeated else after
-
-    async def _started_at(self, appended: Appended) -> SessionState:
-        """The session that an earlier request with the same idempotency key started."""
-        (entry,) = await self._store.query(EventFilter(), after_position=appended.position - 1, limit=1)
-        return await self._sessions.load(entry.header.tenant, entry.header.stream_id.removeprefix("session-"))
+        return await self._sessions.recorded_at(appended) if appended.repeated else after
 
     async def get(self, principal: Principal, session_id: str) -> SessionState:
-        """The session as it stands.
+        """The session as it stands; to look at it does not count as use.
 
         Raises:
             SessionNotFound: it was never started, was deleted, or ``principal`` may not read it.
+            SessionGone: it expired.
         """
         state = await self._sessions.load(principal.tenant, session_id)
-        readable = may_read(principal, tenant=state.tenant, owner=state.owner)
-        if state.status is not SessionStatus.OPEN or not readable:
-            raise SessionNotFound(f"no session {session_id!r} was found")
+        check_readable(state, principal, now_us=self._clock.now_us())
         return state
 
-    async def messages(
-        self, principal: Principal, session_id: str, *, after: str | None, limit: int, descending: bool
-    ) -> MessagePage:
-        """A page of the conversation as it stands, in its order or backwards, behind message ``after``.
+    async def change(self, command: ChangeSession) -> SessionState:
+        """Change metadata and time to live; the session after it.
 
         Raises:
-            SessionNotFound: as ``get``.
-            InvalidValue: ``after`` is no message of the conversation.
+            SessionNotFound, SessionClosed, SessionGone: nothing can be changed in it.
+            InvalidValue: metadata or ttl_s are beyond their limits.
+            PreconditionFailed: it is not at the expected version.
         """
-        state = await self.get(principal, session_id)
-        ordered = state.messages[::-1] if descending else state.messages
-        start = 0
-        if after is not None:
-            place = next((i for i, message in enumerate(ordered) if message.message_id == after), None)
-            if place is None:
-                raise InvalidValue(f"after is {after!r}, which is no message of this session", param="after")
-            start = place + 1
-        return MessagePage(messages=ordered[start : start + limit], has_more=len(ordered) > start + limit)
+        if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
+            return await self._sessions.recorded_at(kept)
+        by = command.principal
+        context = context_of(by, request_id=command.request_id)
+        for _ in range(CONFLICTS_MAX):
+            state = await self._sessions.load(by.tenant, command.session_id)
+            events = decide_change(state, command.change, expected=command.expected, by=by, now_us=self._clock.now_us())
+            if not events:
+                return state
+            try:
+                after, appended = await self._sessions.record(
+                    state, events, context=context, idempotency=command.idempotency
+                )
+            except VersionConflict:
+                continue
+            return await self._sessions.recorded_at(appended) if appended.repeated else after
+        raise StoreUnavailable(f"session {command.session_id!r} changed {CONFLICTS_MAX} times while it was written to")
 
-    async def delete(self, principal: Principal, session_id: str, *, request_id: str | None) -> None:
+    async def delete(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        request_id: str | None,
+        expected: ExpectedVersion | None = None,
+    ) -> None:
         """Close the session for good; a completion that runs in it is cancelled first.
 
         Raises:
-            SessionNotFound, SessionClosed, SessionBusy: nothing was deleted.
+            SessionNotFound, SessionClosed, SessionGone, SessionBusy, PreconditionFailed: nothing was deleted.
         """
-        check_usable(await self._sessions.load(principal.tenant, session_id), principal)
+        state = await self._sessions.load(principal.tenant, session_id)
+        check_usable(state, principal, now_us=self._clock.now_us())
+        if expected is not None:
+            expected.check(state)
+            # One event more is the end of the completion that is cancelled here; an answer would be two.
+            expected = ExpectedVersion.of(state.version, *([state.version + 1] if state.open_completion_id else []))
         await self._live.cancel_session(principal.tenant, session_id, reason="session_deleted", wait_s=CANCEL_WAIT_S)
         context = context_of(principal, request_id=request_id)
         async with self._turns.take(principal.tenant, session_id):
             for _ in range(CONFLICTS_MAX):
                 state = await self._sessions.load(principal.tenant, session_id)
                 events = decide_delete(state, by=principal, now_us=self._clock.now_us())
+                if expected is not None:
+                    expected.check(state)
                 try:
                     await self._sessions.record(state, events, context=context)
                 except VersionConflict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from manent.domain.errors import DomainError, VersionConflict
-from manent.domain.events import ModelEvent, model_stream
+from manent.domain.model_events import ModelEvent, model_stream
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 

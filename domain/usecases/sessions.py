@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from manent.domain.access import Principal
 from manent.domain.events import SessionEvent, session_stream
+from manent.domain.history import History
 from manent.domain.ports import ContextCache, EventStore
-from manent.domain.records import Appended, EventContext, IdempotencyKey
+from manent.domain.records import Appended, EventContext, EventFilter, IdempotencyKey, StreamEvent
+from manent.domain.replay_events import Fork
 from manent.domain.session import SessionState, fold
+from manent.domain.usecases.lineage import ancestors, parent_of
 
-PAGE = 500
+PAGE = 1000
+CATCH_UP_PAGE = 64
+
+
+class _NotOfThisLog(Exception):
+    """A cached state ends with an event that the log does not have: one was restored, or the other tampered with."""
+
+    def __init__(self, state: SessionState) -> None:
+        super().__init__(f"version {state.version} of session {state.session_id!r} is not in the log")
+        self.state = state
 
 
 class Sessions:
@@ -23,19 +37,33 @@ class Sessions:
     async def load(self, tenant: str, session_id: str) -> SessionState:
         """The state as it stands in the log now.
 
-        A cached state is never trusted to be the latest: the events behind its version are read from the store,
-        one indexed look-up, so that other processes and nodes may write to the same session.
+        A cached state is never trusted to be the latest, nor to be of this log: its last event and those behind it are
+        read from the store, one indexed look-up, so that other processes and nodes may write to the same session.
         """
         cached = await self._cache.get(tenant, session_id)
-        state = cached or SessionState(session_id=session_id, tenant=tenant)
-        latest = await self._catch_up(state, max_version=None)
-        if latest.version > 0 and latest is not cached:
+        if cached is not None:
+            with suppress(_NotOfThisLog):
+                latest = await self._catch_up(cached, max_version=None)
+                if latest is not cached:
+                    await self._cache.put(latest, before=cached)
+                return latest
+            await self._cache.forget(tenant, session_id)
+        latest = await self._catch_up(SessionState(session_id=session_id, tenant=tenant), max_version=None)
+        if latest.version > 0:
             await self._cache.put(latest)
         return latest
 
     async def load_at(self, tenant: str, session_id: str, version: int) -> SessionState:
         """The state as it stood at ``version`` (or at the last one, if there are fewer)."""
         return await self._catch_up(SessionState(session_id=session_id, tenant=tenant), max_version=version)
+
+    async def recorded_at(self, appended: Appended) -> SessionState:
+        """The session as it stood after an earlier append, which an idempotency key was answered with."""
+        (entry,) = await self._store.query(EventFilter(), after_position=appended.position - 1, limit=1)
+        now = await self.load(entry.header.tenant, entry.header.stream_id.removeprefix("session-"))
+        if now.version == appended.stream_version:
+            return now
+        return await self.load_at(now.tenant, now.session_id, appended.stream_version)
 
     async def record(
         self,
@@ -59,22 +87,55 @@ class Sessions:
         )
         if appended.repeated:
             return state, appended
-        after = fold(state, events)
-        await self._cache.put(after)
+        after = replace(fold(state, events), last_event_id=appended.last_event_id)
+        await self._cache.put(after, before=state)
         return after, appended
 
-    async def _catch_up(self, state: SessionState, *, max_version: int | None) -> SessionState:
+    async def _catch_up(self, state: SessionState, *, max_version: int | None, inherits: bool = True) -> SessionState:
+        """``state`` with what the log has behind it, the very same where that is nothing.
+
+        Raises:
+            _NotOfThisLog: the log does not have the event that ``state`` ends with.
+        """
+        limit = CATCH_UP_PAGE if state.version else PAGE
         while True:
-            page = await self._store.read_stream(
+            page = await self._store.read_events(
                 state.tenant,
                 session_stream(state.session_id),
-                after_version=state.version,
+                after_version=max(state.version - 1, 0),
                 max_version=max_version,
-                limit=PAGE,
+                limit=limit,
             )
-            state = fold(state, (recorded.event for recorded in page))
-            if len(page) < PAGE:
+            new = page[1:] if state.version else page
+            if state.version and not (page and _is_last_of(state, page[0])):
+                raise _NotOfThisLog(state)
+            if inherits and state.version == 0 and new and (fork := parent_of(new[0].event)) is not None:
+                state = replace(state, messages=await self._inherited(state.tenant, fork))
+            if new:
+                folded = fold(state, (step.event for step in new))
+                state = replace(folded, last_event_id=new[-1].event_id)
+            if len(page) < limit:
                 return state
+            limit = PAGE
+
+    async def _inherited(self, tenant: str, fork: Fork) -> History:
+        """The messages that a fork begins with: its parent's, as they stood where it branched off."""
+        while True:
+            try:
+                return await self._inherited_from(tenant, fork)
+            except _NotOfThisLog as refuted:
+                await self._cache.forget(tenant, refuted.state.session_id)
+
+    async def _inherited_from(self, tenant: str, fork: Fork) -> History:
+        messages = History()
+        for known, version in await ancestors(self._store, self._cache, tenant, fork):
+            state = known if known.version else replace(known, messages=messages)
+            messages = (await self._catch_up(state, max_version=version, inherits=False)).messages
+        return messages
+
+
+def _is_last_of(state: SessionState, found: StreamEvent) -> bool:
+    return found.stream_version == state.version and state.last_event_id in {"", found.event_id}
 
 
 def context_of(

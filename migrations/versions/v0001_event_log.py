@@ -200,6 +200,12 @@ def _create_look_ups() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("node", sa.BigInteger),
     )
+    op.create_table(
+        "completions",
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("completion_id", sa.Text, primary_key=True),
+        sa.Column("position", sa.BigInteger, nullable=False),
+    )
     _create_session_index()
     op.create_table(
         "subscriptions",
@@ -219,20 +225,26 @@ def _create_session_index() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
+        sa.Column("ttl_s", sa.Integer),
         sa.Column("expires_at_us", sa.BigInteger),
     )
     op.create_index("sessions_status", "sessions", ["tenant", "status", "position"])
     op.create_index("sessions_owner", "sessions", ["tenant", "owner", "status", "position"])
-    op.create_index("sessions_expiry", "sessions", ["expires_at_us"])
+    op.create_index("sessions_expiry", "sessions", ["expires_at_us", "position"])
     op.create_table(
         "session_metadata",
         sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("session_id", sa.Text, primary_key=True),
         sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("value", sa.Text, primary_key=True),
-        sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("session_id", sa.Text, nullable=False),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("pair", sa.BigInteger, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
     )
-    op.create_index("session_metadata_session", "session_metadata", ["tenant", "session_id"])
+    narrowing = ["tenant", "status", "pair", "position"]
+    op.create_index("session_metadata_pair", "session_metadata", narrowing)
+    op.create_index("session_metadata_owner", "session_metadata", ["tenant", "owner", *narrowing[1:]])
 
 
 def _create_stream_heads() -> None:

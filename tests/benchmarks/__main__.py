@@ -1,6 +1,6 @@
 """``make bench``: every figure of the README and of docs/reference/performance.md, from one run.
 
-make bench                        all of it, about ten minutes on two cores
+make bench                        all of it, about half an hour on two cores
 make bench ARGS="http --rounds 9"  one part
 """
 
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, overhead_http, tail
+from tests.benchmarks import appends, audit, context, export, overhead_http, tail, turns
 
-PARTS = ("http", "appends", "tail")
+PARTS = ("http", "appends", "tail", "audit", "export", "context", "turns")
 
 
 def main() -> None:
@@ -33,6 +33,18 @@ def main() -> None:
     if "tail" in options.part:
         sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
         tail.compare(options.rounds)
+    if "audit" in options.part:
+        sys.stdout.write("\nThe log at 10,000 and at 1,000,000 events:\n")
+        audit.compare(rounds=options.rounds)
+    if "export" in options.part:
+        sys.stdout.write("\nExports beside pyarrow writing from memory:\n")
+        export.compare(rounds=options.rounds)
+    if "context" in options.part:
+        sys.stdout.write("\nContexts, and their rebuild:\n")
+        context.compare(rounds=options.rounds)
+    if "turns" in options.part:
+        sys.stdout.write("\nTurns of a long session:\n")
+        turns.compare()
 
 
 if __name__ == "__main__":

@@ -4,54 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from manent.adapters.store.codec import encode_event, header_bytes
-from manent.adapters.store.memory import MemoryEventStore
-from manent.adapters.store.migrate import upgrade
-from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log
-from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import EventTooLarge, IdempotencyConflict, VersionConflict
 from manent.domain.events import DomainEvent, UnknownEvent
 from manent.domain.merkle import Frontier, leaf_hash
+from manent.domain.ports import EventStore
 from manent.domain.records import EventContext, EventFilter, IdempotencyKey, OpenCompletion
 from tests.support.conversation import cancelled, failed, generated, requested, said, started
-from tests.support.fakes import CountingIds, FakeClock
+from tests.support.fakes import FakeClock
 
 ANN = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="k1", causation_id="c0")
-Store = MemoryEventStore | SQLiteEventStore | PostgresEventStore
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """The store's clock."""
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncGenerator[Store, None]:
-    """One of the stores, empty."""
-    ids = CountingIds()
-    if request.param == "memory":
-        made: Store = MemoryEventStore(clock=clock, ids=ids)
-    elif request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
-        await ensure_postgres_log(url, ids)
-        made = PostgresEventStore(url, clock=clock, ids=ids)
-    else:
-        upgrade(tmp_path / "manent.db")
-        await ensure_log(tmp_path / "manent.db", ids)
-        made = SQLiteEventStore(tmp_path / "manent.db", clock=clock, ids=ids)
-    yield made
-    await made.aclose()
-
-
-async def test_what_was_appended_is_read_back(store: Store) -> None:
+async def test_what_was_appended_is_read_back(store: EventStore) -> None:
     """Events come back equal, in order, with their places and their context in the header."""
     events: list[DomainEvent] = [started(), said("user", "grüß dich 🙂"), requested()]
     appended = await store.append("session-s", events, expected_version=0, context=ANN)
@@ -65,13 +35,13 @@ async def test_what_was_appended_is_read_back(store: Store) -> None:
 
 
 @pytest.mark.parametrize("event", [generated(), failed(), cancelled()])
-async def test_every_ending_is_read_back(store: Store, event: DomainEvent) -> None:
+async def test_every_ending_is_read_back(store: EventStore, event: DomainEvent) -> None:
     """Terminal events keep every field."""
     await store.append("session-s", [requested(), event], expected_version=0, context=ANN)
     assert (await store.read_stream("acme", "session-s"))[1].event == event
 
 
-async def test_an_append_at_another_version_is_refused_whole(store: Store) -> None:
+async def test_an_append_at_another_version_is_refused_whole(store: EventStore) -> None:
     """Optimistic concurrency: a stream that moved on takes nothing, and no position is used up."""
     await store.append("session-s", [started()], expected_version=0, context=ANN)
     for wrong in (0, 2):
@@ -81,7 +51,7 @@ async def test_an_append_at_another_version_is_refused_whole(store: Store) -> No
     assert (appended.position, appended.stream_version) == (2, 2)
 
 
-async def test_one_of_many_racing_writers_wins_each_version(store: Store) -> None:
+async def test_one_of_many_racing_writers_wins_each_version(store: EventStore) -> None:
     """Eight writers at one version: one append stands, and positions have no gap."""
     racing = [store.append("session-s", [said("user", str(i))], expected_version=0, context=ANN) for i in range(8)]
     results = await asyncio.gather(*racing, return_exceptions=True)
@@ -90,7 +60,7 @@ async def test_one_of_many_racing_writers_wins_each_version(store: Store) -> Non
     assert len(await store.query(EventFilter())) == 1
 
 
-async def test_positions_have_no_gaps_under_concurrent_appends(store: Store) -> None:
+async def test_positions_have_no_gaps_under_concurrent_appends(store: EventStore) -> None:
     """Appends to many streams at once number the log 1, 2, 3 …"""
     await asyncio.gather(
         *(store.append(f"session-{i}", [started(), started()], expected_version=0, context=ANN) for i in range(20))
@@ -99,7 +69,7 @@ async def test_positions_have_no_gaps_under_concurrent_appends(store: Store) -> 
     assert [entry.header.position for entry in entries] == list(range(1, 41))
 
 
-async def test_a_cancelled_caller_does_not_undo_the_commit(store: Store) -> None:
+async def test_a_cancelled_caller_does_not_undo_the_commit(store: EventStore) -> None:
     """Who stops waiting for an append may still find it done; it is never half done."""
     append = asyncio.create_task(
         store.append("session-s", [started(), said("user", "x")], expected_version=0, context=ANN)
@@ -114,7 +84,7 @@ async def test_a_cancelled_caller_does_not_undo_the_commit(store: Store) -> None
     assert len(found) in {0, 2}
 
 
-async def test_streams_are_named_within_their_tenant(store: Store) -> None:
+async def test_streams_are_named_within_their_tenant(store: EventStore) -> None:
     """The same stream id in two tenants is two streams."""
     other = EventContext(tenant="rival", actor="eve")
     await store.append("session-s", [started()], expected_version=0, context=ANN)
@@ -124,7 +94,7 @@ async def test_streams_are_named_within_their_tenant(store: Store) -> None:
     assert await store.read_stream("nobody", "session-s") == []
 
 
-async def test_streams_are_read_in_pages_and_up_to_a_version(store: Store) -> None:
+async def test_streams_are_read_in_pages_and_up_to_a_version(store: EventStore) -> None:
     """after_version and limit page; max_version reads the past."""
     events = [said("user", str(i)) for i in range(7)]
     await store.append("session-s", events, expected_version=0, context=ANN)
@@ -134,7 +104,7 @@ async def test_streams_are_read_in_pages_and_up_to_a_version(store: Store) -> No
     assert [record.header.stream_version for record in past] == [1, 2]
 
 
-async def test_the_log_is_queried_by_filters_and_keyset_pages(store: Store) -> None:
+async def test_the_log_is_queried_by_filters_and_keyset_pages(store: EventStore) -> None:
     """Every filter narrows, all of them together, and pages follow positions."""
     await store.append("session-a", [started(), said("user", "1")], expected_version=0, context=ANN)
     await store.append("session-b", [started(), said("user", "2")], expected_version=0, context=ANN)
@@ -154,7 +124,7 @@ async def test_the_log_is_queried_by_filters_and_keyset_pages(store: Store) -> N
     assert await positions(EventFilter(), after=5) == []
 
 
-async def test_a_payload_matches_its_digest(store: Store) -> None:
+async def test_a_payload_matches_its_digest(store: EventStore) -> None:
     """payload_digest is SHA-256 of salt and payload bytes, so a verifier needs nothing else."""
     await store.append("session-s", [said("user", "x")], expected_version=0, context=ANN)
     (entry,) = await store.query(EventFilter())
@@ -165,7 +135,7 @@ async def test_a_payload_matches_its_digest(store: Store) -> None:
     assert msgspec.json.decode(entry.payload)["message"]["content"][0]["text"] == "x"
 
 
-async def test_open_completions_are_known_until_they_are_closed(store: Store) -> None:
+async def test_open_completions_are_known_until_they_are_closed(store: EventStore) -> None:
     """What was requested and has no terminal event is what start-up must close."""
     await store.append("session-s", [started(), requested("c1")], expected_version=0, context=ANN)
     await store.append("completion-c2", [requested("c2")], expected_version=0, context=ANN)
@@ -176,14 +146,14 @@ async def test_open_completions_are_known_until_they_are_closed(store: Store) ->
     assert [completion.completion_id for completion in await store.open_completions()] == ["c2"]
 
 
-async def test_an_event_beyond_the_bound_is_refused(store: Store) -> None:
+async def test_an_event_beyond_the_bound_is_refused(store: EventStore) -> None:
     """A payload of more than 16 MiB leaves the log untouched."""
     with pytest.raises(EventTooLarge):
         await store.append("session-s", [said("user", "x" * 17_000_000)], expected_version=0, context=ANN)
     assert await store.query(EventFilter()) == []
 
 
-async def test_events_of_a_newer_manent_are_kept(store: Store) -> None:
+async def test_events_of_a_newer_manent_are_kept(store: EventStore) -> None:
     """An unknown type is appended and read without loss, as a restored or forwarded log may hold it."""
     event = UnknownEvent(type="FromTheFuture", schema_version=3, payload={"a": [1, {"b": None}]})
     await store.append("session-s", [event], expected_version=0, context=ANN)
@@ -191,7 +161,7 @@ async def test_events_of_a_newer_manent_are_kept(store: Store) -> None:
     assert encode_event(event).type == "FromTheFuture"
 
 
-async def test_the_store_answers_when_asked(store: Store) -> None:
+async def test_the_store_answers_when_asked(store: EventStore) -> None:
     """ping returns where the database works."""
     await store.ping()
 
@@ -199,7 +169,7 @@ async def test_the_store_answers_when_asked(store: Store) -> None:
 KEY = IdempotencyKey(scope="acme/ann", key="k1", request_digest="d1")
 
 
-async def test_a_repeated_key_lands_where_the_first_did(store: Store) -> None:
+async def test_a_repeated_key_lands_where_the_first_did(store: EventStore) -> None:
     """The same key and request writes nothing more, whatever the stream's version has become."""
     first = await store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY)
     await store.append("session-s", [said("user", "x")], expected_version=1, context=ANN)
@@ -208,7 +178,7 @@ async def test_a_repeated_key_lands_where_the_first_did(store: Store) -> None:
     assert len(await store.query(EventFilter())) == 2
 
 
-async def test_a_key_with_another_request_is_a_conflict(store: Store) -> None:
+async def test_a_key_with_another_request_is_a_conflict(store: EventStore) -> None:
     """A key stands for one request; somebody else's equal key is another key."""
     await store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY)
     other = IdempotencyKey(scope="acme/ann", key="k1", request_digest="d2")
@@ -219,7 +189,7 @@ async def test_a_key_with_another_request_is_a_conflict(store: Store) -> None:
     assert len(await store.query(EventFilter())) == 2
 
 
-async def test_a_thousand_equal_keys_at_once_are_one_event(store: Store) -> None:
+async def test_a_thousand_equal_keys_at_once_are_one_event(store: EventStore) -> None:
     """However many retries race, one of them writes, and all are told the same place."""
     landed = await asyncio.gather(
         *(store.append("session-s", [started()], expected_version=0, context=ANN, idempotency=KEY) for _ in range(1000))
@@ -229,7 +199,7 @@ async def test_a_thousand_equal_keys_at_once_are_one_event(store: Store) -> None
     assert len(await store.query(EventFilter())) == 1
 
 
-async def test_times_never_run_backwards(store: Store, clock: FakeClock) -> None:
+async def test_times_never_run_backwards(store: EventStore, clock: FakeClock) -> None:
     """A clock that is set back an hour does not disorder the log."""
     await store.append("session-s", [started()], expected_version=0, context=ANN)
     clock.advance(-3600)
@@ -241,7 +211,7 @@ async def test_times_never_run_backwards(store: Store, clock: FakeClock) -> None
     assert times[2] > times[1]
 
 
-async def test_the_head_is_the_tree_of_all_headers(store: Store) -> None:
+async def test_the_head_is_the_tree_of_all_headers(store: EventStore) -> None:
     """The root that the store keeps is RFC 6962's over the canonical bytes of every header, in order."""
     for number in range(40):
         events = [started() for _ in range(number % 9 + 1)]
@@ -277,7 +247,9 @@ FILTERS = {
 
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("tenant", [None, "acme", "rival"])
-async def test_every_filter_narrows_and_pages(store: Store, clock: FakeClock, name: str, tenant: str | None) -> None:
+async def test_every_filter_narrows_and_pages(
+    store: EventStore, clock: FakeClock, name: str, tenant: str | None
+) -> None:
     """Each filter, alone and beside another, finds what it names, in log order, whatever the size of the pages."""
     bob = EventContext(tenant="acme", actor="bob", request_id="r2", correlation_id="k2")
     await store.append("session-a", [started(), requested("c1")], expected_version=0, context=ANN)
@@ -295,7 +267,7 @@ async def test_every_filter_narrows_and_pages(store: Store, clock: FakeClock, na
         assert found == ([] if tenant == "rival" else expected)
 
 
-async def test_observers_hear_of_every_commit(store: Store) -> None:
+async def test_observers_hear_of_every_commit(store: EventStore) -> None:
     """Who follows the log is told how far it has come, once for a commit and never for a refusal."""
     heard: list[int | None] = []
     store.observe(heard.append)
@@ -304,3 +276,20 @@ async def test_observers_hear_of_every_commit(store: Store) -> None:
         await store.append("session-s", [started()], expected_version=0, context=ANN)
     await store.append("session-s", [said("user", "y")], expected_version=2, context=ANN)
     assert heard == [2, 3]
+
+
+async def test_events_alone_are_those_of_the_records(store: EventStore) -> None:
+    """What a fold reads is what ``read_stream`` reads, page by page, without the headers."""
+    events: list[DomainEvent] = [started(), said("user", "one"), said("assistant", "two"), said("user", "three")]
+    await store.append("session-s", events, expected_version=0, context=ANN)
+    records = await store.read_stream("acme", "session-s")
+    found = await store.read_events("acme", "session-s")
+    assert [tuple(step) for step in found] == [
+        (record.header.stream_version, record.header.event_id, record.event) for record in records
+    ]
+    page = await store.read_events("acme", "session-s", after_version=1, max_version=3, limit=1)
+    assert list(page) == [found[1]]
+    assert list(await store.read_events("acme", "session-s", after_version=1, max_version=3)) == list(found[1:3])
+    assert list(await store.read_events("rival", "session-s")) == []
+    appended = await store.append("session-s", [said("user", "four")], expected_version=4, context=ANN)
+    assert appended.last_event_id == (await store.read_events("acme", "session-s", after_version=4))[0].event_id

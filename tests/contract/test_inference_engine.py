@@ -56,6 +56,21 @@ async def test_rendering_is_a_function_of_the_messages(engine: InferenceEngine) 
     assert 0 < len(one.token_ids) < len(other.token_ids)
 
 
+async def test_a_prompt_is_explained_as_it_is_rendered(engine: InferenceEngine) -> None:
+    """The same tokens as for a generation, their text, and the digests that the answer's provenance has."""
+    messages = [said(Role.SYSTEM, "Be brief."), user("Hello there")]
+    explained = await engine.explain(MODEL, messages)
+    assert explained.rendered == await engine.render(MODEL, messages)
+    assert "Hello there" in explained.text
+    _, result = await collect(engine, request(explained.rendered, parameters(max_tokens=2)))
+    made_by = result.provenance
+    assert (explained.weights_digest, explained.tokenizer_digest, explained.template_digest) == (
+        made_by.weights_digest,
+        made_by.tokenizer_digest,
+        made_by.template_digest,
+    )
+
+
 async def test_each_message_is_counted(engine: InferenceEngine) -> None:
     """There is a count for each message; longer messages count more; together they come near the whole prompt."""
     messages = [

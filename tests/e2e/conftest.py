@@ -10,11 +10,22 @@ from openai import OpenAI
 
 from tests.support.server import Server, prepare_home, serving
 
+MODELS = """
+[[models]]
+id = "smollm2-135m-instruct"
+aliases = ["default"]
+
+[[models]]
+id = "second"
+path = "{second}"
+"""
+
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
-    """A server that answers with the starter model."""
+def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, four_bit_model: Path) -> Iterator[Server]:
+    """A server that answers with the starter model, and has a second one: the same with 4-bit weights."""
     home = prepare_home(tmp_path_factory.mktemp("server") / "home", starter_model)
+    (home / "models.toml").write_text(MODELS.format(second=four_bit_model), encoding="utf-8")
     with serving(home) as running:
         yield running
 

@@ -57,7 +57,7 @@ def test_docs_examples_run(server: Server, checkout: Path, document: Path, langu
         check=False,
     )
     assert done.returncode == 0, f"{document}: {done.stderr}"
-    assert '"error"' not in done.stdout, f"{document}: {done.stdout}"
+    assert '"error":{' not in done.stdout, f"{document}: {done.stdout}"
     assert done.stdout.strip() or "create(" in program, f"{document}: it prints nothing"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from sqlalchemy import URL
@@ -18,6 +18,7 @@ from manent.domain.errors import StoreUnavailable, VersionConflict
 from manent.domain.records import EventContext, EventFilter
 from tests.support.conversation import said, started
 from tests.support.cutting_proxy import cutting_proxy
+from tests.support.engines import until
 from tests.support.fakes import FakeClock
 from tests.support.log import tree_of, whole_log
 from tests.support.postgres import PostgresServer
@@ -49,6 +50,20 @@ async def append(store: PostgresEventStore, stream_id: str, version: int = 0) ->
     """One event at the end of a stream; its position."""
     appended = await store.append(stream_id, [started()], expected_version=version, context=CONTEXT)
     return appended.position
+
+
+async def more_than(acknowledged: Mapping[str, int], count: int) -> None:
+    """Wait until so many are acknowledged; a test's own timeout is the bound."""
+    await until(lambda: len(acknowledged) > count)
+
+
+async def until_appended(store: PostgresEventStore) -> None:
+    """Append until the database takes it; a test's own timeout is the bound."""
+    while True:
+        with suppress(StoreUnavailable):
+            await append(store, f"session-after-{time.monotonic_ns()}")
+            return
+        await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("swallow", [False, True], ids=["unsent", "unanswered"])
@@ -175,6 +190,36 @@ async def test_a_frozen_server_is_survived(own_postgres: PostgresServer) -> None
             found = {entry.header.stream_id: entry.header.position for entry in await whole_log(store)}
             assert acknowledged.items() <= found.items()
             assert sorted(found.values()) == list(range(1, len(found) + 1))
+
+
+async def test_a_crashing_server_is_survived(own_postgres: PostgresServer) -> None:
+    """kill -9 of its processes under load, ten times: server and store recover, and what was acknowledged stands."""
+    with own_postgres.database() as url:
+        async with opened(url, limits=QUICK) as store:
+            acknowledged: dict[str, int] = {}
+            stop = asyncio.Event()
+
+            async def client(number: int) -> None:
+                for round_number in range(100_000):
+                    with suppress(StoreUnavailable):
+                        stream_id = f"session-{number}-{round_number}"
+                        acknowledged[stream_id] = await append(store, stream_id)
+                    await asyncio.sleep(0.01)
+                    if stop.is_set():
+                        return
+
+            clients = [asyncio.create_task(client(number)) for number in range(32)]
+            for _ in range(10):
+                await more_than(acknowledged, len(acknowledged) + 100)
+                own_postgres.kill_a_backend(url)
+            stop.set()
+            await asyncio.gather(*clients)
+            await until_appended(store)
+            entries = await whole_log(store)
+            found = {entry.header.stream_id: entry.header.position for entry in entries}
+            assert acknowledged.items() <= found.items()
+            assert sorted(found.values()) == list(range(1, len(found) + 1))
+            assert await store.head() == tree_of(entries)
 
 
 async def test_eight_writers_on_two_nodes_race_on_one_stream(postgres_url: URL) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -13,7 +14,7 @@ from manent.adapters.store import sqlite_writer
 from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import LogCorrupt, StoreUnavailable
-from manent.domain.records import EventContext, EventFilter
+from manent.domain.records import Appended, EventContext, EventFilter
 from tests.support.conversation import said, started
 from tests.support.fakes import CountingIds, FakeClock
 
@@ -61,6 +62,16 @@ async def test_a_full_disk_refuses_the_append_and_keeps_the_log(
     appended = await store.append("session-s", [said("user", "small")], expected_version=1, context=CONTEXT)
     assert (appended.position, appended.stream_version) == (2, 2)
     assert [entry.header.position for entry in await store.query(EventFilter())] == [1, 2]
+
+
+async def test_a_poisoned_append_in_a_full_batch_fails_alone(store: SQLiteEventStore) -> None:
+    """What has no UTF-8 refuses itself, and nobody beside it."""
+    streams = [f"session-{number}" for number in range(50)]
+    streams.insert(25, "session-\ud800")
+    appends = [store.append(stream, [started()], expected_version=0, context=CONTEXT) for stream in streams]
+    results = await asyncio.gather(*appends, return_exceptions=True)
+    assert isinstance(results.pop(25), StoreUnavailable)
+    assert sorted(one.position for one in results if isinstance(one, Appended)) == list(range(1, 51))
 
 
 async def test_a_damaged_payload_is_named(store: SQLiteEventStore, tmp_path: Path) -> None:

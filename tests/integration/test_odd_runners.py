@@ -11,8 +11,8 @@ import pytest
 
 from manent.adapters.inference.exchange import RunnerLimits
 from manent.domain.errors import EngineUnavailable, ModelLoadError
-from manent.domain.events import RunnerCrashed
 from manent.domain.generation import RenderedPrompt
+from manent.domain.model_events import RunnerCrashed
 from tests.support.engines import (
     MODEL,
     RecordedEvents,

@@ -14,7 +14,7 @@ import pytest
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
 from manent.domain.errors import EngineUnavailable, ModelLoadError
-from manent.domain.events import RunnerCrashed
+from manent.domain.model_events import RunnerCrashed
 from tests.support.engines import (
     MODEL,
     RecordedEvents,

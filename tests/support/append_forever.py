@@ -10,15 +10,18 @@ import os
 import sys
 from pathlib import Path
 
-from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
+from sqlalchemy import make_url
+
+from manent.adapters.store.database import Database, open_node
 from manent.app.system import RandomIds, SystemClock
+from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 from tests.support.conversation import said
 
 CONTEXT = EventContext(tenant="acme", actor="ann")
 
 
-async def write(store: SQLiteEventStore, stream_id: str) -> None:
+async def write(store: EventStore, stream_id: str) -> None:
     """Append to a stream of its own for ever, telling each acknowledged version at once."""
     version = 0
     while True:
@@ -28,14 +31,14 @@ async def write(store: SQLiteEventStore, stream_id: str) -> None:
         os.write(1, f"{stream_id} {version} {appended.position}\n".encode())
 
 
-async def main(path: Path, writers: int) -> None:
+async def main(database: Database, writers: int) -> None:
     """Append with many writers."""
-    await ensure_log(path, RandomIds())
-    store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
+    store = await open_node(database, clock=SystemClock(), ids=RandomIds())
     async with asyncio.TaskGroup() as group:
         for number in range(writers):
             group.create_task(write(store, f"session-{os.getpid()}-{number}"))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    given = sys.argv[1]
+    asyncio.run(main(make_url(given) if "://" in given else Path(given), int(sys.argv[2])))

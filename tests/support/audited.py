@@ -25,6 +25,17 @@ from tests.support.fakes import CountingIds, FakeClock
 CONTEXT = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="k1", causation_id="c0")
 
 
+def five_events(number: int) -> list[DomainEvent]:
+    """A session with one completion."""
+    return [
+        started(),
+        said("user", f"hello {number}"),
+        requested(f"c{number}"),
+        generated(f"hi {number}", f"c{number}"),
+        said("assistant", f"hi {number}"),
+    ]
+
+
 @dataclass
 class Audited:
     """A log in a folder."""
@@ -51,14 +62,7 @@ class Audited:
         store = SQLiteEventStore(self.path, clock=self.clock, ids=CountingIds() if not first else ShiftedIds(first))
         for number in range(first, first + sessions):
             self.clock.advance(0.001)
-            events: list[DomainEvent] = [
-                started(),
-                said("user", f"hello {number}"),
-                requested(f"c{number}"),
-                generated(f"hi {number}", f"c{number}"),
-                said("assistant", f"hi {number}"),
-            ]
-            await store.append(f"session-{number}", events, expected_version=0, context=CONTEXT)
+            await store.append(f"session-{number}", five_events(number), expected_version=0, context=CONTEXT)
         await store.aclose()
 
     async def checkpoint(self) -> KeptCheckpoint:

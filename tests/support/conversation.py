@@ -92,7 +92,7 @@ def requested(completion_id: str = "c1") -> CompletionRequested:
         model_asked="default",
         model_id="m",
         parameters=SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=8, seed=1),
-        context=ContextUsed(message_ids=(), dropped_message_ids=(), truncation=Truncation.DISABLED),
+        context=ContextUsed(message_ids=(), dropped=None, truncation=Truncation.DISABLED),
         input=(),
         prompt_tokens=3,
         prompt_digest=DIGEST,

@@ -13,7 +13,6 @@ from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
 from manent.adapters.inference.registry import RegisteredModel, Registry
 from manent.adapters.inference.supervisor import SupervisorSettings
-from manent.domain.events import ModelEvent
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
@@ -23,6 +22,7 @@ from manent.domain.generation import (
     TextDelta,
 )
 from manent.domain.messages import Message, Role, TextPart
+from manent.domain.model_events import ModelEvent
 from manent.domain.ports import InferenceEngine
 from tests.support.fakes import FakeClock
 

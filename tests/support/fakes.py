@@ -42,6 +42,11 @@ class CountingIds:
         """See ``Ids.salt``."""
         return next(self._numbers).to_bytes(32, "big")
 
+    def event(self) -> tuple[str, bytes]:
+        """See ``Ids.event``."""
+        salt = self.salt()
+        return self.new("evt_"), salt
+
     def seed(self) -> int:
         """See ``Ids.seed``."""
         return next(self._numbers)

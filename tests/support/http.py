@@ -25,7 +25,7 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
-from manent.domain.ports import EventStore
+from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 
 USER = {"role": "user", "content": "hello"}
@@ -89,9 +89,10 @@ async def running_server(
     principal: Principal = LOCAL_OPERATOR,
     session_wait_s: float = 0.05,
     store: EventStore | None = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
-    clock, ids = SystemClock(), RandomIds()
+    clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None)
@@ -99,8 +100,11 @@ async def running_server(
     services = HttpServices(
         chat=use_cases.complete_chat,
         sessions=use_cases.manage_sessions,
+        session_list=use_cases.list_sessions,
+        session_messages=use_cases.session_messages,
         log=use_cases.query_log,
         follow=use_cases.follow_log,
+        replays=use_cases.replays,
         engine=engine,
         ids=ids,
         authenticate=everybody_is(principal),
@@ -125,7 +129,9 @@ async def running_server(
                 http=http,
             )
     finally:
+        use_cases.reruns.stop()
         await use_cases.live.drain(finish_s=0.0, close_s=1.0)
+        await use_cases.reruns.drain(close_s=1.0)
         await server.close(0.2)
 
 

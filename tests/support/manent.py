@@ -61,10 +61,11 @@ class World:
         return [record.event for record in await self.store.read_stream(tenant, stream_id)]
 
 
-def make_world(script: Script | None = None, **settings: object) -> World:
+def make_world(script: Script | ScriptedEngine | None = None, **settings: object) -> World:
     """A new world; ``settings`` are those of Manent."""
+    engine = script if isinstance(script, ScriptedEngine) else ScriptedEngine(script)
     clock, ids = FakeClock(), CountingIds()
-    store, engine = FragileEventStore(clock=clock, ids=ids), ScriptedEngine(script)
+    store = FragileEventStore(clock=clock, ids=ids)
     manent = build_use_cases(Settings(**settings), store=store, engine=engine, clock=clock, ids=ids)  # type: ignore[arg-type]  # by name
     return World(manent=manent, store=store, engine=engine, clock=clock)
 

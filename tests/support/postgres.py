@@ -7,11 +7,12 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,39 @@ class PostgresServer:
             yield self.url.set(database=name)
         finally:
             self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def kill_a_backend(self, url: URL) -> None:
+        """kill -9 of a process that serves a connection to ``url``: the server ends all others and recovers."""
+        assert self.pid is not None, "this server is not ours to hurt"
+        for process in psutil.Process(self.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if str(url.database) in " ".join(process.cmdline()):
+                    process.kill()
+                    return
+
+    @contextmanager
+    def file_size_limit(self, limit_bytes: int) -> Iterator[None]:
+        """No file of the server grows beyond the limit: what it meets then is what it meets on a full disk."""
+        assert self.pid is not None, "this server is not ours to hurt"
+        try:
+            self._limit_file_size(str(limit_bytes))
+            yield
+        finally:
+            self._limit_file_size("unlimited")
+
+    def _limit_file_size(self, soft: str) -> None:
+        """Of all its processes, as their own user: nobody else may without privileges, not even root in a container."""
+        postmaster = psutil.Process(self.pid)
+        user, group = postmaster.uids().real, postmaster.gids().real
+        for process in (postmaster, *postmaster.children()):
+            subprocess.run(
+                ["prlimit", f"--pid={process.pid}", f"--fsize={soft}:unlimited"],
+                user=user,
+                group=group,
+                extra_groups=[],
+                stderr=subprocess.DEVNULL,
+                check=process is postmaster,  # a backend may have ended meanwhile
+            )
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from manent.adapters.store import codec
-from manent.adapters.store.codec import EVENT_TYPES, decode_event, encode_event, header_bytes
+from manent.adapters.store.codec import (
+    EVENT_TYPES,
+    HeaderRow,
+    decode_event,
+    encode_event,
+    header_bytes,
+    header_of,
+    header_row_bytes,
+)
 from manent.domain.errors import LogCorrupt
 from manent.domain.events import DomainEvent, ErasedEvent, UnknownEvent
 from manent.domain.records import EventHeader
@@ -114,6 +123,14 @@ def test_header_bytes_are_canonical() -> None:
     members = json.loads(header_bytes(header))
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert header_bytes(header) == canonical.encode()
+
+
+@for_all(st.from_type(EventHeader))
+def test_a_row_is_encoded_as_its_header(header: EventHeader) -> None:
+    """The committer hashes rows, everyone else headers: the same bytes, whatever is in them."""
+    row: HeaderRow = astuple(header)
+    assert header_row_bytes(row) == header_bytes(header)
+    assert header_of(row) == header
 
 
 def test_type_names_do_not_follow_class_names() -> None:

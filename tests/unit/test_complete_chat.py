@@ -380,8 +380,8 @@ async def test_truncation_leaves_out_the_oldest_and_says_so() -> None:
     await answer(world, command)
     event = [event for event in await world.events("session-s") if isinstance(event, CompletionRequested)][-1]
     assert event.context is not None
-    assert len(event.context.dropped_message_ids) > 0
-    assert len(event.context.dropped_message_ids) + len(event.context.message_ids) == 9
+    assert event.context.dropped is not None
+    assert event.context.dropped.count + len(event.context.message_ids) == 9
     assert event.prompt_tokens + event.parameters.max_tokens <= 4096
     assert world.engine.rendered[-1][-1].text.startswith("4 ")
 

@@ -82,6 +82,20 @@ def test_growing_in_any_steps_gives_the_defined_root(size: int, cut: int) -> Non
     assert grown.root == plain_root(tree.leaves)
 
 
+@for_all(SIZES, st.integers(0, 300))
+def test_every_node_is_told_of_once_however_the_tree_grows(size: int, cut: int) -> None:
+    """A node is the same whether its leaves come one by one, all at once, or in two parts."""
+    leaves, told = Tree(size).leaves, list[tuple[int, int, bytes]]()
+    grown, singly = Frontier(), Tree(0)
+    for part in (leaves[:cut], leaves[cut:]):
+        grown = grown.extended(part, lambda level, index, node: told.append((level, index, node)))
+    for leaf in leaves:
+        singly.frontier = singly.frontier.extended([leaf], singly._keep)
+    assert grown == singly.frontier
+    assert len(told) == len(singly.nodes)
+    assert {(level, index): node for level, index, node in told} == singly.nodes
+
+
 @for_all(SIZES, st.data())
 def test_every_leaf_is_proved_and_nothing_else(size: int, data: st.DataObject) -> None:
     """A proof holds for its leaf at its place in its tree; any change breaks it."""

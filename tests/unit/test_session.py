@@ -21,8 +21,6 @@ from manent.domain.messages import Role
 from manent.domain.session import (
     SessionState,
     SessionStatus,
-    check_metadata,
-    check_session_id,
     decide_close,
     decide_delete,
     decide_request,
@@ -30,6 +28,7 @@ from manent.domain.session import (
     evolve,
     fold,
 )
+from manent.domain.session_limits import check_metadata, check_session_id
 from tests.support.conversation import (
     ANN,
     BOB,

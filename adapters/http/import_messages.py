@@ -1,0 +1,100 @@
+"""OpenAI's messages as a file to import: ``{"messages": [...]}`` or the bare list, all roles, tool calls included."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.json_body import parse_json
+from manent.adapters.http.validation import validated
+from manent.adapters.http.wire_requests import Content, Wire
+from manent.domain.errors import ImportRefused
+from manent.domain.messages import Message, Role, TextPart, ToolCall
+from manent.domain.ports import Ids
+from manent.domain.usecases.import_session import MESSAGES_MAX, SessionFile
+
+LISTED = "messages"
+
+
+class _Function(Wire):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    arguments: str
+
+
+class _Call(Wire):
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: Literal["function"] = "function"
+    function: _Function
+
+
+class _Message(Wire):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    tool_calls: list[_Call] = Field(default_factory=list)
+    tool_call_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+
+
+def read_messages_file(data: bytes, ids: Ids) -> SessionFile:
+    """The conversation in a file of messages.
+
+    Raises:
+        ImportRefused: it is no JSON of that kind; the message names the line, or the message, and what is wrong in it.
+    """
+    try:
+        value = parse_json(data)
+    except RequestRefused as refused:
+        raise ImportRefused(refused.message.replace("the request's body", "the file")) from None
+    listed = value.get(LISTED) if isinstance(value, dict) else value
+    if not isinstance(listed, list):
+        raise ImportRefused('the file is neither events, nor {"messages": [...]}, nor a list of messages')
+    if isinstance(value, dict) and (others := [name for name, member in value.items() if name != LISTED and member]):
+        raise ImportRefused(f"the file has {others[0][:80]!r} beside messages, which a session cannot keep")
+    if not listed:
+        raise ImportRefused("the file holds no messages")
+    if len(listed) > MESSAGES_MAX:
+        raise ImportRefused(f"the file has {len(listed)} messages; an import takes at most {MESSAGES_MAX}")
+    return SessionFile(
+        format="messages",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        messages=tuple(_message(member, number, ids) for number, member in enumerate(listed)),
+        metadata={},
+    )
+
+
+def _message(member: Any, number: int, ids: Ids) -> Message:
+    if not isinstance(member, dict):
+        raise ImportRefused(f"messages[{number}] is no object")
+    try:
+        asked = validated(_Message, _told(member))
+    except (RequestRefused, ValidationError) as refused:
+        raise ImportRefused(f"messages[{number}]: {refused}") from None
+    return Message(
+        message_id=ids.new("msg_"),
+        role=Role.SYSTEM if asked.role == "developer" else Role(asked.role),
+        content=_parts(asked.content),
+        name=asked.name,
+        tool_calls=tuple(
+            ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+            for call in asked.tool_calls
+        ),
+        tool_call_id=asked.tool_call_id,
+    )
+
+
+def _told(member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message says: clients write down many members that say nothing."""
+    return {name: value for name, value in member.items() if value is not None and (value != [] or name == "content")}
+
+
+def _parts(content: Any) -> tuple[TextPart, ...]:
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (TextPart(text=content),)
+    return tuple(TextPart(text=part.text) for part in content)

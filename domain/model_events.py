@@ -1,0 +1,53 @@
+"""What happens to models, as events of the log: see ``manent.domain.events``, which has those of conversations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoaded:
+    """A runner is ready to generate with the model."""
+
+    model_id: str
+    weights_digest: str
+    memory_bytes: int
+    load_s: float
+    pid: int
+    loaded_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUnloaded:
+    """A runner was stopped on purpose, and its memory given back."""
+
+    model_id: str
+    reason: str
+    unloaded_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoadFailed:
+    """A model could not be loaded; ``reason`` says what was wrong with it."""
+
+    model_id: str
+    reason: str
+    failed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerCrashed:
+    """A runner ended without being asked to; ``requests`` were failed with it."""
+
+    model_id: str
+    reason: str
+    requests: int
+    crashed_at_us: int
+
+
+ModelEvent = ModelLoaded | ModelUnloaded | ModelLoadFailed | RunnerCrashed
+
+
+def model_stream(model_id: str) -> str:
+    """The stream of a model's loads, unloads and crashes."""
+    return f"model-{model_id}"
