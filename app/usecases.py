@@ -12,6 +12,7 @@ from manent.domain.usecases.close_completion import CloseCompletion, CloseInterr
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.log_reader import LogSignal
+from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -29,6 +30,7 @@ class UseCases:
     engine: InferenceEngine
     live: LiveCompletions
     complete_chat: CompleteChat
+    manage_models: ManageModels
     manage_sessions: ManageSessions
     query_log: QueryLog
     follow_log: FollowLog
@@ -70,8 +72,12 @@ def build_use_cases(
             live=live,
             clock=clock,
             ids=ids,
+            timeout_max_s=settings.timeout_max_s,
         ),
-        manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
+        manage_models=ManageModels(engine),
+        manage_sessions=ManageSessions(
+            store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
+        ),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, signal),
         replay=Replay(sessions),

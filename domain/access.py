@@ -11,6 +11,7 @@ class Scope(StrEnum):
 
     AUDIT = "audit"
     ADMIN = "admin"
+    MODELS_MANAGE = "models:manage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ def may_read(principal: Principal, *, tenant: str, owner: str) -> bool:
     if principal.tenant != tenant:
         return False
     return principal.subject == owner or bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})
+
+
+def may_manage_models(principal: Principal) -> bool:
+    """Whether ``principal`` may load, unload and pin models: administrators, and those with the scope for it."""
+    return bool(principal.scopes & {Scope.MODELS_MANAGE, Scope.ADMIN})
 
 
 # Whoever can read the data folder; also everybody who reaches the server, as long as there are no keys.

@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from manent.domain.admission import Priority
 from manent.domain.generation import (
     FinishReason,
     Provenance,
     SaltedDigest,
     SamplingParameters,
     Timings,
+    TokenLogprobs,
     Truncation,
     Usage,
 )
 from manent.domain.messages import Message, Role
+from manent.domain.model_events import ModelEvent
+from manent.domain.output import Alternative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +120,17 @@ class CompletionRequested:
     user: str | None
     metadata: dict[str, str]
     requested_at_us: int
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None
+    queue_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
-    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
+    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``model_id`` of a
+    terminal event is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -137,6 +145,8 @@ class CompletionGenerated:
     timings: Timings
     provenance: Provenance
     generated_at_us: int
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +162,7 @@ class CompletionFailed:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     failed_at_us: int
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +177,7 @@ class CompletionCancelled:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     cancelled_at_us: int
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,46 +211,6 @@ class SessionDeleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLoaded:
-    """A runner is ready to generate with the model."""
-
-    model_id: str
-    weights_digest: str
-    memory_bytes: int
-    load_s: float
-    pid: int
-    loaded_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUnloaded:
-    """A runner was stopped on purpose, and its memory given back."""
-
-    model_id: str
-    reason: str
-    unloaded_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLoadFailed:
-    """A model could not be loaded; ``reason`` says what was wrong with it."""
-
-    model_id: str
-    reason: str
-    failed_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerCrashed:
-    """A runner ended without being asked to; ``requests`` were failed with it."""
-
-    model_id: str
-    reason: str
-    requests: int
-    crashed_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent:
     """An event that a newer Manent wrote: kept as it is, so that an older one reads without loss."""
 
@@ -268,7 +240,6 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-ModelEvent = ModelLoaded | ModelUnloaded | ModelLoadFailed | RunnerCrashed
 DomainEvent = SessionEvent | ModelEvent
 
 
@@ -280,8 +251,3 @@ def session_stream(session_id: str) -> str:
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
     return f"completion-{completion_id}"
-
-
-def model_stream(model_id: str) -> str:
-    """The stream of a model's loads, unloads and crashes."""
-    return f"model-{model_id}"

@@ -19,7 +19,8 @@ from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
-from manent.adapters.http.routes import ROUTES, Route
+from manent.adapters.http.route import Route
+from manent.adapters.http.routes import ROUTES
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.

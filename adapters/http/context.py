@@ -14,6 +14,7 @@ from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
+from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
@@ -29,6 +30,7 @@ class HttpServices:
     """
 
     chat: CompleteChat
+    models: ManageModels
     sessions: ManageSessions
     log: QueryLog
     follow: FollowLog

@@ -15,7 +15,8 @@ from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
 from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
-from manent.adapters.http.routes import PREFIXES, ROUTES, Route, openapi_path
+from manent.adapters.http.route import PREFIXES, Route, openapi_path
+from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_responses import ErrorAnswer
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")

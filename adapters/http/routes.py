@@ -2,79 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from pydantic import BaseModel
-from sanic import HTTPResponse
-
-from manent.adapters.http import chat, docs, event_stream, events, health, log, models, sessions
+from manent.adapters.http import chat, docs, event_stream, events, health, log, sessions, wire_completions
 from manent.adapters.http import wire_responses as answers
-from manent.adapters.http.query import QueryParameter
-from manent.adapters.http.wire_requests import ChatRequest, SessionRequest, Wire
-
-Handler = Callable[..., Awaitable[HTTPResponse | None]]
-
-PREFIXES = ("/v1", "/api/v1")
-BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
-BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
-STORE_ERRORS = ("store_unavailable", "internal_error")
-SESSION_ERRORS = ("session_not_found", "session_closed", "session_busy")
-CHAT_ERRORS = (
-    *BODY_ERRORS,
-    "unsupported_parameter",
-    *BODY_LIMITS,
-    *STORE_ERRORS,
-    *SESSION_ERRORS,
-    "model_not_found",
-    "context_length_exceeded",
-    "history_conflict",
-    "cancelled",
-    "event_too_large",
-    "generation_failed",
-    "engine_busy",
-    "model_load_failed",
-    "runner_crashed",
-    "shutting_down",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``."""
-
-    name: str
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    tag: str
-    answer: type[BaseModel] | None = None
-    answer_503: type[BaseModel] | None = None
-    status: int = 200
-    content_type: str = "application/json"
-    streams: type[BaseModel] | None = None
-    body: type[Wire] | None = None
-    body_required: bool = True
-    query: Sequence[QueryParameter] = ()
-    errors: Sequence[str] = ("internal_error",)
-    under_v1: bool = True
-    public: bool = False
-    alias: str | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        """Where it is served."""
-        if self.under_v1:
-            return [f"{prefix}{self.path}" for prefix in PREFIXES]
-        return [self.path] if self.alias is None else [self.path, self.alias]
-
-
-def openapi_path(path: str) -> str:
-    """A Sanic path as OpenAPI writes it: ``<id:str>`` becomes ``{id}``."""
-    return re.sub(r"<(\w+):\w+>", r"{\1}", path)
-
+from manent.adapters.http.model_routes import MODEL_ROUTES
+from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, CHAT_ERRORS, SESSION_ERRORS, STORE_ERRORS, Route
+from manent.adapters.http.wire_requests import ChatRequest, SessionRequest
 
 ROUTES: Sequence[Route] = (
     Route(
@@ -85,30 +19,11 @@ ROUTES: Sequence[Route] = (
         summary="Answer a conversation",
         tag="Chat",
         body=ChatRequest,
-        answer=answers.ChatCompletion,
-        streams=answers.ChatCompletionChunk,
+        answer=wire_completions.ChatCompletion,
+        streams=wire_completions.ChatCompletionChunk,
         errors=CHAT_ERRORS,
     ),
-    Route(
-        name="listModels",
-        method="GET",
-        path="/models",
-        handler=models.list_models,
-        summary="List the models of the registry",
-        tag="Models",
-        answer=answers.ModelList,
-        errors=("unknown_parameter", "internal_error"),
-    ),
-    Route(
-        name="retrieveModel",
-        method="GET",
-        path="/models/<model_id:path>",
-        handler=models.retrieve_model,
-        summary="Retrieve a model by its id or an alias",
-        tag="Models",
-        answer=answers.Model,
-        errors=("unknown_parameter", "model_not_found", "internal_error"),
-    ),
+    *MODEL_ROUTES,
     Route(
         name="createSession",
         method="POST",

@@ -14,7 +14,8 @@ from threading import Lock
 
 import msgspec
 
-from manent.domain.generation import FinishReason, SamplingParameters, Timings, Usage
+from manent.domain.caching import CacheUse
+from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.messages import Message
 
 FRAME_MAX_BYTES = 64 * 2**20
@@ -45,18 +46,39 @@ class CountTokens(_Frame, frozen=True):
     messages: tuple[Message, ...]
 
 
+class PrefixScope(msgspec.Struct, frozen=True):
+    """A domain's ``CacheScope`` under names that tell nothing; see ``prefix_settings``."""
+
+    tenant: str
+    conversation: str | None = None
+    durable: bool = False
+
+
 class Generate(_Frame, frozen=True):
-    """Continue ``token_ids``."""
+    """Continue ``token_ids``, in as many choices as the parameters say.
+
+    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` are as in ``RenderedPrompt``.
+    """
 
     id: int
     token_ids: tuple[int, ...]
     parameters: SamplingParameters
+    prefix: PrefixScope | None = None
+    history_tokens: int = 0
 
 
 class Cancel(_Frame, frozen=True):
     """Stop the generation before its next token; there is no answer, and frames under way are to be ignored."""
 
     id: int
+
+
+class Forget(_Frame, frozen=True):
+    """Drop what the prefix cache keeps of a conversation, or without one of the whole tenant; there is no answer."""
+
+    id: int
+    tenant: str
+    conversation: str | None = None
 
 
 class Ping(_Frame, frozen=True):
@@ -73,6 +95,7 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     """What a loaded model is; the part of a completion's provenance that does not change from request to request."""
 
     context_length: int | None
+    vocabulary_size: int
     weights_digest: str
     tokenizer_digest: str
     template_digest: str
@@ -97,10 +120,11 @@ class LoadFailed(_Frame, frozen=True):
 
 
 class Rendered(_Frame, frozen=True):
-    """Answer to Render."""
+    """Answer to Render; ``history_tokens`` are as in ``RenderedPrompt``."""
 
     id: int
     token_ids: tuple[int, ...]
+    history_tokens: int = 0
 
 
 class Counted(_Frame, frozen=True):
@@ -119,21 +143,27 @@ class Progress(_Frame, frozen=True):
 
 
 class Delta(_Frame, frozen=True):
-    """Tokens that were sampled, and the text that became certain (it may be empty, and lag behind)."""
+    """Tokens that were sampled for a choice, and the text that became certain (it may be empty, and lag behind).
+
+    ``logprobs`` are those of the tokens that the text is made of, where they were asked for.
+    """
 
     id: int
     text: str
     token_ids: tuple[int, ...]
+    index: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Finished(_Frame, frozen=True):
-    """The generation ended well; every token was in a Delta before."""
+    """The generation ended well: why each choice did, in their order. Every token was in a Delta before."""
 
     id: int
-    finish_reason: FinishReason
+    finish_reasons: tuple[FinishReason, ...]
     usage: Usage
     timings: Timings
     batch_size_max: int
+    cache: CacheUse = CacheUse()
 
 
 class Failed(_Frame, frozen=True):
@@ -144,15 +174,38 @@ class Failed(_Frame, frozen=True):
     message: str
 
 
+class PrefixStats(msgspec.Struct, frozen=True):
+    """What the prefix cache keeps and did since the runner started: sizes, counters, and misses by ``CacheMiss``."""
+
+    memory_bytes: int = 0
+    pieces: int = 0
+    hits: int = 0
+    hits_from_disk: int = 0
+    misses: dict[str, int] = {}
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    evictions: int = 0
+    failures: int = 0
+    files_written: int = 0
+    files_skipped: int = 0
+    files_removed: int = 0
+    files_damaged: int = 0
+
+
 class Pong(_Frame, frozen=True):
-    """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open."""
+    """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open.
+
+    ``memory_bytes`` is what the device's allocator holds, its cache included.
+    """
 
     id: int
     steps: int
     active: int
+    memory_bytes: int = 0
+    prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | CountTokens | Generate | Cancel | Ping | Shutdown
+ServerFrame = Render | CountTokens | Generate | Cancel | Forget | Ping | Shutdown
 RunnerFrame = Ready | LoadFailed | Rendered | Counted | Progress | Delta | Finished | Failed | Pong
 
 _encoder = msgspec.msgpack.Encoder()

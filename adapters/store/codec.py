@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from manent.domain import events as e
+from manent.domain import model_events as m
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
 
@@ -30,10 +31,12 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "SessionMetadataChanged": (e.SessionMetadataChanged, 1),
     "SessionExpired": (e.SessionExpired, 1),
     "SessionDeleted": (e.SessionDeleted, 1),
-    "ModelLoaded": (e.ModelLoaded, 1),
-    "ModelUnloaded": (e.ModelUnloaded, 1),
-    "ModelLoadFailed": (e.ModelLoadFailed, 1),
-    "RunnerCrashed": (e.RunnerCrashed, 1),
+    "ModelLoaded": (m.ModelLoaded, 1),
+    "ModelUnloaded": (m.ModelUnloaded, 1),
+    "ModelLoadFailed": (m.ModelLoadFailed, 1),
+    "RunnerCrashed": (m.RunnerCrashed, 1),
+    "ModelSuspended": (m.ModelSuspended, 1),
+    "ModelPinChanged": (m.ModelPinChanged, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 
@@ -76,7 +79,7 @@ def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> 
         event_class, current = known
         for version in range(schema_version, current):
             fields = UPCASTERS[type_name, version](fields)
-        return msgspec.convert(fields, type=event_class)
+        return msgspec.convert(fields, type=event_class, str_keys=True)
     except (msgspec.MsgspecError, KeyError) as error:
         raise LogCorrupt(
             f"the payload of a {type_name} (schema version {schema_version}) is damaged: {error}"

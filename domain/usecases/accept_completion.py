@@ -6,8 +6,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
+from manent.domain.admission import Priority
 from manent.domain.context import select_messages
-from manent.domain.errors import SessionBusy, StoreUnavailable, VersionConflict
+from manent.domain.errors import InvalidValue, SessionBusy, StoreUnavailable, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
     ContextUsed,
@@ -24,7 +25,7 @@ from manent.domain.generation import (
     Truncation,
 )
 from manent.domain.messages import Message
-from manent.domain.parameters import effective_parameters, output_reserve_tokens
+from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
@@ -62,6 +63,8 @@ class ChatCommand:
     truncation: Truncation = Truncation.DISABLED
     store_content: bool = False
     stream: bool = False
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     request_id: str | None = None
@@ -122,8 +125,8 @@ class AcceptCompletion:
     async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
         """Accept a completion without a session; None where its client left before anything was recorded."""
         check_metadata(command.metadata or {})
-        card = self._engine.resolve(command.model)
-        view = await self._view(card, command.messages, command)
+        card = self._engine.resolve(running.place.model_id)
+        view = await running.unless_stopped(self._view(card, command.messages, command))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
@@ -151,8 +154,9 @@ class AcceptCompletion:
             ModelNotFound, ModelLoadError, EngineBusy, EngineUnavailable, StoreUnavailable: nothing was recorded.
         """
         check_session_id(session_id)
+        _check_one_answer(command)
         check_metadata(command.metadata or {})
-        card = self._engine.resolve(command.model)
+        card = self._engine.resolve(running.place.model_id)
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
         for _ in range(CONFLICTS_MAX):
             state = await self._sessions.load(command.principal.tenant, session_id)
@@ -160,7 +164,7 @@ class AcceptCompletion:
                 continue
             history = self._history(state, command)
             state_then = fold(state, history)
-            view = await self._view(card, state_then.messages, command)
+            view = await running.unless_stopped(self._view(card, state_then.messages, command))
             if running.stop_reason is not None:
                 return None
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
@@ -221,6 +225,7 @@ class AcceptCompletion:
                 if excess <= 0:
                     break
                 budget -= excess
+        check_token_ids(command.parameters, vocabulary_size=prompt.vocabulary_size)
         parameters = effective_parameters(
             card, command.parameters, prompt_tokens=len(prompt.token_ids), new_seed=self._ids.seed
         )
@@ -269,4 +274,15 @@ class AcceptCompletion:
             user=command.user,
             metadata=dict(command.metadata or {}),
             requested_at_us=self._clock.now_us(),
+            priority=command.priority,
+            timeout_s=command.timeout_s,
+            queue_wait_s=running.place.waited_s,
+        )
+
+
+def _check_one_answer(command: ChatCommand) -> None:
+    if command.parameters.n > 1:
+        raise InvalidValue(
+            f"n is {command.parameters.n}, but a session goes on with one answer; send n 1, or leave session_id out",
+            param="n",
         )

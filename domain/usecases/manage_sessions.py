@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from manent.domain.access import Principal, may_read
 from manent.domain.errors import InvalidValue, SessionAlreadyExists, SessionNotFound, StoreUnavailable, VersionConflict
 from manent.domain.messages import Message
-from manent.domain.ports import Clock, EventStore, Ids
+from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import Appended, EventFilter, IdempotencyKey
 from manent.domain.session import (
     SessionState,
@@ -51,10 +51,19 @@ class ManageSessions:
     """What owners do with their sessions beside conversing in them."""
 
     def __init__(
-        self, *, store: EventStore, sessions: Sessions, turns: Turns, live: LiveCompletions, clock: Clock, ids: Ids
+        self,
+        *,
+        store: EventStore,
+        sessions: Sessions,
+        engine: InferenceEngine,
+        turns: Turns,
+        live: LiveCompletions,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._store = store
         self._sessions = sessions
+        self._engine = engine
         self._turns = turns
         self._live = live
         self._clock = clock
@@ -126,7 +135,7 @@ class ManageSessions:
         return MessagePage(messages=ordered[start : start + limit], has_more=len(ordered) > start + limit)
 
     async def delete(self, principal: Principal, session_id: str, *, request_id: str | None) -> None:
-        """Close the session for good; a completion that runs in it is cancelled first.
+        """Close the session for good; a completion that runs in it is cancelled first, and no engine keeps any of it.
 
         Raises:
             SessionNotFound, SessionClosed, SessionBusy: nothing was deleted.
@@ -142,5 +151,6 @@ class ManageSessions:
                     await self._sessions.record(state, events, context=context)
                 except VersionConflict:
                     continue
+                await self._engine.forget(principal.tenant, session_id)
                 return
         raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was deleted")

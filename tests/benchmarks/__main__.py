@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, overhead_http, tail
+from tests.benchmarks import appends, engine_streams, overhead_http, prefix_cache, tail
 
-PARTS = ("http", "appends", "tail")
+PARTS = ("http", "streams", "appends", "tail", "prefix")
 
 
 def main() -> None:
@@ -24,15 +24,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
+    folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
     if "http" in options.part:
-        folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
         overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
+    if "streams" in options.part:
+        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
+        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
     if "appends" in options.part:
         sys.stdout.write("\nAppends beside the raw driver:\n")
         appends.compare(rounds=options.rounds)
     if "tail" in options.part:
         sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
         tail.compare(options.rounds)
+    if "prefix" in options.part:
+        sys.stdout.write("\nThe prefix cache:\n")
+        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from statistics import median
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.openblas import runner_environment
 from manent.adapters.inference.registry import RegisteredModel, Registry
-from manent.adapters.inference.supervisor import SupervisorSettings
-from manent.domain.events import ModelEvent
+from manent.adapters.inference.supervision import SupervisorSettings
 from manent.domain.generation import (
     GenerationRequest,
     ModelCard,
@@ -33,6 +32,7 @@ from manent.domain.generation import (
     TextDelta,
 )
 from manent.domain.messages import Message, Role, TextPart
+from manent.domain.model_events import ModelEvent
 
 Figures = tuple[float, float, list[int]]
 """Seconds to the first token, tokens per second after the second, and the token ids."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from manent.domain.errors import InvalidValue, ModelLoadError
-from manent.domain.events import ModelLoadFailed
 from manent.domain.messages import Role
+from manent.domain.model_events import ModelLoadFailed
 from tests.support.engines import (
     MODEL,
     RecordedEvents,

@@ -11,7 +11,7 @@ import pytest
 
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.http.routes import openapi_path
+from manent.adapters.http.route import openapi_path
 from manent.adapters.http.wire_responses import Live, Model, ModelList, Ready, Welcome
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.generation import ModelCard

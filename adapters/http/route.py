@@ -1,0 +1,77 @@
+"""What a route is, and the sets of errors that many of them share. The table of all routes is in ``routes.py``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from sanic import HTTPResponse
+
+from manent.adapters.http.query import QueryParameter
+from manent.adapters.http.wire_requests import Wire
+
+Handler = Callable[..., Awaitable[HTTPResponse | None]]
+
+PREFIXES = ("/v1", "/api/v1")
+BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
+BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
+STORE_ERRORS = ("store_unavailable", "internal_error")
+SESSION_ERRORS = ("session_not_found", "session_closed", "session_busy")
+CHAT_ERRORS = (
+    *BODY_ERRORS,
+    "unsupported_parameter",
+    *BODY_LIMITS,
+    *STORE_ERRORS,
+    *SESSION_ERRORS,
+    "model_not_found",
+    "context_length_exceeded",
+    "history_conflict",
+    "cancelled",
+    "event_too_large",
+    "generation_failed",
+    "engine_busy",
+    "model_load_failed",
+    "insufficient_memory",
+    "model_unavailable",
+    "runner_crashed",
+    "deadline_exceeded",
+    "shutting_down",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``."""
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answer: type[BaseModel] | None = None
+    answer_503: type[BaseModel] | None = None
+    status: int = 200
+    content_type: str = "application/json"
+    streams: type[BaseModel] | None = None
+    body: type[Wire] | None = None
+    body_required: bool = True
+    query: Sequence[QueryParameter] = ()
+    errors: Sequence[str] = ("internal_error",)
+    under_v1: bool = True
+    public: bool = False
+    alias: str | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it is served."""
+        if self.under_v1:
+            return [f"{prefix}{self.path}" for prefix in PREFIXES]
+        return [self.path] if self.alias is None else [self.path, self.alias]
+
+
+def openapi_path(path: str) -> str:
+    """A Sanic path as OpenAPI writes it: ``<id:str>`` becomes ``{id}``."""
+    return re.sub(r"<(\w+):\w+>", r"{\1}", path)
