@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from manent.domain.errors import DomainError
 
 AGAIN_S = 5.0
+CANCELS_MAX = 10
+CANCEL_AGAIN_S = 0.5
 
 _log = logging.getLogger("manent.background")
 
@@ -25,10 +27,27 @@ async def in_background(loops: Mapping[str, Callable[[], Awaitable[None]]]) -> A
     try:
         yield
     finally:
-        for task in tasks:
+        await end(*tasks)
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel ``tasks`` and wait for their ends, as often as it takes within a bound.
+
+    Once may not do: a library that fails while it cleans up raises its own error in place of the cancellation, and
+    a loop that goes on after errors then goes on.
+    """
+    for _ in range(CANCELS_MAX):
+        left = {task for task in tasks if not task.done()}
+        if not left:
+            break
+        for task in left:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+    else:
+        _log.error("these do not end: %s", ", ".join(task.get_name() for task in tasks if not task.done()))
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 async def _kept_up(name: str, loop: Callable[[], Awaitable[None]]) -> None:

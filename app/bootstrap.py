@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
+from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
-from manent.adapters.inference.registry import Registry, load_registry
+from manent.adapters.inference.memory import machine_budget
+from manent.adapters.inference.prefix_settings import PrefixSettings, PrefixTags
+from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
-from manent.adapters.inference.supervisor import SupervisorSettings
+from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.store.database import open_node
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
@@ -25,10 +29,14 @@ from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
 from manent.domain.ports import EventStore, InferenceEngine
+from manent.domain.residency import MemoryBudget
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
 
 ENGINE_CLOSE_S = 2.0
+PREFIX_MEMORY_PART = 16
+PREFIX_DISK_BYTES = 20 * BYTES_PER_GB
+PREFIX_DISK_PART = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,7 @@ class Manent:
         return create_app(
             HttpServices(
                 chat=use_cases.complete_chat,
+                models=use_cases.manage_models,
                 sessions=use_cases.manage_sessions,
                 session_list=use_cases.list_sessions,
                 session_messages=use_cases.session_messages,
@@ -81,6 +90,7 @@ class Manent:
             problems["store"] = error.message
         if self.use_cases.closing.kept:
             problems["store"] = f"{self.use_cases.closing.kept} completions ended and could not be recorded yet"
+        problems |= self.use_cases.engine.problems()
         if not any(card.available for card in self.use_cases.engine.models()):
             problems["models"] = "no model of the registry is installed; run `manent models install`"
         return problems
@@ -123,17 +133,58 @@ async def _assembled_engine(
     if settings.engine == "scripted":
         yield ScriptedEngine()
         return
+    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
     engine = RunnerEngine(
         registry,
         settings=SupervisorSettings(
             digest_folder=settings.home / "cache",
+            prefix=_prefix(settings),
             limits=RunnerLimits(load_timeout_s=settings.load_timeout_s, stall_timeout_s=settings.stall_timeout_s),
-            in_flight_max=settings.requests_max,
+            admission=AdmissionLimits(
+                running_max=settings.running_max,
+                in_flight_max=settings.requests_max,
+                wait_max_s=settings.queue_wait_s,
+            ),
+            budget=_budget(settings),
+            memory_wait_s=settings.memory_wait_s,
+            idle_timeout_s=settings.idle_timeout_s,
         ),
         clock=clock,
-        on_event=RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant).record,
+        on_event=recorded.record,
+        recall=recorded.memory_of,
     )
+    engine.start()
     try:
         yield engine
     finally:
         await engine.aclose(ENGINE_CLOSE_S)
+
+
+def _prefix(settings: Settings) -> PrefixSettings:
+    """The prefix caches' bounds; the secret of their names lies apart from them."""
+    folder = settings.home / "cache" / "prefix"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    memory_bytes, disk_bytes = _bytes(settings.prefix_memory_gb), _bytes(settings.prefix_disk_gb)
+    if memory_bytes is None:
+        memory_bytes = _budget(settings)().total_bytes // PREFIX_MEMORY_PART
+    if disk_bytes is None:
+        disk_bytes = min(PREFIX_DISK_BYTES, shutil.disk_usage(folder).free // PREFIX_DISK_PART)
+    tags = PrefixTags.of_file(settings.keys_folder / "prefix-cache.key")
+    return PrefixSettings(folder=folder, memory_bytes=memory_bytes, disk_bytes=disk_bytes, tags=tags)
+
+
+def _budget(settings: Settings) -> Callable[[], MemoryBudget]:
+    """The budget, looked up for every decision: a container's limit may be changed while it runs."""
+
+    def budget() -> MemoryBudget:
+        return machine_budget(
+            total_bytes=_bytes(settings.memory_total_gb),
+            reserved_bytes=_bytes(settings.memory_reserved_gb),
+            margin_bytes=_bytes(settings.memory_margin_gb),
+        )
+
+    return budget
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * BYTES_PER_GB)

@@ -54,8 +54,34 @@ class Settings(BaseSettings):
     requests_max: int = Field(64, ge=1, description="How many requests a model works on or has waiting.")
     reruns_max: int = Field(2, ge=1, description="How many reruns generate at once.")
     reruns_waiting_max: int = Field(16, ge=0, description="How many reruns may wait for one of those.")
+    running_max: int = Field(32, ge=1, description="How many requests a model works on at once; the others wait.")
+    queue_wait_s: float = Field(60.0, gt=0, description="How long a request waits for a place at its model, seconds.")
+    timeout_max_s: float = Field(3600.0, gt=0, description="How long a completion may take from its arrival, seconds.")
     load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, seconds.")
     stall_timeout_s: float = Field(120.0, gt=0, description="How long a runner may be silent before it is killed, s.")
+    memory_total_gb: float | None = Field(
+        None, gt=0, description="Memory to plan with, in GB; empty is what the machine, or the container, has."
+    )
+    memory_reserved_gb: float | None = Field(
+        None, ge=0, description="Kept for the system and others, in GB; empty is 15 % of the total."
+    )
+    memory_margin_gb: float | None = Field(
+        None, ge=0, description="Kept free for models to grow into, in GB; empty is 7 % of the total."
+    )
+    memory_wait_s: float = Field(30.0, ge=0, description="How long a load waits for models in use to end, seconds.")
+    idle_timeout_s: float = Field(
+        0.0,
+        ge=0,
+        description="After how long unused a model is unloaded, seconds; 0 is never, models.toml goes before.",
+    )
+    prefix_memory_gb: float | None = Field(
+        None, ge=0, description="Prefix cache of each model, in GB; empty is a sixteenth of the total, 0 is none."
+    )
+    prefix_disk_gb: float | None = Field(
+        None,
+        ge=0,
+        description="Prefix caches of all models on disk, in GB; empty is 20, or a quarter of what is free; 0 is none.",
+    )
     write_timeout_s: float = Field(60.0, gt=0, description="How long a client may leave a stream unread, seconds.")
     drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
     cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")
@@ -87,10 +113,23 @@ class Settings(BaseSettings):
     def _expand(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    @field_validator("database_url", "models", "redis_url", mode="before")
+    @field_validator(
+        "database_url",
+        "models",
+        "redis_url",
+        "memory_total_gb",
+        "memory_reserved_gb",
+        "memory_margin_gb",
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None
+
+    @field_validator("prefix_memory_gb", "prefix_disk_gb", mode="before")
+    @classmethod
+    def _empty_text_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("host")
     @classmethod

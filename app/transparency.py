@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from manent.adapters.merkle.signer import FileSigner
 from manent.adapters.store.checkpoints import SQLCheckpoints
 from manent.adapters.store.open_rows import open_rows
+from manent.app.background import end
 from manent.app.settings import Settings
 from manent.domain.errors import DomainError
 from manent.domain.ports import Clock, EventStore
@@ -55,9 +56,7 @@ async def issuing(checkpoints: IssueCheckpoint, interval_s: float) -> AsyncGener
     try:
         yield
     finally:
-        timer.cancel()
-        with suppress(asyncio.CancelledError):
-            await timer
+        await end(timer)
 
 
 def _tell(error: DomainError) -> None:

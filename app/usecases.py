@@ -16,6 +16,7 @@ from manent.domain.usecases.expire_sessions import ExpireSessions
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.list_sessions import ListSessions
 from manent.domain.usecases.log_reader import LogSignal
+from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -35,6 +36,7 @@ class UseCases:
     engine: InferenceEngine
     live: LiveCompletions
     complete_chat: CompleteChat
+    manage_models: ManageModels
     manage_sessions: ManageSessions
     list_sessions: ListSessions
     session_messages: SessionMessages
@@ -73,7 +75,10 @@ def build_use_cases(
         engine=engine,
         live=live,
         complete_chat=complete_chat,
-        manage_sessions=ManageSessions(store=store, sessions=sessions, turns=turns, live=live, clock=clock, ids=ids),
+        manage_models=ManageModels(engine),
+        manage_sessions=ManageSessions(
+            store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
+        ),
         list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
         session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
         expire_sessions=ExpireSessions(
@@ -133,4 +138,5 @@ def _complete_chat(
         live=live,
         clock=clock,
         ids=ids,
+        timeout_max_s=settings.timeout_max_s,
     )

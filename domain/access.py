@@ -11,6 +11,7 @@ class Scope(StrEnum):
 
     AUDIT = "audit"
     ADMIN = "admin"
+    MODELS_MANAGE = "models:manage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,11 @@ def may_read(principal: Principal, *, tenant: str, owner: str) -> bool:
 def may_audit(principal: Principal, *, tenant: str) -> bool:
     """Whether ``principal`` may read what its owner closed: auditors and administrators of the tenant."""
     return principal.tenant == tenant and bool(principal.scopes & {Scope.AUDIT, Scope.ADMIN})
+
+
+def may_manage_models(principal: Principal) -> bool:
+    """Whether ``principal`` may load, unload and pin models: administrators, and those with the scope for it."""
+    return bool(principal.scopes & {Scope.MODELS_MANAGE, Scope.ADMIN})
 
 
 # Whoever can read the data folder; also everybody who reaches the server, as long as there are no keys.

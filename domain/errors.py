@@ -194,6 +194,28 @@ class ModelLoadError(DomainError):
     param = "model"
 
 
+class InsufficientMemory(DomainError):
+    """The model does not fit beside what has to stay in memory; the message says what holds how much."""
+
+    code = "insufficient_memory"
+    param = "model"
+    retry_after_s = 5.0
+
+
+class ModelUnavailable(DomainError):
+    """The model crashed again and again, or hangs, and is not used for a while."""
+
+    code = "model_unavailable"
+    param = "model"
+
+
+class ModelInUse(DomainError):
+    """The model cannot be unloaded: requests use it or wait for it."""
+
+    code = "model_in_use"
+    param = "model"
+
+
 class EngineUnavailable(DomainError):
     """The model's runner crashed, hung or was stopped while it worked on the request."""
 
@@ -206,6 +228,13 @@ class EngineBusy(DomainError):
 
     code = "engine_busy"
     retry_after_s = 2.0
+
+
+class DeadlineExceeded(DomainError):
+    """The completion did not end within the time that its request or the server allows."""
+
+    code = "deadline_exceeded"
+    param = "timeout_s"
 
 
 class GenerationFailed(DomainError):

@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from manent.domain.admission import Priority
 from manent.domain.generation import (
     FinishReason,
     Provenance,
     SaltedDigest,
     SamplingParameters,
     Timings,
+    TokenLogprobs,
     Truncation,
     Usage,
 )
 from manent.domain.messages import Message, Role
 from manent.domain.model_events import ModelEvent
+from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
 
 
@@ -118,6 +121,9 @@ class CompletionRequested:
     stream: bool
     user: str | None
     metadata: dict[str, str]
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None
+    queue_wait_s: float = 0.0
     requested_at_us: int
 
 
@@ -125,7 +131,8 @@ class CompletionRequested:
 class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
-    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
+    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``model_id`` of a
+    terminal event is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -139,6 +146,8 @@ class CompletionGenerated:
     usage: Usage
     timings: Timings
     provenance: Provenance
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    alternatives: tuple[Alternative, ...] = ()
     generated_at_us: int
 
 
@@ -154,6 +163,7 @@ class CompletionFailed:
     text: str | None
     token_ids: tuple[int, ...] | None
     usage: Usage | None
+    alternatives: tuple[Alternative, ...] = ()
     failed_at_us: int
 
 
@@ -168,6 +178,7 @@ class CompletionCancelled:
     text: str | None
     token_ids: tuple[int, ...] | None
     usage: Usage | None
+    alternatives: tuple[Alternative, ...] = ()
     cancelled_at_us: int
 
 

@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from manent.domain.caching import CacheScope, CacheUse
+
 
 class FinishReason(StrEnum):
     """Why generation ended, in OpenAI's words."""
@@ -28,16 +30,31 @@ class RequestedParameters:
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParameters:
     """Effective parameters: what the engine really used, every default filled in.
 
-    ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``max_tokens`` at least 1; ``seed`` below 2**63.
+    They work in this order, which is vLLM's: ``logit_bias``; ``repetition_penalty`` over prompt and output,
+    ``frequency_penalty`` and ``presence_penalty`` over the output; ``temperature``; ``min_p``, ``top_k``, ``top_p``.
+    ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``top_k`` 0, ``min_p`` 0 and ``repetition_penalty`` 1 do nothing;
+    ``max_tokens`` (of each choice) at least 1; ``seed`` below 2**63. ``n`` choices share the prompt. With ``logprobs``
+    each token comes with the logarithm of the probability that the model itself gave it, before all of the above, and
+    with the ``top_logprobs`` most probable tokens.
     """
 
     temperature: float
@@ -45,6 +62,16 @@ class SamplingParameters:
     max_tokens: int
     seed: int
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    n: int = 1
+    logprobs: bool = False
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +95,15 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
-    """The exact tokens that the model is given: chat template and tokenizer applied."""
+    """The exact tokens that the model is given: chat template and tokenizer applied.
+
+    The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
+    the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
+    """
 
     token_ids: tuple[int, ...]
+    vocabulary_size: int = 2**31
+    history_tokens: int = 0
 
     @property
     def token_bytes(self) -> bytes:
@@ -117,7 +150,7 @@ class Provenance:
     """What produced an answer: enough for an auditor to name it and for an analyst to reproduce it.
 
     Digests are ``sha256:<hex>``; ``versions`` maps package names to versions; ``batch_size_max`` is the largest
-    batch the request was part of.
+    batch the request was part of; ``cache`` says what was not evaluated for it, but reused.
     """
 
     weights_digest: str
@@ -128,36 +161,86 @@ class Provenance:
     dtype: str
     quantization: str | None
     batch_size_max: int
+    cache: CacheUse = field(default_factory=CacheUse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One generation, ready for the engine."""
+    """One generation, ready for the engine. Without a ``cache`` scope nothing is reused, and nothing kept."""
 
     completion_id: str
     model_id: str
     prompt: RenderedPrompt
     parameters: SamplingParameters
+    cache: CacheScope | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCandidate:
+    """A token that the model could have said, with the natural logarithm of its probability.
+
+    ``token_bytes`` is what it adds to the text; a character may span several tokens.
+    """
+
+    token_id: int
+    token_bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """What the model thought where it said ``chosen``: the most probable tokens there, best first."""
+
+    chosen: TokenCandidate
+    top: tuple[TokenCandidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
-    """Text that became certain, and the tokens evaluated since the last delta (text may lag behind tokens)."""
+    """Text of choice ``index`` that became certain, and the tokens evaluated since its last delta.
+
+    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of.
+    """
 
     text: str
     token_ids: tuple[int, ...]
+    index: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationResult:
-    """How a generation ended. ``text`` is exactly the concatenation of its deltas."""
+class GeneratedChoice:
+    """One answer. ``text`` is exactly the concatenation of its deltas; so are token ids and log probabilities."""
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult:
+    """How a generation ended: ``n`` choices, and what all of them used together."""
+
+    choices: tuple[GeneratedChoice, ...]
     usage: Usage
     timings: Timings
     provenance: Provenance
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The token ids of the first choice."""
+        return self.choices[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,21 +258,3 @@ class SaltedDigest:
     def matches(self, data: bytes) -> bool:
         """Whether ``data`` is what was committed to."""
         return hashlib.sha256(bytes.fromhex(self.salt) + data).hexdigest() == self.digest
-
-
-@dataclass(slots=True)
-class PartialOutput:
-    """What a generation has produced so far; it grows by deltas and ends in a terminal event."""
-
-    pieces: list[str] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-
-    def add(self, delta: TextDelta) -> None:
-        """Take the next delta in."""
-        self.pieces.append(delta.text)
-        self.token_ids.extend(delta.token_ids)
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return "".join(self.pieces)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
-from manent.domain.errors import ContextLengthExceeded
+from manent.domain.errors import ContextLengthExceeded, InvalidValue
 from manent.domain.generation import ModelCard, RequestedParameters, SamplingParameters
 
 OUTPUT_SHARE = 4
+_Number = TypeVar("_Number", int, float)
 
 
 def output_reserve_tokens(card: ModelCard, asked: RequestedParameters, *, shrinking: bool = False) -> int:
@@ -45,9 +47,35 @@ def effective_parameters(
     if shrinking:
         max_tokens = min(max_tokens, room)
     return SamplingParameters(
-        temperature=card.default_temperature if asked.temperature is None else asked.temperature,
-        top_p=card.default_top_p if asked.top_p is None else asked.top_p,
+        temperature=_given(asked.temperature, card.default_temperature),
+        top_p=_given(asked.top_p, card.default_top_p),
+        top_k=max(0, _given(asked.top_k, 0)),
+        min_p=_given(asked.min_p, 0.0),
         max_tokens=max_tokens,
         seed=new_seed() if asked.seed is None else asked.seed,
         stop=asked.stop,
+        stop_token_ids=asked.stop_token_ids,
+        frequency_penalty=_given(asked.frequency_penalty, 0.0),
+        presence_penalty=_given(asked.presence_penalty, 0.0),
+        repetition_penalty=_given(asked.repetition_penalty, 1.0),
+        logit_bias=dict(asked.logit_bias),
+        n=asked.n,
+        logprobs=asked.logprobs,
+        top_logprobs=asked.top_logprobs if asked.logprobs else 0,
     )
+
+
+def check_token_ids(asked: RequestedParameters, *, vocabulary_size: int) -> None:
+    """Raise InvalidValue where a parameter names a token that the model does not have."""
+    named = {"logit_bias": asked.logit_bias, "stop_token_ids": asked.stop_token_ids}
+    for param, token_ids in named.items():
+        for token_id in token_ids:
+            if not 0 <= token_id < vocabulary_size:
+                raise InvalidValue(
+                    f"{param} names token {token_id}; this model's token ids are 0 to {vocabulary_size - 1}",
+                    param=param,
+                )
+
+
+def _given(asked: _Number | None, default: _Number) -> _Number:
+    return default if asked is None else asked

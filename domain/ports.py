@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from manent.domain.admission import Priority, QueuePlace
 from manent.domain.events import DomainEvent
 from manent.domain.generation import (
     ExplainedPrompt,
@@ -17,6 +18,7 @@ from manent.domain.generation import (
 )
 from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
+from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.records import (
     Appended,
     EventContext,
@@ -148,7 +150,43 @@ class ContextCache(Protocol):
         ...
 
 
-class InferenceEngine(Protocol):
+class ModelHost(Protocol):
+    """Which models are in memory. They are named by id or alias; ModelNotFound where there is no such name."""
+
+    def status(self, model: str) -> ModelStatus:
+        """One model as it is now."""
+        ...
+
+    def memory(self) -> MemoryReport:
+        """The budget and what the models hold of it, measured now, all models in the order of the registry."""
+        ...
+
+    async def load(self, model: str) -> ModelStatus:
+        """Load a model now, or wait for the load that is under way; a recent failure does not keep it from a try.
+
+        Raises:
+            ModelLoadError, InsufficientMemory, EngineUnavailable: it cannot be loaded.
+        """
+        ...
+
+    async def unload(self, model: str, *, by: str) -> bool:
+        """Give a model's memory back; False where it held none.
+
+        Raises:
+            ModelInUse: requests use it or wait for it.
+        """
+        ...
+
+    async def pin(self, model: str, *, pinned: bool, by: str) -> ModelStatus:
+        """Say whether a model may be unloaded to make room or for being idle, until the next start."""
+        ...
+
+    def problems(self) -> Mapping[str, str]:
+        """What keeps models from answering, by name, a sentence each; empty is well."""
+        ...
+
+
+class InferenceEngine(ModelHost, Protocol):
     """Rendering and generation. Models are named by the ``model_id`` of their card and loaded when first needed."""
 
     def models(self) -> Sequence[ModelCard]:
@@ -163,13 +201,25 @@ class InferenceEngine(Protocol):
         """
         ...
 
-    def place(self, model_id: str) -> AbstractContextManager[None]:
-        """A place in the model's bounded queue, to be held from before ``render`` until ``generate`` ended.
+    def place(
+        self,
+        model: str,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> AbstractAsyncContextManager[QueuePlace]:
+        """A place at a loaded model, waited for in its bounded queue; held from before ``render`` until ``generate``
+        ended. The model is the one that is asked for or, where that cannot be used, the next of its fallbacks; the
+        place says which. A model that somebody has a place at is not unloaded.
 
-        It is taken before a request is recorded, so that what the bound refuses is refused, and not a failure.
+        It is taken before a request is recorded, so that what the bound refuses is refused, and not a failure. ``gone``
+        returns when nobody wants it any more.
 
         Raises:
-            EngineBusy: on entering, when all places are taken.
+            ModelNotFound: the registry knows no such name.
+            EngineBusy: on entering, when too many wait already, or no place became free in time.
+            ModelLoadError, InsufficientMemory, ModelUnavailable, EngineUnavailable: no model of the chain can be used.
+            CompletionCancelledError: on entering, when it was not wanted any more.
         """
         ...
 
@@ -201,6 +251,13 @@ class InferenceEngine(Protocol):
 
         Raises:
             ModelLoadError, EngineUnavailable, GenerationFailed: after any number of deltas.
+        """
+        ...
+
+    async def forget(self, tenant: str, conversation: str | None = None) -> None:
+        """Drop what is kept, in memory and on disk, of the prompts and answers of a conversation or a whole tenant.
+
+        What another conversation said as well stays, as that one's. A generation that still runs is not kept.
         """
         ...
 

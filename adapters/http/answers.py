@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from pydantic import BaseModel
 from sanic import HTTPResponse
 
 from manent.adapters.http.errors import error_body, error_headers, row_of
-from manent.adapters.http.wire_responses import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from manent.adapters.http.wire_completions import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from manent.domain.errors import DomainError
-from manent.domain.generation import Provenance, Usage
+from manent.domain.generation import Provenance, TokenCandidate, TokenLogprobs, Usage
+from manent.domain.usecases.running import RunningCompletion
 
 JSON_TYPE = "application/json"
 FINGERPRINT_DIGITS = 12
@@ -44,6 +46,31 @@ def usage_answer(usage: Usage) -> CompletionUsage:
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=0),
     )
+
+
+def logprobs_answer(logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    """Log probabilities in OpenAI's words, a ``ChoiceLogprobs``; plain, since a stream has many."""
+    return {
+        "content": [
+            {**_candidate(entry.chosen), "top_logprobs": [_candidate(candidate) for candidate in entry.top]}
+            for entry in logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def _candidate(candidate: TokenCandidate) -> dict[str, Any]:
+    return {
+        "token": candidate.token_bytes.decode("utf-8", "replace"),
+        "logprob": candidate.logprob,
+        "bytes": list(candidate.token_bytes),
+    }
+
+
+def queue_headers(running: RunningCompletion) -> dict[str, str]:
+    """How many were ahead in the model's queue when the request came, and how long it waited for its place."""
+    place = running.place
+    return {"x-queue-position": str(place.position), "x-queue-wait-ms": str(round(place.waited_s * 1000))}
 
 
 def system_fingerprint(provenance: Provenance) -> str:

@@ -12,6 +12,7 @@ from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
+from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.ports import Ids
@@ -52,15 +53,27 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         parameters=RequestedParameters(
             temperature=asked.temperature,
             top_p=asked.top_p,
+            top_k=asked.top_k,
+            min_p=asked.min_p,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
             stop=domain_stop(asked.stop),
+            stop_token_ids=tuple(asked.stop_token_ids or ()),
             seed=None if asked.seed is None else domain_seed(asked.seed),
+            frequency_penalty=asked.frequency_penalty,
+            presence_penalty=asked.presence_penalty,
+            repetition_penalty=asked.repetition_penalty,
+            logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
+            n=asked.n or 1,
+            logprobs=bool(asked.logprobs),
+            top_logprobs=asked.top_logprobs or 0,
         ),
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
         store_content=bool(asked.store),
         stream=bool(asked.stream),
+        priority=Priority(asked.priority or Priority.INTERACTIVE),
+        timeout_s=asked.timeout_s,
         user=asked.user,
         metadata=asked.metadata,
         request_id=exchange.request.request_id,
@@ -142,6 +155,10 @@ def _check_together(asked: ChatRequest) -> None:
             f"max_tokens is {asked.max_tokens} and max_completion_tokens {asked.max_completion_tokens}; "
             "they are two names of one limit, send one of them",
             param="max_completion_tokens",
+        )
+    if asked.top_logprobs and not asked.logprobs:
+        raise RequestRefused(
+            "invalid_value", "top_logprobs is only allowed when logprobs is true", param="top_logprobs"
         )
     if asked.stream_options is not None and not asked.stream:
         raise RequestRefused(

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import system_fingerprint, usage_answer
+from manent.adapters.http.answers import logprobs_answer, queue_headers, system_fingerprint, usage_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.errors import error_body
@@ -21,6 +21,7 @@ from manent.adapters.http.protocol import ClientStalled
 from manent.adapters.http.request_log import log_stream
 from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
 from manent.domain.events import CompletionGenerated
+from manent.domain.generation import FinishReason, TextDelta
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
 PING = b": ping\n\n"
@@ -33,15 +34,34 @@ _log = logging.getLogger("manent.http")
 async def stream_completion(exchange: Exchange, running: RunningCompletion, *, include_usage: bool) -> None:
     """Stream ``running`` to the client.
 
+    A request that is not accepted soon, because its model is being loaded say, has its stream opened and kept alive;
+    what refuses it after that is told in the stream.
+
     Raises:
         DomainError: the request was refused before it was accepted, and nothing was sent yet.
     """
-    accepted = await running.accepted()
-    writer = await EventWriter.open(exchange, running)
-    chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
+    accepting = asyncio.create_task(running.accepted(), name=f"accept {running.completion_id}")
+    try:
+        await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
+        if accepting.done():
+            accepting.result()
+        writer = await EventWriter.open(exchange, running)
+        await _stream(exchange, writer, running, accepting, include_usage=include_usage)
+    finally:
+        accepting.cancel()
+
+
+async def _stream(
+    exchange: Exchange,
+    writer: EventWriter,
+    running: RunningCompletion,
+    accepting: asyncio.Task[Accepted],
+    *,
+    include_usage: bool,
+) -> None:
     outcome = "done"
     try:
-        await _follow(writer, running, chunks)
+        await _follow(writer, running, accepting, include_usage=include_usage)
     except asyncio.CancelledError:
         running.cancel("client_disconnected")
         outcome = running.stop_reason or "client_disconnected"
@@ -52,13 +72,19 @@ async def stream_completion(exchange: Exchange, running: RunningCompletion, *, i
         log_stream(exchange.request, outcome)
 
 
-async def _follow(writer: EventWriter, running: RunningCompletion, chunks: ChunkEncoder) -> None:
+async def _follow(
+    writer: EventWriter, running: RunningCompletion, accepting: asyncio.Task[Accepted], *, include_usage: bool
+) -> None:
     """Send everything, and ``[DONE]`` only once the event that records the completion is committed."""
     try:
+        while not accepting.done():
+            await writer.send(PING)
+            await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
+        chunks = ChunkEncoder(running, accepting.result(), include_usage=include_usage)
         await writer.send(chunks.role())
         async with DeltaFeed(running) as feed:
-            while (text := await feed.take(writer.ping_interval_s)) is not None:
-                await writer.send(chunks.delta(text) if text else PING)
+            while (pieces := await feed.take(writer.ping_interval_s)) is not None:
+                await writer.send(b"".join(map(chunks.delta, pieces)) or PING)
         generated = await running.generated()
         await writer.end(chunks.finish(generated) + DONE)
     except DomainError as error:
@@ -92,7 +118,7 @@ class EventWriter:
     @classmethod
     async def open(cls, exchange: Exchange, running: RunningCompletion) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
-        headers = dict(EVENT_STREAM_HEADERS)
+        headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
         if running.session_id is not None:
             headers["x-session-id"] = running.session_id
         exchange.request.is_stream = True
@@ -123,6 +149,7 @@ class ChunkEncoder:
 
     def __init__(self, running: RunningCompletion, accepted: Accepted, *, include_usage: bool) -> None:
         self._include_usage = include_usage
+        self._parameters = accepted.requested.parameters
         self._frame: dict[str, Any] = {
             "id": running.completion_id,
             "object": "chat.completion.chunk",
@@ -138,17 +165,23 @@ class ChunkEncoder:
             self._frame["usage"] = None
 
     def role(self) -> bytes:
-        """The first chunk, which says who speaks."""
-        return self._event(_choice({"role": "assistant", "content": "", "refusal": None}))
+        """The first chunk of each choice, which says who speaks."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._event(_choice(index, delta)) for index in range(self._parameters.n))
 
-    def delta(self, text: str) -> bytes:
+    def delta(self, piece: TextDelta) -> bytes:
         """A chunk of text."""
-        return self._event(_choice({"content": text}))
+        logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None
+        return self._event(_choice(piece.index, {"content": piece.text}, logprobs=logprobs))
 
     def finish(self, generated: CompletionGenerated) -> bytes:
-        """The last chunks: why it ended and, where it was asked for, the usage."""
+        """The last chunks: why each choice ended and, where it was asked for, the usage."""
         self._frame["system_fingerprint"] = system_fingerprint(generated.provenance)
-        last = self._event(_choice({}, finish_reason=generated.finish_reason.value))
+        reasons = [generated.finish_reason, *(other.finish_reason for other in generated.alternatives)]
+        last = b"".join(
+            self._event(_choice(index, {}, finish_reason=(reason or FinishReason.STOP).value))
+            for index, reason in enumerate(reasons)
+        )
         if not self._include_usage:
             return last
         self._frame["usage"] = usage_answer(generated.usage).model_dump()
@@ -159,5 +192,7 @@ class ChunkEncoder:
         return b"data: " + msgspec.json.encode(self._frame) + b"\n\n"
 
 
-def _choice(delta: dict[str, Any], *, finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _choice(
+    index: int, delta: dict[str, Any], *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}

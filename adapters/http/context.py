@@ -15,6 +15,7 @@ from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
@@ -32,6 +33,7 @@ class HttpServices:
     """
 
     chat: CompleteChat
+    models: ManageModels
     sessions: ManageSessions
     session_list: ListSessions
     session_messages: SessionMessages

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
+from manent.domain.generation import TextDelta
 from manent.domain.usecases.running import RunningCompletion
 
 CHUNK_CHARS_MAX = 16 * 1024
+LOGPROBS_CHARS = 100
+"""What a token's log probabilities count for, at least, beside its text."""
 
 
 class DeltaFeed:
@@ -21,7 +25,7 @@ class DeltaFeed:
 
     def __init__(self, running: RunningCompletion) -> None:
         self._running = running
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[TextDelta] = deque()
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -36,8 +40,8 @@ class DeltaFeed:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def take(self, wait_s: float) -> str | None:
-        """The text that is ready, up to a bound; empty after ``wait_s`` of silence, None once the completion has ended.
+    async def take(self, wait_s: float) -> list[TextDelta] | None:
+        """What is ready, up to a bound, each choice's joined; empty after ``wait_s`` of silence, None at the end.
 
         Raises:
             DomainError: it failed or was cancelled; everything before that was taken.
@@ -47,7 +51,7 @@ class DeltaFeed:
                 async with asyncio.timeout(wait_s):
                     await self._ready.wait()
             except TimeoutError:
-                return ""
+                return []
         self._ready.clear()
         if self._pieces:
             return await self._joined()
@@ -55,22 +59,34 @@ class DeltaFeed:
             await self._task
         return None
 
-    async def _joined(self) -> str:
-        joined: list[str] = []
+    async def _joined(self) -> list[TextDelta]:
+        taken: dict[int, list[TextDelta]] = {}
         size_chars = 0
         while self._pieces and size_chars < CHUNK_CHARS_MAX:
-            joined.append(self._pieces.popleft())
-            size_chars += len(joined[-1])
+            piece = self._pieces.popleft()
+            taken.setdefault(piece.index, []).append(piece)
+            size_chars += len(piece.text) + LOGPROBS_CHARS * len(piece.logprobs)
         if self._pieces:
             await asyncio.sleep(0)  # a long backlog must not keep others from the loop
-        return "".join(joined)
+        return [_join(pieces) for pieces in taken.values()]
 
     async def _pump(self) -> None:
         try:
             async with aclosing(self._running.deltas()) as deltas:
                 async for delta in deltas:
-                    if delta.text:
-                        self._pieces.append(delta.text)
+                    if delta.text or delta.logprobs:
+                        self._pieces.append(delta)
                         self._ready.set()
         finally:
             self._ready.set()
+
+
+def _join(pieces: Sequence[TextDelta]) -> TextDelta:
+    if len(pieces) == 1:
+        return pieces[0]
+    return TextDelta(
+        index=pieces[0].index,
+        text="".join(piece.text for piece in pieces),
+        token_ids=tuple(token for piece in pieces for token in piece.token_ids),
+        logprobs=tuple(entry for piece in pieces for entry in piece.logprobs),
+    )

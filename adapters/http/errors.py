@@ -26,7 +26,7 @@ class ErrorRow:
 
 
 # OpenAI's SDKs retry 408, 409, 429 and everything from 500 on, whatever the body says. A conflict does not go away by
-# asking again, so each 409 is sent with ``x-should-retry: false``.
+# asking again, so each 409 is sent with ``x-should-retry: false``. So is a 504: it would be too late again.
 ERRORS: Mapping[str, ErrorRow] = {
     # What a request says.
     "invalid_json": ErrorRow(status=400, type=INVALID_REQUEST, why="The body is not a JSON object."),
@@ -62,6 +62,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "session_expired": ErrorRow(status=410, type=INVALID_REQUEST, why="Nobody used the session for its ttl_s."),
     "precondition_failed": ErrorRow(status=412, type=INVALID_REQUEST, why="If-Match names another version."),
     "session_already_exists": ErrorRow(status=409, type=CONFLICT, why="The session id is taken."),
+    "model_in_use": ErrorRow(status=409, type=CONFLICT, why="Requests use the model or wait for it."),
     "session_busy": ErrorRow(status=409, type=CONFLICT, why="Another completion of the session is open."),
     "history_conflict": ErrorRow(status=409, type=CONFLICT, why="A strict session has another history."),
     "content_not_recorded": ErrorRow(status=409, type=CONFLICT, why="Only metadata is recorded, or it was erased."),
@@ -79,12 +80,15 @@ ERRORS: Mapping[str, ErrorRow] = {
     "internal_error": ErrorRow(status=500, type=SERVER, why="A defect; the server's log has the details."),
     "engine_busy": ErrorRow(status=503, type=SERVER, why="Too many requests wait for the model."),
     "model_load_failed": ErrorRow(status=503, type=SERVER, why="The model could not be loaded."),
+    "insufficient_memory": ErrorRow(status=503, type=SERVER, why="The model does not fit in memory now."),
+    "model_unavailable": ErrorRow(status=503, type=SERVER, why="The model crashed repeatedly, or hangs."),
     "runner_crashed": ErrorRow(status=503, type=SERVER, why="The model's runner ended before the request did."),
     "too_many_reruns": ErrorRow(status=503, type=SERVER, why="Too many reruns run or wait."),
     "too_many_tails": ErrorRow(status=503, type=SERVER, why="Too many readers follow the log."),
     "slow_consumer": ErrorRow(status=503, type=SERVER, why="The reader of a tail did not keep up; it can resume."),
     "shutting_down": ErrorRow(status=503, type=SERVER, why="The server drains."),
     "store_unavailable": ErrorRow(status=503, type=SERVER, why="The event store could not commit."),
+    "deadline_exceeded": ErrorRow(status=504, type=SERVER, why="The completion took longer than it was allowed to."),
     "not_ready": ErrorRow(status=503, type=SERVER, why="A part of the server does not answer."),
 }
 
@@ -122,7 +126,7 @@ def error_body(error: DomainError) -> bytes:
 def error_headers(error: DomainError) -> dict[str, str]:
     """Headers that go with the status: when to retry, and whether to."""
     headers = dict(error.headers) if isinstance(error, RequestRefused) else {}
-    if row_of(error).status == ERRORS["session_busy"].status:
+    if row_of(error).status in {ERRORS["session_busy"].status, ERRORS["deadline_exceeded"].status}:
         headers["x-should-retry"] = "false"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))

@@ -46,17 +46,33 @@ def _refused(name: str, says: str, *neutral: Any) -> Parameter:
     return Parameter(name=name, treatment=Treatment.REFUSED, says=says, neutral=neutral)
 
 
-NO = False
-
 CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("model", "id or alias of a model of the registry"),
     _honored("messages", "roles system, developer, user and assistant; text content"),
     _honored("temperature", "0 to 2; 0 is greedy"),
     _honored("top_p", "above 0, up to 1"),
-    _honored("max_completion_tokens", "at least 1"),
+    _honored("max_completion_tokens", "at least 1, of each choice"),
     _honored("max_tokens", "the older name of max_completion_tokens"),
     _honored("stop", "a string, or up to 4"),
-    _honored("seed", "a 64-bit integer"),
+    _honored("stop_token_ids", "Manent's, after vLLM: up to 64 token ids that end the answer, and are not shown"),
+    _honored("seed", "a 64-bit integer; with n above 1 each choice has its own noise"),
+    _honored("n", "1 to 8 choices that share the evaluation of the prompt; 1 in a session"),
+    _honored("top_k", "Manent's, after vLLM: only the so many most probable tokens; 0 and -1 are off"),
+    _honored(
+        "min_p", "Manent's, after vLLM: only tokens at least so probable, as a share of the most probable one; 0 is off"
+    ),
+    _honored("frequency_penalty", "-2 to 2, times how often the token stands in the answer so far"),
+    _honored("presence_penalty", "-2 to 2, once for each token that stands in the answer so far"),
+    _honored(
+        "repetition_penalty",
+        "Manent's, after vLLM: above 0, up to 2; divides positive logits of the tokens of prompt and answer, and "
+        "multiplies negative ones; 1 is off",
+    ),
+    _honored("logit_bias", "up to 1024 token ids (as strings), each with -100 to 100"),
+    _honored("logprobs", "true gives each shown token's log probability, before biases, penalties and temperature"),
+    _honored("top_logprobs", "0 to 20 most probable tokens with each; needs logprobs"),
+    _honored("priority", "Manent's: 'interactive' (default), or 'batch', which waits for the others"),
+    _honored("timeout_s", "Manent's: above 0; seconds from arrival after which the completion fails with 504"),
     _honored("stream", "server-sent events"),
     _honored("stream_options", "include_usage"),
     _honored("store", "true has the content recorded also without a session"),
@@ -70,7 +86,6 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _accepted("prompt_cache_retention", "a hint about caching, which no answer depends on"),
     _accepted("prompt_cache_options", "a hint about caching, which no answer depends on"),
     _accepted("parallel_tool_calls", "says something about tools only"),
-    _refused("n", "one choice per request", 1),
     _refused("service_tier", "there is one tier", "auto", "default"),
     _refused("response_format", "only text is generated", {"type": "text"}),
     _refused("modalities", "only text is generated", ["text"]),
@@ -78,11 +93,6 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _refused("tool_choice", "tools are not supported yet", "none", "auto"),
     _refused("functions", "tools are not supported yet", []),
     _refused("function_call", "tools are not supported yet", "none", "auto"),
-    _refused("logprobs", "log probabilities are not supported yet", NO),
-    _refused("top_logprobs", "log probabilities are not supported yet", 0),
-    _refused("logit_bias", "biases are not supported yet", {}),
-    _refused("frequency_penalty", "penalties are not supported yet", 0),
-    _refused("presence_penalty", "penalties are not supported yet", 0),
     _refused("reasoning_effort", "reasoning is not controlled yet"),
     _refused("verbosity", "no model of the registry has it", "medium"),
     _refused("audio", "audio is not supported"),

@@ -35,7 +35,10 @@ CHAT_ERRORS = (
     "generation_failed",
     "engine_busy",
     "model_load_failed",
+    "insufficient_memory",
+    "model_unavailable",
     "runner_crashed",
+    "deadline_exceeded",
     "shutting_down",
 )
 

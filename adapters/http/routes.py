@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manent.adapters.http import chat, docs, event_stream, events, health, log, models
+from manent.adapters.http import chat, docs, event_stream, events, health, log, wire_completions
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
@@ -20,31 +21,12 @@ ROUTES: Sequence[Route] = (
         summary="Answer a conversation",
         tag="Chat",
         body=ChatRequest,
-        answer=answers.ChatCompletion,
-        streams=answers.ChatCompletionChunk,
+        answer=wire_completions.ChatCompletion,
+        streams=wire_completions.ChatCompletionChunk,
         takes=("Idempotency-Key", "If-Match"),
         errors=CHAT_ERRORS,
     ),
-    Route(
-        name="listModels",
-        method="GET",
-        path="/models",
-        handler=models.list_models,
-        summary="List the models of the registry",
-        tag="Models",
-        answer=answers.ModelList,
-        errors=("unknown_parameter", "internal_error"),
-    ),
-    Route(
-        name="retrieveModel",
-        method="GET",
-        path="/models/<model_id:path>",
-        handler=models.retrieve_model,
-        summary="Retrieve a model by its id or an alias",
-        tag="Models",
-        answer=answers.Model,
-        errors=("unknown_parameter", "model_not_found", "internal_error"),
-    ),
+    *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
     Route(

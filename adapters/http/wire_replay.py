@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from manent.adapters.http.wire_completions import CompletionUsage
 from manent.adapters.http.wire_requests import INT64_MAX, INT64_MIN, MAX_TOKENS_MAX, Metadata, SessionId, Stop, Wire
-from manent.adapters.http.wire_responses import Answer, CompletionUsage, ForkOf, SessionMessage
+from manent.adapters.http.wire_responses import Answer, ForkOf, SessionMessage
 
 VERSION_MAX = 2**31 - 1
 

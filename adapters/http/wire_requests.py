@@ -16,6 +16,11 @@ from manent.domain.session_limits import (
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_TOKENS_MAX = 2**31 - 1
+CHOICES_MAX = 8
+TOP_LOGPROBS_MAX = 20
+LOGIT_BIAS_MAX = 1024
+STOP_TOKEN_IDS_MAX = 64
+TIMEOUT_S_MAX = 24 * 3600
 
 # Tags of a union stand in pydantic's error locations; the angle brackets tell them from names of parameters.
 TAG_OPEN = "<"
@@ -55,6 +60,10 @@ Metadata = Annotated[
 ]
 Label = Annotated[str, Field(max_length=512)]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class TextContentPart(Wire):
@@ -101,6 +110,18 @@ class ChatRequest(Wire):
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
     stop: Stop = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=STOP_TOKEN_IDS_MAX)] | None = None
+    n: Annotated[int, Field(ge=1, le=CHOICES_MAX)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    logit_bias: Annotated[dict[TokenIdText, Bias], Field(max_length=LOGIT_BIAS_MAX)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+    priority: Literal["interactive", "batch"] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     seed: Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

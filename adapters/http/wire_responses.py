@@ -28,97 +28,48 @@ class ErrorAnswer(Answer):
     error: ErrorDetail
 
 
-class PromptTokensDetails(Answer):
-    """How the prompt was evaluated."""
-
-    cached_tokens: int
-
-
-class CompletionTokensDetails(Answer):
-    """What the completion consists of."""
-
-    reasoning_tokens: int
-
-
-class CompletionUsage(Answer):
-    """Exact token counts, from the tokenizer."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
-
-
-class AssistantMessage(Answer):
-    """The answer."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class Choice(Answer):
-    """The one choice of a completion."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(Answer):
-    """A chat completion. ``session_id`` is null where the call was not part of a session."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int = Field(description="Seconds since 1970, when the request was accepted.")
-    model: str = Field(description="The id of the model that answered, also where an alias was asked for.")
-    choices: list[Choice]
-    usage: CompletionUsage
-    system_fingerprint: str
-    service_tier: Literal["default"] = "default"
-    session_id: str | None = None
-
-
-class Delta(Answer):
-    """What a chunk adds."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    refusal: None = None
-
-
-class ChunkChoice(Answer):
-    """The one choice of a chunk."""
-
-    index: int
-    delta: Delta
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"] | None
-
-
-class ChatCompletionChunk(Answer):
-    """A chunk of a streamed completion; the fingerprint is known once the generation has ended."""
-
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    choices: list[ChunkChoice]
-    system_fingerprint: str | None
-    service_tier: Literal["default"]
-    session_id: str | None = None
-    usage: CompletionUsage | None = None
-
-
 class Model(Answer):
-    """A model of the registry."""
+    """A model of the registry: OpenAI's members, and how it stands."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    aliases: list[str]
+    context_length: int = Field(description="Tokens of prompt and output together.")
+    available: bool = Field(description="Whether its folder is there.")
+    status: Literal["unloaded", "loading", "loaded", "unloading", "suspended"]
+    pinned: bool
+    requests: int = Field(description="How many use it or wait for it.")
+    memory_bytes: int = Field(description="What its process holds now.")
+    expected_memory_bytes: int | None = Field(description="What loading it is expected to take.")
+    progress: float | None = Field(description="Of a load: the share of the expected memory that is there, 0 to 1.")
+    loading_s: float | None
+    idle_s: float | None
+    idle_timeout_s: float | None = Field(description="After how long unused it is unloaded; null is never.")
+    failure: str | None = Field(description="What failed last, until it works again.")
+    retry_after_s: float | None = Field(description="Of a suspended model: when it is tried again.")
+
+
+class ModelUnloaded(Answer):
+    """A model was unloaded; ``unloaded`` is false where it was not in memory."""
+
+    id: str
+    object: Literal["model.unloaded"] = "model.unloaded"
+    unloaded: bool
+
+
+class ModelMemory(Answer):
+    """The memory of models, measured now, in GB of 10⁹ bytes."""
+
+    object: Literal["memory"] = "memory"
+    total_gb: float = Field(description="What the machine has, or what MANENT_MEMORY_TOTAL_GB says.")
+    available_gb: float = Field(description="What models may still take without another one being unloaded.")
+    models_loaded: dict[str, float] = Field(description="What the process of each model holds.")
+    reserved_gb: float = Field(description="Kept for the system and others.")
+    margin_gb: float = Field(description="Kept free for models to grow into.")
+    models_gb: float = Field(description="What models may hold together.")
+    used_gb: float = Field(description="What they hold.")
 
 
 class ModelList(Answer):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
-from manent.adapters.inference.exchange import Exchange, RunnerLimits
-from manent.adapters.inference.process import RunnerProcess
+from manent.adapters.inference.exchange import Exchange, LoadOutOfMemory, RunnerKilled, RunnerLimits
+from manent.adapters.inference.memory import process_bytes
+from manent.adapters.inference.process import RunnerCommand, RunnerProcess
 from manent.adapters.inference.protocol import (
     Cancel,
     Counted,
@@ -17,6 +18,7 @@ from manent.adapters.inference.protocol import (
     Explained,
     Failed,
     Finished,
+    Forget,
     LoadFailed,
     Ping,
     Pong,
@@ -35,8 +37,16 @@ from manent.domain.errors import EngineUnavailable, ModelLoadError
 
 OnCrash = Callable[[str, int], Awaitable[None]]
 """Called with the reason and the number of requests that were failed with the runner."""
+OnProcess = Callable[[int], None]
+"""Called with the process's id as soon as there is one, long before the model is ready."""
 
+_CONNECT_S = 10.0
 _CLOSE_S = 5.0
+
+# What Python, C++ and MLX (on Metal and on a CPU) say when an allocation fails.
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|out of memory|Insufficient Memory|\[(?:metal::)?malloc|Unable to allocate", re.IGNORECASE
+)
 
 
 class Runner:
@@ -56,23 +66,32 @@ class Runner:
         self._alive = True
         self._closing = False
         self._kill_reason: str | None = None
+        self._device_bytes = 0
+        self._owed_since_s: float | None = None
 
     @classmethod
-    async def start(cls, model_folder: Path, *, digest_folder: Path, limits: RunnerLimits, on_crash: OnCrash) -> Runner:
+    async def start(
+        cls, command: RunnerCommand, *, limits: RunnerLimits, on_crash: OnCrash, on_process: OnProcess
+    ) -> Runner:
         """Start a process and wait until its model is ready.
 
         Raises:
+            LoadOutOfMemory: there was not enough memory for it.
             ModelLoadError: it could not load the model, or not in time.
         """
         try:
-            process, ours = await RunnerProcess.start(model_folder, digest_folder=digest_folder)
+            process, ours = await RunnerProcess.start(command)
         except OSError as error:
             raise ModelLoadError(f"a runner could not be started: {error}") from error
+        on_process(process.pid)
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=ours)
-        except BaseException:
+            async with asyncio.timeout(_CONNECT_S):
+                reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException as error:
             ours.close()
             await process.end(deadline_s=0)
+            if isinstance(error, OSError):
+                raise ModelLoadError(f"a runner could not be spoken to: {error!r}") from error
             raise
         runner = cls(process, reader, writer, limits)
         try:
@@ -94,10 +113,23 @@ class Runner:
         """Whether it takes requests."""
         return self._alive and not self._closing and self._kill_reason is None
 
+    @property
+    def held_bytes(self) -> int:
+        """What it has in memory: what the system shows or, where that is more, the device's allocator at the last ping.
+
+        Of what Metal holds, macOS may not count everything as the process's.
+        """
+        return max(process_bytes(self.pid), self._device_bytes)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the thread that evaluates has owed a ping an answer, or any other sign of life; else 0."""
+        return 0.0 if self._owed_since_s is None else asyncio.get_running_loop().time() - self._owed_since_s
+
     @contextlib.contextmanager
-    def exchange(self) -> Iterator[Exchange]:
-        """A request; whatever comes for it after the block is ignored."""
-        exchange = Exchange(self, next(self._ids))
+    def exchange(self, *, is_request: bool = True) -> Iterator[Exchange]:
+        """A request, or a question of our own; whatever comes for it after the block is ignored."""
+        exchange = Exchange(self, next(self._ids), is_request=is_request)
         self._exchanges[exchange.id] = exchange
         try:
             yield exchange
@@ -123,13 +155,23 @@ class Runner:
         if self.alive:
             self._write(Cancel(id=request_id))
 
+    def forget(self, tenant: str, conversation: str | None) -> None:
+        """Have what the prefix cache keeps of a conversation, or of a whole tenant, dropped; does not wait."""
+        if self.alive:
+            self._write(Forget(id=next(self._ids), tenant=tenant, conversation=conversation))
+
     async def ping(self) -> Pong:
         """Ask the thread that evaluates; it answers between two evaluations."""
-        with self.exchange() as exchange:
-            await exchange.send(Ping(id=exchange.id))
-            while not isinstance(frame := await exchange.receive(), Pong):
-                pass
-            return frame
+        self._owed_since_s = asyncio.get_running_loop().time()
+        try:
+            with self.exchange(is_request=False) as exchange:
+                await exchange.send(Ping(id=exchange.id))
+                while not isinstance(frame := await exchange.receive(), Pong):
+                    pass
+                self._device_bytes = frame.memory_bytes
+                return frame
+        finally:
+            self._owed_since_s = None
 
     def kill(self, reason: str) -> None:
         """End the process at once; its requests fail as soon as its socket closes."""
@@ -144,7 +186,7 @@ class Runner:
         # The socket closed with the process; the bound is for a process that even SIGKILL did not end.
         await asyncio.wait({self._reading}, timeout=_CLOSE_S)
         self._reading.cancel()
-        await asyncio.wait({self._reading})
+        await asyncio.wait({self._reading}, timeout=_CLOSE_S)
 
     def _write(self, frame: ServerFrame) -> None:
         """Write, unless the socket is closed: asyncio would drop the bytes, uvloop raises RuntimeError."""
@@ -165,9 +207,10 @@ class Runner:
             case Ready(facts=facts):
                 return facts
             case LoadFailed(reason=reason):
-                raise ModelLoadError(reason)
+                raise (LoadOutOfMemory if _OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
         await self._process.end(deadline_s=1.0)
-        raise ModelLoadError(f"the runner {self._describe_end()} while it loaded the model")
+        reason = f"the runner {self._describe_end()} while it loaded the model"
+        raise (LoadOutOfMemory if self._killed_from_outside else ModelLoadError)(reason)
 
     async def _read(self, on_crash: OnCrash) -> None:
         """Hand out frames until the runner ends, then end what it left behind."""
@@ -184,10 +227,11 @@ class Runner:
             await self._process.end(deadline_s=0 if self._kill_reason else 1.0)
         requests = list(self._exchanges.values())
         how = "was stopped" if self._closing else self._describe_end(with_last_words=False)
+        ended = RunnerKilled if self._killed_from_outside else EngineUnavailable
         for exchange in requests:
-            exchange.heard(EngineUnavailable(f"the model's runner {how} while it worked on the request"))
+            exchange.heard(ended(f"the model's runner {how} while it worked on the request"))
         if not self._closing:
-            await on_crash(f"the runner {self._describe_end()}", len(requests))
+            await on_crash(f"the runner {self._describe_end()}", sum(exchange.is_request for exchange in requests))
 
     def _hand_out(self, frame: RunnerFrame) -> None:
         match frame:
@@ -195,8 +239,21 @@ class Runner:
                 exchange = self._exchanges.get(frame.id)
                 if exchange is not None:
                     exchange.heard(frame)
+                if self._owed_since_s is not None and isinstance(frame, Progress | Delta | Finished):
+                    self._evaluates()
             case Ready() | LoadFailed():
                 raise ProtocolError(f"an unexpected {type(frame).__name__} frame")
+
+    def _evaluates(self) -> None:
+        """A request moved on: that is as good as an answer to the ping, which waits until its evaluation has ended."""
+        self._owed_since_s = asyncio.get_running_loop().time()
+        for exchange in self._exchanges.values():
+            if not exchange.is_request:
+                exchange.lives()
+
+    @property
+    def _killed_from_outside(self) -> bool:
+        return not self._closing and self._kill_reason is None and self._process.killed_by_signal
 
     def _describe_end(self, *, with_last_words: bool = True) -> str:
         how = f"was killed because {self._kill_reason}" if self._kill_reason else self._process.how_it_ended()

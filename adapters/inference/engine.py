@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 
+from manent.adapters.inference.exchange import RunnerKilled
+from manent.adapters.inference.manager import ModelManager
+from manent.adapters.inference.prefix_disk import forget_files
 from manent.adapters.inference.protocol import (
     Counted,
     CountTokens,
@@ -21,7 +24,10 @@ from manent.adapters.inference.protocol import (
     RunnerFrame,
 )
 from manent.adapters.inference.registry import Registry
-from manent.adapters.inference.supervisor import OnModelEvent, RunnerSupervisor, SupervisorSettings
+from manent.adapters.inference.supervision import SupervisorSettings
+from manent.adapters.inference.supervisor import RunnerSupervisor
+from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
+from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, GenerationFailed, InvalidValue
 from manent.domain.generation import (
     ExplainedPrompt,
@@ -33,6 +39,8 @@ from manent.domain.generation import (
     TextDelta,
 )
 from manent.domain.messages import Message
+from manent.domain.model_status import MemoryReport, ModelStatus
+from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock
 
 _ERRORS: dict[str, type[DomainError]] = {
@@ -44,13 +52,21 @@ class RunnerEngine:
     """Implements ``manent.domain.ports.InferenceEngine`` with a runner process per model. Belongs to one event loop."""
 
     def __init__(
-        self, registry: Registry, *, settings: SupervisorSettings, clock: Clock, on_event: OnModelEvent
+        self,
+        registry: Registry,
+        *,
+        settings: SupervisorSettings,
+        clock: Clock,
+        on_event: OnModelEvent,
+        recall: Recall = nothing_is_known,
     ) -> None:
         self._registry = registry
-        self._supervisors = {
-            model.card.model_id: RunnerSupervisor(model, settings=settings, clock=clock, on_event=on_event)
-            for model in registry.models
-        }
+        self._prefix = settings.prefix
+        self._manager = ModelManager(registry, settings=settings, teller=Teller(on_event, clock=clock, recall=recall))
+
+    def start(self) -> None:
+        """Begin to look after the models, and to load those that are to be loaded at the start."""
+        self._manager.start()
 
     def models(self) -> Sequence[ModelCard]:
         """The registry, in its order; whether a model's folder is there is looked up now."""
@@ -61,20 +77,30 @@ class RunnerEngine:
         return self._registry.resolve(model)
 
     def supervisor(self, model_id: str) -> RunnerSupervisor:
-        """What looks after a model's runner: for operators, and for tests that break runners."""
-        return self._supervisors[self._registry.resolve(model_id).model_id]
+        """What looks after a model's runner: for tests that break runners."""
+        return self._manager.supervisor(model_id)
 
-    def place(self, model_id: str) -> AbstractContextManager[None]:
-        """One of the places of the model's queue; see ``InferenceEngine.place``."""
-        return self.supervisor(model_id).place()
+    def place(
+        self,
+        model: str,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> AbstractAsyncContextManager[QueuePlace]:
+        """A place at a loaded model; see ``InferenceEngine.place``."""
+        return self._manager.place(model, priority=priority, gone=gone)
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
-        async with self.supervisor(model_id).exchange() as (_, exchange):
+        async with self.supervisor(model_id).exchange() as (runner, exchange):
             await exchange.send(Render(id=exchange.id, messages=tuple(messages)))
             match await exchange.receive():
-                case Rendered(token_ids=token_ids):
-                    return RenderedPrompt(token_ids=token_ids)
+                case Rendered(token_ids=token_ids, history_tokens=history_tokens):
+                    return RenderedPrompt(
+                        token_ids=token_ids,
+                        vocabulary_size=runner.facts.vocabulary_size,
+                        history_tokens=history_tokens,
+                    )
                 case frame:
                     raise _error(frame, param="messages")
 
@@ -105,36 +131,99 @@ class RunnerEngine:
                     raise _error(frame, param="messages")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
-        """Yield deltas, one per token with text that may be empty, and last the result; closing it cancels."""
+        """Yield deltas, one per token with text that may be empty, and last the result; closing it cancels.
+
+        Where the system killed the runner before there was any output, for want of memory most likely, unused models
+        are unloaded and it is tried once more.
+        """
+        began = False
+        try:
+            async with aclosing(self._generate(request)) as outputs:
+                async for output in outputs:
+                    began = True
+                    yield output
+                return
+        except RunnerKilled:
+            if began:
+                raise
+        await self._manager.recover(request.model_id)
+        async with aclosing(self._generate(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def forget(self, tenant: str, conversation: str | None = None) -> None:
+        """Have the runners drop what they keep of it, and remove what is on disk, of models that are not loaded too."""
+        if self._prefix is None:
+            return
+        tags = self._prefix.tags
+        tenant_tag = tags.tenant(tenant)
+        conversation_tag = None if conversation is None else tags.conversation(tenant, conversation)
+        for card in self._registry.cards():
+            if (runner := self.supervisor(card.model_id).runner) is not None:
+                runner.forget(tenant_tag, conversation_tag)
+        await asyncio.to_thread(forget_files, self._prefix.folder, tenant_tag, conversation_tag)
+
+    async def load(self, model: str) -> ModelStatus:
+        """See ``ModelHost.load``."""
+        return await self._manager.load(model)
+
+    async def unload(self, model: str, *, by: str) -> bool:
+        """See ``ModelHost.unload``."""
+        return await self._manager.unload(model, by=by)
+
+    async def pin(self, model: str, *, pinned: bool, by: str) -> ModelStatus:
+        """See ``ModelHost.pin``."""
+        return await self._manager.pin(model, pinned=pinned, by=by)
+
+    def status(self, model: str) -> ModelStatus:
+        """See ``ModelHost.status``."""
+        return self.supervisor(model).status()
+
+    def memory(self) -> MemoryReport:
+        """See ``ModelHost.memory``."""
+        return self._manager.memory()
+
+    def problems(self) -> Mapping[str, str]:
+        """See ``ModelHost.problems``."""
+        return self._manager.problems()
+
+    async def aclose(self, deadline_s: float) -> None:
+        """Stop all runners, at the same time; what they still work on fails with EngineUnavailable."""
+        await self._manager.aclose(deadline_s)
+
+    async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
             ended = False
             try:
+                prefix = self._prefix
                 await exchange.send(
-                    Generate(id=exchange.id, token_ids=request.prompt.token_ids, parameters=request.parameters)
+                    Generate(
+                        id=exchange.id,
+                        token_ids=request.prompt.token_ids,
+                        parameters=request.parameters,
+                        prefix=None if prefix is None or request.cache is None else prefix.tags.scope(request.cache),
+                        history_tokens=request.prompt.history_tokens,
+                    )
                 )
-                texts: list[str] = []
-                token_ids: list[int] = []
+                partial = PartialOutput(request.parameters.n)
                 while not ended:
                     match await exchange.receive():
-                        case Delta() as delta:
-                            texts.append(delta.text)
-                            token_ids += delta.token_ids
-                            yield TextDelta(text=delta.text, token_ids=delta.token_ids)
+                        case Delta() as told:
+                            delta = TextDelta(
+                                text=told.text, token_ids=told.token_ids, index=told.index, logprobs=told.logprobs
+                            )
+                            partial.add(delta)
+                            yield delta
                         case Finished() as finished:
                             ended = True
-                            yield _result(finished, "".join(texts), tuple(token_ids), runner.facts)
+                            self.supervisor(request.model_id).circuit.forgive()
+                            yield _result(finished, partial, runner.facts)
                         case frame:
                             ended = True
                             raise _error(frame)
             finally:
                 if not ended:
                     runner.cancel(exchange.id)
-
-    async def aclose(self, deadline_s: float) -> None:
-        """Stop all runners, at the same time; what they still work on fails with EngineUnavailable."""
-        async with asyncio.TaskGroup() as closing:
-            for supervisor in self._supervisors.values():
-                closing.create_task(supervisor.aclose(deadline_s))
 
 
 def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
@@ -144,11 +233,9 @@ def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
     return EngineUnavailable(f"the model's runner answered with an unexpected {type(frame).__name__} frame")
 
 
-def _result(finished: Finished, text: str, token_ids: tuple[int, ...], facts: RunnerFacts) -> GenerationResult:
+def _result(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> GenerationResult:
     return GenerationResult(
-        text=text,
-        token_ids=token_ids,
-        finish_reason=finished.finish_reason,
+        choices=output.choices_finished(finished.finish_reasons),
         usage=finished.usage,
         timings=finished.timings,
         provenance=Provenance(
@@ -160,5 +247,6 @@ def _result(finished: Finished, text: str, token_ids: tuple[int, ...], facts: Ru
             dtype=facts.dtype,
             quantization=facts.quantization,
             batch_size_max=finished.batch_size_max,
+            cache=finished.cache,
         ),
     )

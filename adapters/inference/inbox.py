@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Condition
 
-from manent.adapters.inference.protocol import Cancel, Generate, Ping
+from manent.adapters.inference.protocol import Cancel, Forget, Generate, Ping
 
 INBOX_MAX_FRAMES = 4096
 
@@ -20,7 +20,7 @@ class InboxFull(Exception):
 class Received:
     """A frame, and the moment at which it came in, on the monotonic clock."""
 
-    frame: Generate | Cancel | Ping
+    frame: Generate | Cancel | Forget | Ping
     at_s: float
 
 
@@ -35,7 +35,7 @@ class Inbox:
         self._changed = Condition()
         self._waiting: OrderedDict[tuple[type, int], Received] = OrderedDict()
 
-    def put(self, frame: Generate | Cancel | Ping) -> None:
+    def put(self, frame: Generate | Cancel | Forget | Ping) -> None:
         """Leave a frame; InboxFull if nothing was taken for too long."""
         with self._changed:
             if isinstance(frame, Cancel) and self._waiting.pop((Generate, frame.id), None) is not None:

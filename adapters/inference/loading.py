@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,12 +16,19 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
 from manent.adapters.inference.digests import DigestCache, digest_of_text
+from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
-from manent.adapters.inference.model_folder import context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.model_folder import adapter_files, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.prefix_cache import PrefixLimits
+from manent.adapters.inference.prefix_disk import PrefixDisk
+from manent.adapters.inference.prefix_reuse import PrefixReuse
+from manent.adapters.inference.prefix_settings import PrefixOptions
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
+from manent.adapters.inference.token_text import token_bytes_of
 from manent.domain.generation import SamplingParameters
 
 _PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
@@ -48,14 +54,27 @@ class LoadedModel:
     tokenizer: Any
     facts: RunnerFacts
 
+    def device_bytes(self) -> int:
+        """What MLX's allocator holds, with what it keeps for the next evaluation."""
+        return mx.get_active_memory() + mx.get_cache_memory()
 
-def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> LoadedModel:
+
+def load_model(
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    digest_folder: Path,
+    adapter: Path | None = None,
+    prefix: PrefixOptions | None = None,
+) -> LoadedModel:
     """Load, digest and warm up a model; on the thread that will evaluate it.
 
     Args:
         folder: where it lies; found complete by ``check_model_folder``.
         config: its configuration, which that check gave back.
         digest_folder: where digests of files are remembered.
+        adapter: the folder of a LoRA adapter, found complete as well; it counts as a part of the weights.
+        prefix: the prefix cache; None is for none.
 
     Raises:
         EvaluationFailed: the model cannot be evaluated.
@@ -64,23 +83,17 @@ def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> 
     began_s = time.monotonic()
     digests = DigestCache(digest_folder)
     # Hashing releases the GIL, and so does loading: for a model that is seen for the first time they overlap.
-    weights_digest = _in_background(lambda: digests.digest_of_files([folder / "config.json", *weight_files(folder)]))
-    model, tokenizer = load(str(folder))[:2]
+    weights = [folder / "config.json", *weight_files(folder), *([] if adapter is None else adapter_files(adapter))]
+    weights_digest = _in_background(lambda: digests.digest_of_files(weights))
+    model, tokenizer = load(str(folder), adapter_path=None if adapter is None else str(adapter))[:2]
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
-    batch = TextBatch(
-        model,
-        eos_token_ids=tokenizer.eos_token_ids,
-        vocabulary_size=_vocabulary_size(config, tokenizer),
-        new_detokenizer=lambda: tokenizer.detokenizer,
-        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
-    )
+    batch = _new_batch(model, tokenizer, config, prefix)
     _warm_up(batch)
-    # What the imports and the model made stays for good; a collection that walks through it stalls every stream.
-    gc.collect()
-    gc.freeze()
+    _exempt_from_collection()
     facts = RunnerFacts(
         context_length=context_length_of(config),
+        vocabulary_size=_vocabulary_size(config, tokenizer),
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
         template_digest=digest_of_text(str(tokenizer.chat_template or "")),
@@ -88,19 +101,45 @@ def load_model(folder: Path, config: dict[str, Any], *, digest_folder: Path) -> 
         device=_device(),
         dtype=_dtype(model),
         quantization=_quantization(config),
-        memory_bytes=resident_bytes(),
+        memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
         load_s=time.monotonic() - began_s,
     )
+    if prefix is not None and prefix.disk_bytes:
+        batch.prefixes.open_disk(_prefix_disk(prefix, facts))
     return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
 
 
-def resident_bytes() -> int:
-    """What this process really holds, weights, caches and interpreter together."""
-    if (statm := Path("/proc/self/statm")).exists():
-        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    # macOS shows a process's memory to ps only; what Metal wired counts, and is not always in that number.
-    shown = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=False)
-    return max(int(shown.stdout.strip() or 0) * 1024, mx.get_active_memory())
+def _exempt_from_collection() -> None:
+    """What the imports and the model made stays for good; a collection that walks through it stalls every stream."""
+    gc.collect()
+    gc.freeze()
+
+
+def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
+    return TextBatch(
+        model,
+        eos_token_ids=tokenizer.eos_token_ids,
+        vocabulary_size=_vocabulary_size(config, tokenizer),
+        new_detokenizer=lambda: tokenizer.detokenizer,
+        token_bytes=token_bytes_of(tokenizer),
+        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
+        prefixes=PrefixReuse(
+            lambda: make_prompt_cache(model),
+            limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
+        ),
+    )
+
+
+def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:
+    """The disk tier; what was written by a model or by software that differs in anything here is not read."""
+    made_by = [
+        *(facts.weights_digest, facts.tokenizer_digest, facts.template_digest),
+        *(facts.dtype, facts.quantization or "", facts.device),
+        *(facts.versions[package] for package in ("mlx", "mlx-lm")),
+    ]
+    return PrefixDisk(
+        prefix.folder, model=prefix.model, identity=digest_of_text("\n".join(made_by)), bytes_max=prefix.disk_bytes
+    )
 
 
 def _warm_up(batch: TextBatch) -> None:

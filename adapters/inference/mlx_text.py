@@ -1,6 +1,7 @@
 """Continuous batching of text generation with mlx-lm: requests join and leave between evaluations.
 
-Everything here belongs to one thread, the one that loaded the model: MLX streams are thread-local.
+Everything here belongs to one thread, the one that loaded the model: MLX streams are thread-local. Which requests may
+be evaluated after one evaluation failed is decided in ``trials``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,28 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_lm.generate import BatchGenerator
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.models.cache import make_prompt_cache
 
+from manent.adapters.inference.batch_entry import (
+    BatchEntry,
+    BatchSequence,
+    evaluation_failed,
+    refusal_of,
+    told_logprobs,
+)
+from manent.adapters.inference.pacing import PrefillPace
+from manent.adapters.inference.prefix_cache import PrefixLimits
+from manent.adapters.inference.prefix_reuse import PrefixReuse, Warm
 from manent.adapters.inference.protocol import Failed, Generate, Progress, RunnerFrame
-from manent.adapters.inference.sampling import RememberingSampler
-from manent.adapters.inference.sequence import Detokenizer, GeneratedSequence
+from manent.adapters.inference.sequence import Detokenizer, GeneratedRequest
+from manent.adapters.inference.token_text import TokenBytes
+from manent.adapters.inference.trials import Trials
 from manent.domain.generation import FinishReason
+
+_DISK_WAIT_S = 0.01
+"""How long a step waits for the disk where nothing can be evaluated meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +49,6 @@ class BatchLimits:
     progress_interval_s: float = 1.0
 
 
-@dataclass(slots=True)
-class _Member:
-    """A request in the batch. ``shown_early``: its first token was taken from the sampler, and will come again."""
-
-    sequence: GeneratedSequence
-    sampler: RememberingSampler
-    max_tokens: int
-    shown_early: bool = False
-
-
 class TextBatch:
     """The sequences that one model is generating, and the evaluation steps that move them all on."""
 
@@ -52,113 +59,182 @@ class TextBatch:
         eos_token_ids: Collection[int],
         vocabulary_size: int,
         new_detokenizer: Callable[[], Detokenizer],
+        token_bytes: TokenBytes,
         limits: BatchLimits | None = None,
+        prefixes: PrefixReuse | None = None,
     ) -> None:
         self._model = model
+        self.prefixes = prefixes or PrefixReuse(lambda: make_prompt_cache(model), limits=PrefixLimits(memory_bytes=0))
         self._eos_token_ids = frozenset(eos_token_ids)
         self._vocabulary_size = vocabulary_size
         self._new_detokenizer = new_detokenizer
+        self._token_bytes = token_bytes
         self._limits = limits or BatchLimits()
-        self._members: dict[int, _Member] = {}
-        self._uids: dict[int, int] = {}
+        self._entries: dict[int, BatchEntry] = {}
+        self._sequences: dict[int, BatchSequence] = {}
+        self._trials = Trials()
+        self._pace = PrefillPace(self._limits.prefill_chunk_tokens)
         self._generator = self._new_generator()
         self.steps = 0
 
     @property
     def active(self) -> int:
         """How many requests are waiting, being prefilled or generating."""
-        return len(self._members)
+        return len(self._entries)
 
     def add(self, request: Generate, *, received_s: float) -> list[RunnerFrame]:
         """Let a request join; the answer is a Failed frame if it cannot be evaluated, and empty otherwise.
 
         What would fail in the middle of a batch, and so take others with it, is refused here.
         """
-        if not request.token_ids:
-            return [Failed(id=request.id, code="invalid_value", message="the prompt is empty")]
-        if not all(0 <= token < self._vocabulary_size for token in request.token_ids):
-            bound = self._vocabulary_size - 1
-            return [Failed(id=request.id, code="generation_failed", message=f"token ids must be within 0 and {bound}")]
+        if (refusal := refusal_of(request, vocabulary_size=self._vocabulary_size)) is not None:
+            return [refusal]
         try:
-            sequence = GeneratedSequence(request, self._new_detokenizer(), received_s=received_s)
-            sampler = RememberingSampler(request.parameters)
-            (uid,) = self._generator.insert(
-                [list(request.token_ids)],
-                max_tokens=[request.parameters.max_tokens],
-                samplers=[sampler],
-            )
+            generated = GeneratedRequest(request, self._new_detokenizer, received_s=received_s)
         except ValueError as error:
             return [Failed(id=request.id, code="invalid_value", message=str(error))]
-        self._members[uid] = _Member(sequence, sampler, request.parameters.max_tokens)
-        self._uids[request.id] = uid
+        entry = BatchEntry(request, generated, stop_token_ids=self._eos_token_ids)
+        self._entries[request.id] = entry
+        if not self.prefixes.must_read(request):
+            self._admit(entry)
         return []
 
     def cancel(self, request_id: int) -> None:
         """Drop a request before its next evaluation; an unknown one has ended already."""
-        uid = self._uids.get(request_id)
-        if uid is not None:
-            self._generator.remove([uid])
-            self._forget(uid)
+        if request_id in self._entries:
+            self._drop(request_id)
 
     def step(self) -> list[RunnerFrame]:
         """Evaluate once: one token of every generating sequence, one chunk of every prompt that is being prefilled."""
         began_s = time.monotonic()
-        try:
-            prompts, tokens = self._generator.next()
-        except Exception as error:  # noqa: BLE001 (whatever a model raises fails its batch and not the runner)
-            return self._fail_all(error)
-        self.steps += 1
+        self._let_in()
+        if not self._sequences:
+            return self._progress({})
         frames: list[RunnerFrame] = []
-        processed = {}
-        for token in tokens:
-            frames += self._take(token.uid, token.token, token.finish_reason, batch_size=len(tokens))
-        for prompt in prompts:
-            if (member := self._members.get(prompt.uid)) is not None:
-                member.sequence.started(began_s)
-                processed[prompt.uid] = prompt.progress[0]
-        complete = [prompt.uid for prompt in prompts if prompt.end_of_prompt]
-        for uid in complete:
-            if uid in self._members:
+        try:
+            self.prefixes.keeper.before_step()
+            decoding = any(sequence.tokens for sequence in self._sequences.values())
+            self._generator.prefill_step_size = self._pace.chunk_tokens(decoding=decoding)
+            prompts, tokens = self._generator.next()
+            self._pace.took(time.monotonic() - began_s, decoding=bool(tokens), prefilled=bool(prompts))
+            self.steps += 1
+            self.prefixes.keeper.after_step(prompts)
+            for token in tokens:
+                frames += self._take(token.uid, token.token, token.finish_reason, batch_size=len(tokens))
+            complete = [prompt.uid for prompt in prompts if prompt.end_of_prompt]
+            for uid in complete:
                 frames += self._take_early(uid, batch_size=len(complete))
+        except Exception as error:  # noqa: BLE001 (whatever a model raises fails its request and not the runner)
+            return frames + self._evaluation_failed(error) + self._progress({})
+        processed = {}
+        for prompt in prompts:
+            if (sequence := self._sequences.get(prompt.uid)) is not None:
+                sequence.entry.generated.started(began_s)
+                generated = sequence.entry.generated
+                processed[sequence.entry.request.id] = generated.cached_tokens + prompt.progress[0]
+                if sequence.entry.forks and prompt.progress[0] == prompt.progress[1] - 1:
+                    self._fork(prompt.uid, sequence.entry)
         return frames + self._progress(processed)
+
+    def _let_in(self) -> None:
+        """Let those join whose caches were read from disk, and the one whose trial begins."""
+        for request_id in self.prefixes.arrived(wait_s=0 if self._sequences else _DISK_WAIT_S):
+            if request_id in self._entries:
+                self._admit(self._entries[request_id])
+        if (next_id := self._trials.next(self._handed_out())) is not None:
+            self._enter(self._entries[next_id])
+
+    def _admit(self, entry: BatchEntry) -> None:
+        """Let a request join now, or put it off until others' trials are over."""
+        if self._trials.admits_newcomers:
+            self._enter(entry)
+        else:
+            self._trials.put_off(entry.request.id)
+
+    def _enter(self, entry: BatchEntry) -> None:
+        """Hand a request to mlx-lm. Choices that begin with the same prompt share its evaluation: they wait for it."""
+        first, *others = entry.open
+        warm = self.prefixes.find(entry.request, first.known)
+        if entry.generated.began_with(warm.use, cached_tokens=warm.tokens):
+            self.prefixes.count(entry.request, warm)
+        shares = len(first.known) - warm.tokens > 1 and not any(sequence.tokens for sequence in entry.open)
+        entry.forks = others if shares else []
+        self._insert(first, warm)
+        for sequence in () if shares else others:
+            self._insert(sequence, self.prefixes.find(entry.request, sequence.known))
+
+    def _insert(self, sequence: BatchSequence, warm: Warm) -> None:
+        """Hand a sequence to mlx-lm, with what of it need not be evaluated."""
+        request = sequence.entry.request
+        (uid,) = self._generator.insert_segments(
+            [warm.segments],
+            max_tokens=[request.parameters.max_tokens - len(sequence.tokens)],
+            caches=[warm.caches],
+            all_tokens=[sequence.known[: warm.tokens]],
+            samplers=[sequence.chooser],
+            logits_processors=[[sequence.chooser.see_logits] if sequence.chooser.needs_logits else []],
+            stop_sequences=[StopSequences([[token] for token in sorted(sequence.entry.stop_token_ids)])],
+        )
+        self._sequences[uid] = sequence
+        self.prefixes.keeper.follow(uid, request)
+
+    def _fork(self, uid: int, entry: BatchEntry) -> None:
+        """The first choice's prompt is evaluated up to its last token: let the others go on from there."""
+        try:
+            cache = self._generator.extract_cache([uid])[uid][0]
+        except Exception:  # noqa: BLE001 (some models' caches cannot be taken out: each choice evaluates the prompt then)
+            cache = None
+        for sequence in entry.forks:
+            known = sequence.known
+            shared = Warm(segments=[known[-1:]], tokens=len(known) - 1, caches=cache)
+            self._insert(sequence, self.prefixes.find(entry.request, known) if cache is None else shared)
+        entry.forks = []
 
     def _take_early(self, uid: int, *, batch_size: int) -> list[RunnerFrame]:
         """The first token of a sequence whose prompt is complete, one whole evaluation before mlx-lm hands it out."""
-        member = self._members[uid]
-        try:
-            token = member.sampler.latest_token()
-        except Exception as error:  # noqa: BLE001 (the evaluation that was set in motion fails here)
-            return self._fail_all(error)
+        if (sequence := self._sequences.get(uid)) is None:
+            return []
+        token = sequence.chooser.latest_token()
         if token is None:
             return []
-        reason = FinishReason.LENGTH if member.max_tokens == 1 else None
-        frames = self._push(uid, token, FinishReason.STOP if token in self._eos_token_ids else reason, batch_size)
-        member.shown_early = True
-        if uid not in self._members:
-            self._generator.remove([uid])
+        last = len(sequence.tokens) + 1 == sequence.entry.request.parameters.max_tokens
+        reason = FinishReason.LENGTH if last else None
+        stops = token in sequence.entry.stop_token_ids
+        frames = self._push(uid, token, FinishReason.STOP if stops else reason, batch_size)
+        sequence.shown_early = True
+        if uid not in self._sequences:
+            self._remove([uid])
         return frames
 
     def _take(self, uid: int, token: int, batch_reason: str | None, *, batch_size: int) -> list[RunnerFrame]:
         """A token that mlx-lm hands out; with a reason, its sequence has left the generator already."""
-        member = self._members[uid]
-        if member.shown_early:
-            member.shown_early = False
-            member.sequence.batched(batch_size)
+        if (sequence := self._sequences.get(uid)) is None:
+            return []  # dropped in this very step, with another choice of its request
+        if sequence.shown_early:
+            sequence.shown_early = False
+            sequence.entry.generated.batched(batch_size)
             return []
         frames = self._push(uid, token, batch_reason, batch_size)
-        if uid not in self._members and batch_reason is None:
-            self._generator.remove([uid])
+        if uid not in self._sequences and batch_reason is None:
+            self._remove([uid])
         return frames
 
     def _push(self, uid: int, token: int, reason: str | None, batch_size: int) -> list[RunnerFrame]:
-        sequence = self._members[uid].sequence
-        frames: list[RunnerFrame]
+        sequence = self._sequences[uid]
+        entry, generated = sequence.entry, sequence.entry.generated
         try:
-            frames, ended = sequence.push(token, reason, batch_size=batch_size)
-        except Exception as error:  # noqa: BLE001 (a detokenizer that fails on a token fails this request alone)
-            frames, ended = [_failed(sequence.id, error)], True
-        if ended:
-            self._forget(uid)
+            choice = sequence.chooser.take()
+            logprobs = told_logprobs(token, choice, self._token_bytes) if entry.request.parameters.logprobs else None
+            frames = generated.push(sequence.index, token, reason, batch_size=batch_size, logprobs=logprobs)
+        except Exception as error:  # noqa: BLE001 (what fails on one request's token fails this request alone)
+            self._drop(entry.request.id)
+            return [evaluation_failed(entry.request.id, error)]
+        sequence.tokens.append(token)
+        if generated.ended(sequence.index):
+            del self._sequences[uid]
+            entry.open.remove(sequence)
+        if not entry.open:
+            self._forget(entry.request.id)
         return frames
 
     def _progress(self, processed: dict[int, int]) -> list[RunnerFrame]:
@@ -166,36 +242,58 @@ class TextBatch:
         now_s = time.monotonic()
         return [
             Progress(
-                id=member.sequence.id,
-                processed_tokens=processed.get(uid, 0),
-                total_tokens=member.sequence.prompt_tokens,
+                id=request_id,
+                processed_tokens=processed.get(request_id, 0),
+                total_tokens=entry.generated.prompt_tokens,
             )
-            for uid, member in self._members.items()
-            if member.sequence.due(now_s, interval_s=self._limits.progress_interval_s)
+            for request_id, entry in self._entries.items()
+            if entry.generated.due(now_s, interval_s=self._limits.progress_interval_s)
         ]
 
-    def _fail_all(self, error: Exception) -> list[RunnerFrame]:
-        """Fail the whole batch: an evaluation is one graph for all, and its state is not to be trusted any more."""
-        frames: list[RunnerFrame] = [_failed(member.sequence.id, error) for member in self._members.values()]
-        self._members.clear()
-        self._uids.clear()
+    def _evaluation_failed(self, error: Exception) -> list[RunnerFrame]:
+        """An evaluation is one graph for all, and its state is not to be trusted any more: begin anew without it.
+
+        Whom it was about is found by trying: see ``trials``. What was handed out stands, and each goes on behind it.
+        """
+        entered = list(dict.fromkeys(sequence.entry.request.id for sequence in self._sequences.values()))
+        failed = self._trials.failed(entered)
         self._generator.close()
         self._generator = self._new_generator()
-        return frames
+        self._sequences.clear()
+        mx.clear_cache()
+        for request_id in failed:
+            self._forget(request_id)
+        for request_id in entered:
+            if (entry := self._entries.get(request_id)) is not None:
+                entry.begin_again()
+        return [evaluation_failed(request_id, error) for request_id in failed]
 
-    def _forget(self, uid: int) -> None:
-        del self._uids[self._members.pop(uid).sequence.id]
+    def _handed_out(self) -> dict[int, int]:
+        return {request_id: entry.handed_out_tokens for request_id, entry in self._entries.items()}
+
+    def _drop(self, request_id: int) -> None:
+        """Take a request out, wherever it is."""
+        uids = [uid for uid, sequence in self._sequences.items() if sequence.entry.request.id == request_id]
+        self._remove(uids)
+        for uid in uids:
+            del self._sequences[uid]
+        self._forget(request_id)
+
+    def _forget(self, request_id: int) -> None:
+        del self._entries[request_id]
+        self._trials.forget(request_id)
+
+    def _remove(self, uids: list[int]) -> None:
+        """Take sequences out of the generator; what was evaluated of them is kept for later."""
+        self.prefixes.keeper.ended(uids)
+        self._generator.remove(uids)
 
     def _new_generator(self) -> Any:
-        return BatchGenerator(
+        generator = BatchGenerator(
             self._model,
-            stop_tokens=[[token] for token in sorted(self._eos_token_ids)],
             completion_batch_size=self._limits.decode_sequences,
             prefill_batch_size=self._limits.prefill_sequences,
             prefill_step_size=self._limits.prefill_chunk_tokens,
         )
-
-
-def _failed(request_id: int, error: Exception) -> Failed:
-    message = f"the model could not be evaluated: {type(error).__name__}: {error}"[:500]
-    return Failed(id=request_id, code="generation_failed", message=message)
+        self.prefixes.keeper.attach(generator)
+        return generator

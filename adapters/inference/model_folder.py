@@ -48,6 +48,19 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_adapter_folder(folder: Path) -> None:
+    """See that a LoRA adapter's files are there and whole.
+
+    Raises:
+        ModelFolderError: something is missing, unreadable or cut off.
+    """
+    config, weights = adapter_files(folder)
+    for file in (config, weights):
+        if not file.is_file():
+            raise ModelFolderError(f"{file} is missing; {folder} is not the folder of a LoRA adapter of mlx-lm")
+    _check_safetensors(weights)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The content of config.json; ModelFolderError where it is missing or no JSON object."""
     file = folder / "config.json"
@@ -77,6 +90,11 @@ def context_length_of(config: dict[str, Any]) -> int | None:
 def weight_files(folder: Path) -> list[Path]:
     """All weights of the folder, in the order of their names."""
     return sorted(folder.glob("*.safetensors"))
+
+
+def adapter_files(folder: Path) -> tuple[Path, Path]:
+    """Where a LoRA adapter's configuration and weights are, as mlx-lm names them."""
+    return folder / "adapter_config.json", folder / "adapters.safetensors"
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

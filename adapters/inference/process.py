@@ -10,17 +10,49 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from manent.adapters.inference.openblas import runner_environment
+from manent.adapters.inference.prefix_settings import PrefixOptions
 
 _TAIL_MAX_BYTES = 8192
+_TAIL_S = 1.0
+_START_S = 30.0
 _REAP_POLL_S = 0.005
 _TERMINATE_S = 1.0
 _KILL_S = 5.0
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerCommand:
+    """What a runner is started with: the model's folder, where digests are remembered, a LoRA adapter's folder.
+
+    Without ``prefix`` it has no prefix cache.
+    """
+
+    model_folder: Path
+    digest_folder: Path
+    adapter: Path | None = None
+    prefix: PrefixOptions | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line, less the socket."""
+        adapter = [] if self.adapter is None else [f"--adapter={self.adapter}"]
+        return [
+            sys.executable,
+            "-m",
+            "manent.adapters.inference.runner",
+            f"--model={self.model_folder}",
+            f"--digest-folder={self.digest_folder}",
+            *adapter,
+            *([] if self.prefix is None else self.prefix.arguments),
+        ]
 
 
 class RunnerProcess:
@@ -35,28 +67,25 @@ class RunnerProcess:
         self._stderr = stderr
         self._tail = bytearray()
         self._tail_task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, model_folder: Path, *, digest_folder: Path) -> tuple[RunnerProcess, socket.socket]:
-        """Start a runner; the socket is the server's end."""
+    async def start(cls, command: RunnerCommand) -> tuple[RunnerProcess, socket.socket]:
+        """Start a runner; the socket is the server's end.
+
+        Raises:
+            OSError: the system starts no process, or not in time.
+        """
         ours, theirs = socket.socketpair()
         # A socket, not a pipe: uvloop closes a pipe's descriptor twice, and by the second time it may be another's.
         stderr, its_stderr = socket.socketpair()
-        starting = asyncio.ensure_future(asyncio.to_thread(_popen, theirs, its_stderr, model_folder, digest_folder))
+        birth = _Birth(command, theirs, its_stderr)
         try:
-            process = cls(await asyncio.shield(starting), stderr)
-        except asyncio.CancelledError:
-            # The thread cannot be cancelled, and the process that it starts must not be lost.
-            ours.close()
-            await cls(await starting, stderr).end(deadline_s=0)
-            raise
-        except OSError:
+            process = cls(await birth.wait(_START_S), stderr)
+        except BaseException:
             ours.close()
             stderr.close()
             raise
-        finally:
-            theirs.close()
-            its_stderr.close()
         process._tail_task = asyncio.create_task(process._keep_tail())
         return process, ours
 
@@ -71,23 +100,12 @@ class RunnerProcess:
             self._process.kill()
 
     async def end(self, *, deadline_s: float) -> None:
-        """Wait for the process to end by itself, make it end when it does not, and reap it."""
-        ended = await self._wait(deadline_s)
-        for insist, patience_s in ((self._process.terminate, _TERMINATE_S), (self._process.kill, _KILL_S)):
-            if ended:
-                break
-            with contextlib.suppress(ProcessLookupError):
-                insist()
-            ended = await self._wait(patience_s)
-        if not ended:  # pragma: no cover (a process that the kernel cannot end)
-            _logger.error("runner %d does not end, not even by SIGKILL", self.pid)
-        if (tail_task := self._tail_task) is not None:
-            # What it wrote before it ended is in the pipe already; a grandchild could hold the pipe open for ever.
-            await asyncio.wait({tail_task}, timeout=1.0)
-            tail_task.cancel()
-            await asyncio.wait({tail_task})
-        else:
-            self._stderr.close()
+        """Wait for the process to end by itself, make it end when it does not, and reap it.
+
+        It takes at most the deadline and eight seconds. A caller that is cancelled does not keep it from happening.
+        """
+        self._ending = asyncio.create_task(self._end(deadline_s), name=f"end-{self.pid}")
+        await asyncio.shield(self._ending)
 
     def how_it_ended(self) -> str:
         """The exit status in words."""
@@ -100,10 +118,31 @@ class RunnerProcess:
         hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         return f"was killed by {name}{hint}"
 
+    @property
+    def killed_by_signal(self) -> bool:
+        """Whether SIGKILL ended it: by ``kill``, or by the system when memory runs out."""
+        return self._process.poll() == -signal.SIGKILL
+
     def last_words(self) -> str:
         """The last line that it wrote to stderr: of a traceback, the exception."""
         lines = self._tail.decode("utf-8", "replace").split("\n")
         return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
+
+    async def _end(self, deadline_s: float) -> None:
+        ended = await self._wait(deadline_s)
+        for insist, patience_s in ((self._process.terminate, _TERMINATE_S), (self._process.kill, _KILL_S)):
+            if ended:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                insist()
+            ended = await self._wait(patience_s)
+        if not ended:  # pragma: no cover (a process that the kernel cannot end)
+            _logger.error("runner %d does not end, not even by SIGKILL", self.pid)
+        if (tail_task := self._tail_task) is not None:
+            # What it wrote before it ended is in the pipe already; a grandchild could hold the pipe open for ever.
+            await asyncio.wait({tail_task}, timeout=_TAIL_S)
+            tail_task.cancel()
+            await asyncio.wait({tail_task}, timeout=_TAIL_S)
 
     async def _wait(self, deadline_s: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -126,19 +165,67 @@ class RunnerProcess:
             writer.close()
 
 
-def _popen(
-    theirs: socket.socket, stderr: socket.socket, model_folder: Path, digest_folder: Path
-) -> subprocess.Popen[bytes]:
-    command: Sequence[str] = (
-        sys.executable,
-        "-m",
-        "manent.adapters.inference.runner",
-        f"--fd={theirs.fileno()}",
-        f"--model={model_folder}",
-        f"--digest-folder={digest_folder}",
-    )
+class _Birth:
+    """A process being started, on a thread of its own: what asks the system for it may block for as long as it likes.
+
+    Neither the loop nor the end of this process waits for that thread. A process that nobody waits for any more when
+    it is there is killed and reaped by the thread.
+    """
+
+    def __init__(self, command: RunnerCommand, theirs: socket.socket, stderr: socket.socket) -> None:
+        self._command = command
+        self._sockets = theirs, stderr
+        self._born: Future[subprocess.Popen[bytes]] = Future()
+        Thread(target=self._run, name="runner-start", daemon=True).start()
+
+    async def wait(self, timeout_s: float) -> subprocess.Popen[bytes]:
+        """The process; OSError where there is none within ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(self._born)
+        except TimeoutError:
+            self._abandon()
+            raise OSError(f"the system started no process within {timeout_s:g} s") from None
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Have the process ended, by the thread that starts it or, where it is there already, by another."""
+        if not self._born.cancel():
+            self._born.add_done_callback(_end_abandoned)
+
+    def _run(self) -> None:
+        theirs, stderr = self._sockets
+        try:
+            process = _popen(self._command, theirs, stderr)
+        except BaseException as error:  # noqa: BLE001 (handed over to whoever waits)
+            if self._born.set_running_or_notify_cancel():
+                self._born.set_exception(error)
+        else:
+            if self._born.set_running_or_notify_cancel():
+                self._born.set_result(process)
+            else:
+                _end_now(process)
+        finally:
+            theirs.close()
+            stderr.close()
+
+
+def _end_abandoned(born: Future[subprocess.Popen[bytes]]) -> None:
+    """End a process that was there a moment before nobody waited for it any more."""
+    if born.exception() is None:
+        Thread(target=_end_now, args=(born.result(),), name="runner-end", daemon=True).start()
+
+
+def _end_now(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def _popen(command: RunnerCommand, theirs: socket.socket, stderr: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
+        [*command.arguments, f"--fd={theirs.fileno()}"],
         env=runner_environment(os.environ),
         pass_fds=(theirs.fileno(),),
         stdin=subprocess.DEVNULL,

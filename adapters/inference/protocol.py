@@ -7,20 +7,18 @@ release of Manent, so there are no versions here. Nothing in this module knows p
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
-from collections.abc import Sequence
-from threading import Lock
 
 import msgspec
 
-from manent.domain.generation import FinishReason, SamplingParameters, Timings, Usage
+from manent.domain.caching import CacheUse
+from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.messages import Message
 
 FRAME_MAX_BYTES = 64 * 2**20
 """No frame may be larger: a prompt of a million tokens is 5 MB, so more than this is a fault and not a need."""
 
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 
 
 class ProtocolError(Exception):
@@ -52,18 +50,39 @@ class CountTokens(_Frame, frozen=True):
     messages: tuple[Message, ...]
 
 
+class PrefixScope(msgspec.Struct, frozen=True):
+    """A domain's ``CacheScope`` under names that tell nothing; see ``prefix_settings``."""
+
+    tenant: str
+    conversation: str | None = None
+    durable: bool = False
+
+
 class Generate(_Frame, frozen=True):
-    """Continue ``token_ids``."""
+    """Continue ``token_ids``, in as many choices as the parameters say.
+
+    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` are as in ``RenderedPrompt``.
+    """
 
     id: int
     token_ids: tuple[int, ...]
     parameters: SamplingParameters
+    prefix: PrefixScope | None = None
+    history_tokens: int = 0
 
 
 class Cancel(_Frame, frozen=True):
     """Stop the generation before its next token; there is no answer, and frames under way are to be ignored."""
 
     id: int
+
+
+class Forget(_Frame, frozen=True):
+    """Drop what the prefix cache keeps of a conversation, or without one of the whole tenant; there is no answer."""
+
+    id: int
+    tenant: str
+    conversation: str | None = None
 
 
 class Ping(_Frame, frozen=True):
@@ -80,6 +99,7 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     """What a loaded model is; the part of a completion's provenance that does not change from request to request."""
 
     context_length: int | None
+    vocabulary_size: int
     weights_digest: str
     tokenizer_digest: str
     template_digest: str
@@ -104,10 +124,11 @@ class LoadFailed(_Frame, frozen=True):
 
 
 class Rendered(_Frame, frozen=True):
-    """Answer to Render."""
+    """Answer to Render; ``history_tokens`` are as in ``RenderedPrompt``."""
 
     id: int
     token_ids: tuple[int, ...]
+    history_tokens: int = 0
 
 
 class Explained(_Frame, frozen=True):
@@ -134,21 +155,27 @@ class Progress(_Frame, frozen=True):
 
 
 class Delta(_Frame, frozen=True):
-    """Tokens that were sampled, and the text that became certain (it may be empty, and lag behind)."""
+    """Tokens that were sampled for a choice, and the text that became certain (it may be empty, and lag behind).
+
+    ``logprobs`` are those of the tokens that the text is made of, where they were asked for.
+    """
 
     id: int
     text: str
     token_ids: tuple[int, ...]
+    index: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Finished(_Frame, frozen=True):
-    """The generation ended well; every token was in a Delta before."""
+    """The generation ended well: why each choice did, in their order. Every token was in a Delta before."""
 
     id: int
-    finish_reason: FinishReason
+    finish_reasons: tuple[FinishReason, ...]
     usage: Usage
     timings: Timings
     batch_size_max: int
+    cache: CacheUse = CacheUse()
 
 
 class Failed(_Frame, frozen=True):
@@ -159,15 +186,38 @@ class Failed(_Frame, frozen=True):
     message: str
 
 
+class PrefixStats(msgspec.Struct, frozen=True):
+    """What the prefix cache keeps and did since the runner started: sizes, counters, and misses by ``CacheMiss``."""
+
+    memory_bytes: int = 0
+    pieces: int = 0
+    hits: int = 0
+    hits_from_disk: int = 0
+    misses: dict[str, int] = {}
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    evictions: int = 0
+    failures: int = 0
+    files_written: int = 0
+    files_skipped: int = 0
+    files_removed: int = 0
+    files_damaged: int = 0
+
+
 class Pong(_Frame, frozen=True):
-    """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open."""
+    """Answer to Ping: how many evaluations of the model there were so far, and how many requests are open.
+
+    ``memory_bytes`` is what the device's allocator holds, its cache included.
+    """
 
     id: int
     steps: int
     active: int
+    memory_bytes: int = 0
+    prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | Explain | CountTokens | Generate | Cancel | Ping | Shutdown
+ServerFrame = Render | Explain | CountTokens | Generate | Cancel | Forget | Ping | Shutdown
 RunnerFrame = Ready | LoadFailed | Rendered | Explained | Counted | Progress | Delta | Finished | Failed | Pong
 
 _encoder = msgspec.msgpack.Encoder()
@@ -182,8 +232,8 @@ def encode(frame: ServerFrame | RunnerFrame) -> bytes:
         ProtocolError: it is larger than FRAME_MAX_BYTES.
     """
     body = _encoder.encode(frame)
-    _check_length(len(body))
-    return _LENGTH.pack(len(body)) + body
+    check_length(len(body))
+    return LENGTH.pack(len(body)) + body
 
 
 def decode_server_frame(body: bytes) -> ServerFrame:
@@ -205,55 +255,16 @@ def decode_runner_frame(body: bytes) -> RunnerFrame:
 async def read_runner_frame(reader: asyncio.StreamReader) -> RunnerFrame | None:
     """The next frame, or None where the runner closed between two frames; waits without a bound of its own."""
     try:
-        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        _check_length(length)
+        (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+        check_length(length)
         return decode_runner_frame(await reader.readexactly(length))
     except asyncio.IncompleteReadError as error:
-        if error.expected == _LENGTH.size and not error.partial:
+        if error.expected == LENGTH.size and not error.partial:
             return None
         raise ProtocolError("the runner ended in the middle of a frame") from error
 
 
-class ServerConnection:
-    """The runner's end: blocking, read by one thread and written by several.
-
-    A write blocks while the server does not read, which is how a slow server slows its runner down; it cannot block
-    for ever, since the server's end closes with its process.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._writing = Lock()
-
-    def read(self) -> ServerFrame | None:
-        """The next frame, or None when the server is gone."""
-        head = self._read_exactly(_LENGTH.size)
-        if head is None:
-            return None
-        (length,) = _LENGTH.unpack(head)
-        _check_length(length)
-        body = self._read_exactly(length)
-        return None if body is None else decode_server_frame(body)
-
-    def write(self, frames: Sequence[RunnerFrame]) -> None:
-        """Send all frames in one piece; OSError when the server is gone."""
-        data = b"".join(map(encode, frames))
-        with self._writing:
-            self._connection.sendall(data)
-
-    def _read_exactly(self, size: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < size:
-            try:
-                piece = self._connection.recv(min(size - len(data), 2**20))
-            except ConnectionError:
-                return None
-            if not piece:
-                return None
-            data += piece
-        return bytes(data)
-
-
-def _check_length(length: int) -> None:
+def check_length(length: int) -> None:
+    """Raise ProtocolError for a frame larger than FRAME_MAX_BYTES."""
     if length > FRAME_MAX_BYTES:
         raise ProtocolError(f"a frame of {length} bytes: the bound is {FRAME_MAX_BYTES}")

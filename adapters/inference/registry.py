@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +17,16 @@ from manent.domain.errors import ModelNotFound
 from manent.domain.generation import ModelCard
 
 DEFAULT_ALIAS = "default"
+RESERVED_IDS = frozenset({"memory"})
+"""What ``/v1/models/`` has another use for."""
+BYTES_PER_GB = 1_000_000_000
 _CONTEXT_LENGTH_UNKNOWN = 2048
 """For a model whose folder is missing or silent: small enough to be true of every model in use."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+Gigabytes = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 
 
 class RegistryError(Exception):
@@ -44,6 +49,12 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Literal["llm"] = "llm"
     context_length: Tokens | None = None
     aliases: tuple[Name, ...] = ()
+    memory_gb: Gigabytes | None = None
+    auto_load: bool = False
+    pin: bool = False
+    idle_timeout_s: Seconds | None = None
+    fallback: tuple[Name, ...] = ()
+    adapter: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     defaults: _Defaults = _Defaults()
 
 
@@ -55,10 +66,23 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
-    """A model and the folder that holds it."""
+    """A model, the folder that holds it, and how it is to be kept.
+
+    Attributes:
+        memory_bytes: what is set aside for it; None leaves that to measurements and estimates.
+        idle_timeout_s: how long it may stay loaded and unused; 0 is for ever, None what holds for all models.
+        fallback: ids of models that answer in its place where it cannot be used, in their order.
+        adapter: the folder of a LoRA adapter that is applied to it.
+    """
 
     card: ModelCard
     path: Path
+    memory_bytes: int | None = None
+    auto_load: bool = False
+    pinned: bool = False
+    idle_timeout_s: float | None = None
+    fallback: tuple[str, ...] = ()
+    adapter: Path | None = None
 
 
 class Registry:
@@ -79,6 +103,17 @@ class Registry:
             raise ModelNotFound(f"there is no model {name!r:.200}{_did_you_mean(name, self._by_name)}")
         return replace(model.card, available=_available(model.path))
 
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The ids to try for an id or alias: the model itself, its fallbacks, and theirs, each once."""
+        chain: list[str] = []
+        waiting = [self.resolve(name).model_id]
+        while waiting:
+            model_id = waiting.pop(0)
+            if model_id not in chain:
+                chain.append(model_id)
+                waiting += [self._by_name[fallback].card.model_id for fallback in self._by_name[model_id].fallback]
+        return tuple(chain)
+
 
 def load_registry(file: Path, models_folder: Path) -> Registry:
     """The registry that a file describes; without the file, the starter model alone.
@@ -91,7 +126,7 @@ def load_registry(file: Path, models_folder: Path) -> Registry:
         RegistryError: the file cannot be read or is wrong.
     """
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         starter = _Model(id=STARTER_ID, aliases=(DEFAULT_ALIAS,))
         return Registry([_registered(starter, models_folder)])
@@ -99,12 +134,24 @@ def load_registry(file: Path, models_folder: Path) -> Registry:
         raise RegistryError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RegistryError(f"{file} is not UTF-8: {error}") from error
+    return parse_registry(text, file, models_folder)
+
+
+def parse_registry(text: str, file: Path, models_folder: Path) -> Registry:
+    """The registry that a text describes; ``file`` is where it stands, or will.
+
+    Raises:
+        RegistryError: the text is wrong.
+    """
+    try:
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{file} is not valid TOML: {error}") from error
     entries = _checked(file, content).models
     if not entries:
         raise RegistryError(f"{file} names no models: add a [[models]] entry, or remove the file for the starter model")
-    _check_names(file, entries)
+    names = _check_names(file, entries)
+    _check_fallbacks(file, entries, names)
     return Registry([_registered(entry, models_folder) for entry in entries])
 
 
@@ -140,9 +187,12 @@ def _check_type(file: Path, where: str, entry: dict[str, Any]) -> None:
         raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves only type 'llm'")
 
 
-def _check_names(file: Path, entries: Iterable[_Model]) -> None:
+def _check_names(file: Path, entries: Iterable[_Model]) -> dict[str, str]:
+    """The id that each id and alias leads to."""
     taken: dict[str, str] = {}
     for entry in entries:
+        if entry.id in RESERVED_IDS:
+            raise RegistryError(f"{file}: the id {entry.id!r} is taken by /v1/models/{entry.id}; choose another")
         for name in (entry.id, *entry.aliases):
             if name in taken:
                 raise RegistryError(
@@ -150,6 +200,36 @@ def _check_names(file: Path, entries: Iterable[_Model]) -> None:
                     "ids and aliases must all differ"
                 )
             taken[name] = entry.id
+    return taken
+
+
+def _check_fallbacks(file: Path, entries: Iterable[_Model], names: Mapping[str, str]) -> None:
+    """Every fallback is a model of the file, and no model falls back to itself, also not over others."""
+    next_ids: dict[str, list[str]] = {}
+    for entry in entries:
+        for name in entry.fallback:
+            if name not in names:
+                raise RegistryError(
+                    f"{file}: the fallback {name!r} of {entry.id!r} is no model{_did_you_mean(name, names)}"
+                )
+        next_ids[entry.id] = [names[name] for name in entry.fallback]
+    done: set[str] = set()
+    for model_id in next_ids:
+        if cycle := _cycle(next_ids, [model_id], done):
+            raise RegistryError(f"{file}: fallbacks go in a circle: {' -> '.join(cycle)}; take one of them out")
+
+
+def _cycle(next_ids: Mapping[str, list[str]], path: list[str], done: set[str]) -> list[str]:
+    """The circle that ``path`` runs into, or nothing; what is in ``done`` leads into none."""
+    if path[-1] in done:
+        return []
+    for model_id in next_ids[path[-1]]:
+        if model_id in path:
+            return [*path[path.index(model_id) :], model_id]
+        if cycle := _cycle(next_ids, [*path, model_id], done):
+            return cycle
+    done.add(path[-1])
+    return []
 
 
 def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
@@ -157,6 +237,12 @@ def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
     context_length, created_at_s = _looked_up(path)
     return RegisteredModel(
         path=path,
+        memory_bytes=None if entry.memory_gb is None else int(entry.memory_gb * BYTES_PER_GB),
+        auto_load=entry.auto_load,
+        pinned=entry.pin,
+        idle_timeout_s=entry.idle_timeout_s,
+        fallback=entry.fallback,
+        adapter=None if entry.adapter is None else models_folder / Path(entry.adapter).expanduser(),
         card=ModelCard(
             model_id=entry.id,
             context_length=entry.context_length or context_length or _CONTEXT_LENGTH_UNKNOWN,

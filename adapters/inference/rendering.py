@@ -38,7 +38,10 @@ class PromptRenderer:
         """The answer to a request."""
         try:
             if isinstance(frame, Render):
-                return Rendered(id=frame.id, token_ids=self.render(frame.messages))
+                token_ids = self.render(frame.messages)
+                return Rendered(
+                    id=frame.id, token_ids=token_ids, history_tokens=self.history_tokens(frame.messages, token_ids)
+                )
             if isinstance(frame, Explain):
                 text = self.text(frame.messages)
                 return Explained(id=frame.id, text=text, token_ids=tuple(self._encode(text)))
@@ -60,6 +63,20 @@ class PromptRenderer:
     def text(self, messages: Sequence[Message]) -> str:
         """What ``render`` tokenizes; raises as it does."""
         return self._apply([_as_template_sees(message) for message in messages], prompt=True)
+
+    def history_tokens(self, messages: Sequence[Message], token_ids: Sequence[int]) -> int:
+        """How many tokens of a rendered prompt are the messages alone; 0 where template or tokenizer do not tell.
+
+        What is behind them, and asks for an answer, is tokenized on its own and must be the prompt's end.
+        """
+        turns = [_as_template_sees(message) for message in messages]
+        try:
+            history, whole = self._apply(turns, prompt=False), self._apply(turns, prompt=True)
+        except TemplateRefusal:
+            return 0
+        asks = self._encode(whole[len(history) :]) if whole.startswith(history) else []
+        length = len(token_ids) - len(asks)
+        return length if asks and list(token_ids[length:]) == asks else 0
 
     def count_tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds, measured behind the message before it.

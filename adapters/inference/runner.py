@@ -19,12 +19,14 @@ from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
 from manent.adapters.inference.inbox import Inbox, InboxFull
-from manent.adapters.inference.model_folder import ModelFolderError, check_model_folder
+from manent.adapters.inference.model_folder import ModelFolderError, check_adapter_folder, check_model_folder
+from manent.adapters.inference.prefix_settings import PrefixOptions
 from manent.adapters.inference.protocol import (
     Cancel,
     CountTokens,
     Explain,
     Failed,
+    Forget,
     Generate,
     LoadFailed,
     Ping,
@@ -33,14 +35,13 @@ from manent.adapters.inference.protocol import (
     Ready,
     Render,
     RunnerFrame,
-    ServerConnection,
     Shutdown,
 )
 from manent.adapters.inference.rendering import PromptRenderer
+from manent.adapters.inference.server_connection import ServerConnection
 
 if TYPE_CHECKING:
     from manent.adapters.inference.loading import LoadedModel
-    from manent.adapters.inference.mlx_text import TextBatch
 
 _TEXT_REQUESTS_MAX = 1024
 _EXIT_DONE = 0
@@ -62,14 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     renderer = PromptRenderer(loaded.tokenizer)
     Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
-    _evaluate(connection, loaded.batch, inbox)
+    _evaluate(connection, loaded, inbox)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="manent.adapters.inference.runner")
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket that leads to the server")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--adapter", type=Path, help="the folder of a LoRA adapter")
     parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
+    parser.add_argument("--prefix-folder", type=Path, help="where prefix caches are kept on disk")
+    parser.add_argument("--prefix-model", default="", help="the model's name there")
+    parser.add_argument("--prefix-memory-bytes", type=int, default=0, help="bound of the prefix cache in memory")
+    parser.add_argument("--prefix-disk-bytes", type=int, default=0, help="bound of all prefix caches on disk")
     return parser.parse_args(arguments)
 
 
@@ -106,10 +112,18 @@ def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedMo
     try:
         # Before anything slow: a folder that is not complete is known in milliseconds.
         config = check_model_folder(options.model)
+        if options.adapter is not None:
+            check_adapter_folder(options.adapter)
         # Importing MLX takes seconds, during which the reader must already watch for the server's end.
         from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
 
-        return load_model(options.model, config, digest_folder=options.digest_folder)
+        return load_model(
+            options.model,
+            config,
+            digest_folder=options.digest_folder,
+            adapter=options.adapter,
+            prefix=_prefix_options(options),
+        )
     except ModelFolderError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 (whatever libraries and models raise becomes the reason that is shown)
@@ -118,13 +132,25 @@ def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedMo
     os._exit(_EXIT_LOAD_FAILED)
 
 
+def _prefix_options(options: argparse.Namespace) -> PrefixOptions | None:
+    if options.prefix_folder is None:
+        return None
+    return PrefixOptions(
+        folder=options.prefix_folder,
+        model=options.prefix_model,
+        memory_bytes=options.prefix_memory_bytes,
+        disk_bytes=options.prefix_disk_bytes,
+    )
+
+
 def _render(connection: ServerConnection, renderer: PromptRenderer, text_requests: _TextRequests) -> None:
     while True:
         connection.write([renderer.answer(text_requests.get())])
 
 
-def _evaluate(connection: ServerConnection, batch: TextBatch, inbox: Inbox) -> NoReturn:
+def _evaluate(connection: ServerConnection, loaded: LoadedModel, inbox: Inbox) -> NoReturn:
     """Between any two evaluations, let requests join and leave."""
+    batch = loaded.batch
     while True:
         frames: list[RunnerFrame] = []
         for received in inbox.take(wait=batch.active == 0):
@@ -133,8 +159,17 @@ def _evaluate(connection: ServerConnection, batch: TextBatch, inbox: Inbox) -> N
                     frames += batch.add(request, received_s=received.at_s)
                 case Cancel(id=request_id):
                     batch.cancel(request_id)
+                case Forget(tenant=tenant, conversation=conversation):
+                    batch.prefixes.forget(tenant, conversation)
                 case Ping(id=ping_id):
-                    frames.append(Pong(id=ping_id, steps=batch.steps, active=batch.active))
+                    pong = Pong(
+                        id=ping_id,
+                        steps=batch.steps,
+                        active=batch.active,
+                        memory_bytes=loaded.device_bytes(),
+                        prefix=batch.prefixes.stats(),
+                    )
+                    frames.append(pong)
         if frames:
             connection.write(frames)
         if batch.active and (frames := batch.step()):

@@ -9,21 +9,28 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from manent.adapters.inference.admission import Admission, AdmissionLimits
+from manent.adapters.inference.always_loaded import AlwaysLoaded
 from manent.adapters.inference.stop_text import StopMatcher
-from manent.domain.errors import DomainError, InvalidValue, ModelNotFound
+from manent.domain.admission import Priority, QueuePlace
+from manent.domain.errors import DomainError, InvalidValue
 from manent.domain.generation import (
     ExplainedPrompt,
     FinishReason,
+    GeneratedChoice,
     GenerationRequest,
     GenerationResult,
     ModelCard,
     Provenance,
     RenderedPrompt,
+    SamplingParameters,
     TextDelta,
     Timings,
+    TokenCandidate,
+    TokenLogprobs,
     Usage,
 )
 from manent.domain.messages import Message
@@ -39,6 +46,7 @@ SCRIPTED_PROVENANCE = Provenance(
     quantization=None,
     batch_size_max=1,
 )
+_ROOM_FOR_EVERYBODY = AdmissionLimits(running_max=100_000, in_flight_max=100_000)
 _ENVELOPE_TOKENS = 2
 _REMEMBERED_MAX = 1000
 
@@ -54,8 +62,8 @@ class Script:
     """What one generation does.
 
     Attributes:
-        pieces: the reply; each piece is a token and a delta.
-        before_delta: awaited with a delta's number, from 0, before it is yielded; wait here to hold a stream.
+        pieces: the reply; each piece is a token and a delta. Choice number n begins with piece n.
+        before_delta: awaited with a piece's number, from 0, before it is yielded; wait here to hold a stream.
         failure: raised instead of delta number ``fails_at`` (or of the result, where there are fewer).
         fails_at: see ``failure``.
     """
@@ -66,7 +74,7 @@ class Script:
     fails_at: int = 0
 
 
-class ScriptedEngine:
+class ScriptedEngine(AlwaysLoaded):
     """Implements ``manent.domain.ports.InferenceEngine`` from scripts.
 
     ``script`` is one for all, or a function of the request. What was asked is kept, up to a bound, in ``rendered``
@@ -79,29 +87,25 @@ class ScriptedEngine:
         *,
         cards: Sequence[ModelCard] = (SCRIPTED_CARD,),
         refuses: Callable[[Sequence[Message]], str | None] = lambda _: None,
+        limits: AdmissionLimits | None = None,
     ) -> None:
         self.script = script or Script()
         self.rendered: deque[tuple[Message, ...]] = deque(maxlen=_REMEMBERED_MAX)
         self.requests: deque[GenerationRequest] = deque(maxlen=_REMEMBERED_MAX)
         self.cancelled: deque[str] = deque(maxlen=_REMEMBERED_MAX)
-        self._cards = tuple(cards)
+        self.admission = {card.model_id: Admission(card.model_id, limits or _ROOM_FOR_EVERYBODY) for card in cards}
+        super().__init__(cards)
         self._refuses = refuses
 
-    def models(self) -> Sequence[ModelCard]:
-        """The cards that it was given."""
-        return self._cards
-
-    def resolve(self, model: str) -> ModelCard:
-        """The card of an id or alias; ModelNotFound if there is none."""
-        for card in self._cards:
-            if model == card.model_id or model in card.aliases:
-                return card
-        raise ModelNotFound(f"there is no model {model!r:.200}")
-
-    def place(self, model_id: str) -> AbstractContextManager[None]:
-        """There is room for everybody."""
-        self.resolve(model_id)
-        return nullcontext()
+    def place(
+        self,
+        model: str,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> AbstractAsyncContextManager[QueuePlace]:
+        """One of the places of the model's queue; see ``InferenceEngine.place``."""
+        return self.admission[self.resolve(model).model_id].place(priority, gone=gone)
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """One token per word, two around each message, and one that asks for the answer."""
@@ -109,7 +113,7 @@ class ScriptedEngine:
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
-        return RenderedPrompt(token_ids=tuple(map(token_of, _words(messages))))
+        return RenderedPrompt(token_ids=tuple(map(token_of, _words(messages))), vocabulary_size=2**32)
 
     async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
         """The words, with spaces between them."""
@@ -144,34 +148,31 @@ class ScriptedEngine:
             if not ended:
                 self.cancelled.append(request.completion_id)
 
+    async def forget(self, tenant: str, conversation: str | None = None) -> None:
+        """Nothing is kept."""
+
     async def aclose(self, deadline_s: float) -> None:
         """Nothing to stop."""
 
 
 async def _play(script: Script, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
-    stops = StopMatcher(request.parameters.stop)
-    pieces = script.pieces[: request.parameters.max_tokens]
-    texts: list[str] = []
-    token_ids: list[int] = []
-    for number, piece in enumerate(pieces):
+    choices = [_Playing(script, request.parameters, index) for index in range(request.parameters.n)]
+    number = 0
+    while any(choice.finish_reason is None for choice in choices):
         await script.before_delta(number)
         if script.failure is not None and number == script.fails_at:
             raise script.failure
-        text = stops.push(piece) + (stops.finish() if number == len(pieces) - 1 else "")
-        texts.append(text)
-        token_ids.append(token_of(piece))
-        yield TextDelta(text=text, token_ids=(token_ids[-1],))
-        if stops.stopped:
-            break
-    await script.before_delta(len(token_ids))
-    if script.failure is not None and script.fails_at >= len(token_ids):
+        for choice in choices:
+            if choice.finish_reason is None:
+                yield choice.next()
+        number += 1
+    await script.before_delta(number)
+    if script.failure is not None and script.fails_at >= number:
         raise script.failure
-    whole = stops.stopped or len(pieces) == len(script.pieces)
+    completion_tokens = sum(len(choice.token_ids) for choice in choices)
     yield GenerationResult(
-        text="".join(texts),
-        token_ids=tuple(token_ids),
-        finish_reason=FinishReason.STOP if whole else FinishReason.LENGTH,
-        usage=Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=len(token_ids)),
+        choices=tuple(choice.result() for choice in choices),
+        usage=Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=completion_tokens),
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
         provenance=SCRIPTED_PROVENANCE,
     )
@@ -180,6 +181,54 @@ async def _play(script: Script, request: GenerationRequest) -> AsyncGenerator[Te
 def _words(messages: Sequence[Message]) -> list[str]:
     words = [word for message in messages for word in (f"<{message.role}>", *message.text.split(), "<end>")]
     return [*words, "<assistant>"]
+
+
+class _Playing:
+    """One choice of a reply. The log probability of each token is -0.5, and one less for each alternative."""
+
+    def __init__(self, script: Script, parameters: SamplingParameters, index: int) -> None:
+        whole = script.pieces[index:] or script.pieces[-1:]
+        self._index = index
+        self._parameters = parameters
+        self._pieces = whole[: parameters.max_tokens]
+        self._is_whole = len(self._pieces) == len(whole)
+        self._stops = StopMatcher(parameters.stop)
+        self._texts: list[str] = []
+        self._logprobs: list[TokenLogprobs] = []
+        self.token_ids: list[int] = []
+        self.finish_reason: FinishReason | None = None if self._pieces else FinishReason.STOP
+
+    def next(self) -> TextDelta:
+        """Say the next piece."""
+        piece = self._pieces[len(self.token_ids)]
+        token = token_of(piece)
+        self.token_ids.append(token)
+        last = len(self.token_ids) == len(self._pieces)
+        text = self._stops.push(piece) + (self._stops.finish() if last else "")
+        self._texts.append(text)
+        logprobs = (self._candidates(piece),) if self._parameters.logprobs and text else ()
+        self._logprobs += logprobs
+        stops = self._stops.stopped or token in self._parameters.stop_token_ids or (last and self._is_whole)
+        if stops or last:
+            self.finish_reason = FinishReason.STOP if stops else FinishReason.LENGTH
+        return TextDelta(index=self._index, text=text, token_ids=(token,), logprobs=logprobs)
+
+    def result(self) -> GeneratedChoice:
+        """What was said."""
+        return GeneratedChoice(
+            text="".join(self._texts),
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.finish_reason or FinishReason.STOP,
+            logprobs=tuple(self._logprobs),
+        )
+
+    def _candidates(self, piece: str) -> TokenLogprobs:
+        names = [piece, *(f"{piece}{number}" for number in range(1, self._parameters.top_logprobs))]
+        found = [
+            TokenCandidate(token_id=token_of(name), token_bytes=name.encode(), logprob=-0.5 - number)
+            for number, name in enumerate(names)
+        ]
+        return TokenLogprobs(chosen=found[0], top=tuple(found[: self._parameters.top_logprobs]))
 
 
 def token_of(word: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from manent.adapters.inference.protocol import Delta, Finished, Generate, RunnerFrame
 from manent.adapters.inference.stop_text import StopMatcher
-from manent.domain.generation import FinishReason, Timings, Usage
+from manent.domain.caching import CacheUse
+from manent.domain.generation import FinishReason, Timings, TokenLogprobs, Usage
 
 
 class Detokenizer(Protocol):
@@ -38,28 +41,38 @@ class _Times:
     heard_s: float = 0.0
 
 
-class GeneratedSequence:
-    """A generation from its request to its end.
+class GeneratedRequest:
+    """A generation from its request to its end, all of its choices.
 
     ``completion_tokens`` counts every sampled token, the one that ended the text (end of sequence, or the one that
     completed a stop string) included, as vLLM and llama.cpp count; ``token_ids`` of the deltas are the same tokens.
     """
 
-    def __init__(self, request: Generate, detokenizer: Detokenizer, *, received_s: float) -> None:
+    def __init__(self, request: Generate, new_detokenizer: Callable[[], Detokenizer], *, received_s: float) -> None:
         self.id = request.id
         self.prompt_tokens = len(request.token_ids)
+        self.cached_tokens = 0
+        self.cache: CacheUse | None = None
         self.batch_size_max = 0
+        self._choices = [
+            _GeneratedText(new_detokenizer(), StopMatcher(request.parameters.stop)) for _ in range(request.parameters.n)
+        ]
         self._completion_tokens = 0
-        self._detokenizer = detokenizer
-        self._stops = StopMatcher(request.parameters.stop)
         self._times = _Times(received_s=received_s)
+
+    def began_with(self, cache: CacheUse, *, cached_tokens: int) -> bool:
+        """What the prefix cache did when it was first handed to the model; False if that was told before."""
+        if self.cache is not None:
+            return False
+        self.cache, self.cached_tokens = cache, cached_tokens
+        return True
 
     def started(self, at_s: float) -> None:
         """The first evaluation for this request began at this moment; later calls change nothing."""
         self._times.started_s = self._times.started_s or at_s
 
     def batched(self, batch_size: int) -> None:
-        """The sequence was evaluated together with so many, itself included."""
+        """It was evaluated together with so many sequences, itself included."""
         self.batch_size_max = max(self.batch_size_max, batch_size)
 
     def due(self, now_s: float, *, interval_s: float) -> bool:
@@ -69,16 +82,30 @@ class GeneratedSequence:
         self._times.heard_s = now_s
         return True
 
-    def push(self, token: int, batch_reason: str | None, *, batch_size: int) -> tuple[list[RunnerFrame], bool]:
+    def ended(self, index: int) -> bool:
+        """Whether this choice got its last token."""
+        return self._choices[index].finish_reason is not None
+
+    def push(
+        self,
+        index: int,
+        token: int,
+        batch_reason: str | None,
+        *,
+        batch_size: int,
+        logprobs: TokenLogprobs | None = None,
+    ) -> list[RunnerFrame]:
         """Take a sampled token in.
 
         Args:
+            index: of the choice that it was sampled for.
             token: its id.
             batch_reason: ``stop`` if it ends the sequence, ``length`` if it is the last one allowed, else None.
             batch_size: how many sequences were evaluated together.
+            logprobs: what the model thought of it, where that was asked for.
 
         Returns:
-            The frames to send, and whether the generation ended with this token.
+            The frames to send: a Delta, and with the last token of the last choice Finished.
         """
         now_s = time.monotonic()
         self.started(now_s)
@@ -86,30 +113,68 @@ class GeneratedSequence:
         self._times.heard_s = now_s
         self._completion_tokens += 1
         self.batched(batch_size)
-        if batch_reason != FinishReason.STOP:
-            self._detokenizer.add_token(token)
-        if batch_reason is not None:
-            self._detokenizer.finalize()
-        text = self._stops.push(self._detokenizer.last_segment)
-        if batch_reason is not None:
-            text += self._stops.finish()
-        frames: list[RunnerFrame] = [Delta(id=self.id, text=text, token_ids=(token,))]
-        if self._stops.stopped:
-            return [*frames, self._finished(FinishReason.STOP, now_s)], True
-        if batch_reason is not None:
-            return [*frames, self._finished(FinishReason(batch_reason), now_s)], True
-        return frames, False
+        text, told = self._choices[index].push(token, batch_reason, logprobs)
+        delta = Delta(id=self.id, index=index, text=text, token_ids=(token,), logprobs=told)
+        reasons = [choice.finish_reason for choice in self._choices]
+        ended = tuple(reason for reason in reasons if reason is not None)
+        return [delta, self._finished(ended, now_s)] if len(ended) == len(reasons) else [delta]
 
-    def _finished(self, reason: FinishReason, now_s: float) -> Finished:
+    def _finished(self, reasons: tuple[FinishReason, ...], now_s: float) -> Finished:
         times = self._times
         return Finished(
             id=self.id,
-            finish_reason=reason,
-            usage=Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self._completion_tokens),
+            finish_reasons=reasons,
+            usage=Usage(
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self._completion_tokens,
+                cached_tokens=self.cached_tokens,
+            ),
             timings=Timings(
                 queue_s=times.started_s - times.received_s,
                 prefill_s=times.first_token_s - times.started_s,
                 decode_s=now_s - times.first_token_s,
             ),
             batch_size_max=self.batch_size_max,
+            cache=self.cache or CacheUse(),
         )
+
+
+class _GeneratedText:
+    """The text of one choice. Log probabilities wait for their token's text, and go with it or are dropped with it."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher) -> None:
+        self.finish_reason: FinishReason | None = None
+        self._detokenizer = detokenizer
+        self._stops = stops
+        self._read_chars = 0
+        self._shown_chars = 0
+        self._waiting: deque[tuple[int, TokenLogprobs]] = deque()
+
+    def push(
+        self, token: int, batch_reason: str | None, logprobs: TokenLogprobs | None
+    ) -> tuple[str, tuple[TokenLogprobs, ...]]:
+        """Take a token in, and give back what became certain."""
+        ends_sequence = batch_reason == FinishReason.STOP
+        if not ends_sequence:
+            self._detokenizer.add_token(token)
+            if logprobs is not None:
+                self._waiting.append((self._read_chars, logprobs))
+        if batch_reason is not None:
+            self._detokenizer.finalize()
+        segment = self._detokenizer.last_segment
+        self._read_chars += len(segment)
+        text = self._stops.push(segment)
+        if batch_reason is not None:
+            text += self._stops.finish()
+        if self._stops.stopped or batch_reason is not None:
+            self.finish_reason = FinishReason.STOP if self._stops.stopped else FinishReason(batch_reason or "stop")
+        self._shown_chars += len(text)
+        return text, self._told()
+
+    def _told(self) -> tuple[TokenLogprobs, ...]:
+        """Those of tokens whose text began to be shown; at an end without a stop string, all that are left."""
+        told = []
+        rest = self.finish_reason is not None and not self._stops.stopped
+        while self._waiting and (rest or self._waiting[0][0] < self._shown_chars):
+            told.append(self._waiting.popleft()[1])
+        return tuple(told)

@@ -1,65 +1,59 @@
-"""The life of one model's runner: started when first needed, bounded while it works, replaced when it dies."""
+"""The life of one model's runner: loaded when first needed, bounded while it works, replaced when it dies."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
 
+from manent.adapters.inference.admission import Admission
+from manent.adapters.inference.circuit import ModelCircuit
 from manent.adapters.inference.connection import Runner
-from manent.adapters.inference.exchange import Exchange, RunnerLimits
+from manent.adapters.inference.exchange import Exchange
+from manent.adapters.inference.launch import Launch
+from manent.adapters.inference.memory import expected_bytes
 from manent.adapters.inference.registry import RegisteredModel
-from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, ModelLoadError
-from manent.domain.model_events import ModelEvent, ModelLoaded, ModelLoadFailed, ModelUnloaded, RunnerCrashed
-from manent.domain.ports import Clock
+from manent.adapters.inference.supervision import Room, StartRunner, SupervisorSettings
+from manent.adapters.inference.telling import Teller
+from manent.domain.admission import Priority, QueuePlace
+from manent.domain.breaker import BreakerPolicy
+from manent.domain.errors import DomainError, EngineUnavailable, InsufficientMemory, ModelLoadError, ModelUnavailable
+from manent.domain.model_status import ModelStatus
+from manent.domain.residency import Phase, Resident, UnloadReason
 
-OnModelEvent = Callable[[ModelEvent], Awaitable[None]]
-
-_START_ENDS_S = 10.0
-"""How long a start that is given up may take to reap its process, beyond a deadline; what takes longer is left."""
-
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorSettings:
-    """Bounds of each model's runner.
-
-    ``digest_folder`` is where digests of model files are remembered. For ``failure_memory_s`` after a failed load
-    the same failure is answered without another attempt, so that a broken model costs one load per second at most.
-    """
-
-    digest_folder: Path
-    limits: RunnerLimits = field(default_factory=RunnerLimits)
-    in_flight_max: int = 64
-    failure_memory_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A load that failed, and until when it is not repeated, on the loop's clock."""
-
-    message: str
-    until_s: float
+_ENDS_S = 20.0
+"""How long a load that is given up, or a runner that is stopped, may take beyond its deadline; then it is left."""
 
 
 class RunnerSupervisor:
     """Everything that concerns the runner of one model. Belongs to one event loop."""
 
     def __init__(
-        self, model: RegisteredModel, *, settings: SupervisorSettings, clock: Clock, on_event: OnModelEvent
+        self,
+        model: RegisteredModel,
+        *,
+        settings: SupervisorSettings,
+        teller: Teller,
+        room: Room,
+        start_runner: StartRunner = Runner.start,
     ) -> None:
+        self.model_id = model.card.model_id
+        self.pinned = model.pinned
+        self.circuit = ModelCircuit(self.model_id, BreakerPolicy(open_s=settings.failure_memory_s))
         self._model = model
         self._settings = settings
-        self._clock = clock
-        self._on_event = on_event
+        self._teller = teller
+        self._room = room
+        self._start_runner = start_runner
+        self._admission = Admission(self.model_id, settings.admission)
+        self._exchanges, self._last_used_s = 0, 0.0
         self._runner: Runner | None = None
-        self._starting: asyncio.Task[Runner] | None = None
-        self._failure: _Failure | None = None
-        self._in_flight = 0
+        self._launch: Launch | None = None
+        self._loading: asyncio.Task[Runner] | None = None
+        self._loading_since_s = 0.0
+        self._ending: Runner | None = None
+        self._unloading: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -68,128 +62,236 @@ class RunnerSupervisor:
         return self._runner if self._runner is not None and self._runner.alive else None
 
     @property
-    def in_flight(self) -> int:
-        """How many requests are waiting for the model or being worked on."""
-        return self._in_flight
+    def leases(self) -> int:
+        """How many requests keep the model in memory: each has a place, or an exchange, or both."""
+        return max(self._admission.in_flight, self._exchanges)
 
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    @property
+    def unloading(self) -> asyncio.Task[None] | None:
+        """The unload that is under way, if one is."""
+        return self._unloading
+
+    @property
+    def phase(self) -> Phase:
+        """Where the model is in its life."""
+        if self._unloading is not None:
+            return Phase.UNLOADING
+        if self._loading is not None:
+            return Phase.LOADING
+        if self.runner is not None:
+            return Phase.LOADED
+        return Phase.SUSPENDED if self.circuit.is_open else Phase.UNLOADED
+
+    @asynccontextmanager
+    async def place(
+        self, priority: Priority = Priority.INTERACTIVE, *, gone: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[QueuePlace, None]:
         """One of the bounded places for requests, from before the prompt is rendered until the answer ended.
 
         Raises:
-            EngineBusy: as many requests as the bound allows have one.
+            EngineBusy, CompletionCancelledError: see ``Admission.place``.
+            ModelLoadError, InsufficientMemory, ModelUnavailable: it failed before, and is not tried again so soon.
         """
-        if self._in_flight >= self._settings.in_flight_max:
-            raise EngineBusy(f"{self._in_flight} requests are waiting for model {self._model.card.model_id} already")
-        self._in_flight += 1
         try:
-            yield
+            async with self._admission.place(priority, gone=gone) as place:
+                with self.circuit.trial():
+                    yield place
         finally:
-            self._in_flight -= 1
+            self._used()
 
-    @contextlib.asynccontextmanager
-    async def exchange(self) -> AsyncIterator[tuple[Runner, Exchange]]:
+    @asynccontextmanager
+    async def exchange(self) -> AsyncGenerator[tuple[Runner, Exchange], None]:
         """One exchange with a runner, which is started if there is none; a place bounds how many there are.
 
         Raises:
-            ModelLoadError: the model could not be loaded, now or a moment ago.
+            ModelLoadError, InsufficientMemory: the model could not be loaded, now or a moment ago.
+            ModelUnavailable: it crashed again and again, or its runner hangs.
             EngineUnavailable: the runner ended before it took the request, or the server is closing.
         """
-        runner = await self._running()
-        with runner.exchange() as exchange:
-            yield runner, exchange
+        self._exchanges += 1
+        try:
+            runner = await self.load()
+            with runner.exchange() as exchange:
+                yield runner, exchange
+        finally:
+            self._exchanges -= 1
+            self._used()
 
-    async def unload(self, reason: str, *, deadline_s: float) -> None:
-        """Stop the runner, or its start, and give its memory back; the next request starts another."""
-        if (starting := self._starting) is not None:
-            starting.cancel()
-            await asyncio.wait({starting}, timeout=deadline_s + _START_ENDS_S)
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        unloaded = runner.alive
-        await runner.aclose(deadline_s)
-        if unloaded:
-            model_id = self._model.card.model_id
-            await self._tell(ModelUnloaded(model_id=model_id, reason=reason, unloaded_at_us=self._clock.now_us()))
+    async def load(self) -> Runner:
+        """The runner; one load serves all who wait for it, and goes on when one of them is cancelled.
+
+        Raises as ``exchange`` does.
+        """
+        until_s = monotonic() + self._settings.load_bound_s
+        while (left_s := until_s - monotonic()) > 0:
+            if self._unloading is not None:
+                await asyncio.wait({self._unloading}, timeout=left_s)
+            elif self._loading is None and (runner := self.runner) is not None:
+                self._check_alive(runner)
+                return runner
+            else:
+                loading = self._loading or self._begin_load()
+                await asyncio.wait({loading}, timeout=left_s)
+                if loading.done():
+                    return self._loaded_by(loading)
+        raise EngineUnavailable(f"model {self.model_id} was not ready within {self._settings.load_bound_s:.0f} s")
+
+    def resident(self) -> Resident:
+        """The model as decisions about memory see it; what is set aside for it counts where it holds less."""
+        held_bytes = self._held_bytes()
+        if self._launch is not None:
+            held_bytes = self._launch.counted_bytes
+        elif held_bytes:
+            held_bytes = max(held_bytes, self._model.memory_bytes or 0)
+        return Resident(
+            model_id=self.model_id,
+            phase=self.phase,
+            memory_bytes=held_bytes,
+            leases=self.leases,
+            pinned=self.pinned,
+            last_used_s=self._last_used_s,
+            idle_timeout_s=self._idle_timeout_s,
+        )
+
+    def status(self) -> ModelStatus:
+        """The model as operators see it."""
+        phase, held_bytes, needed_bytes, runner = self.phase, self._held_bytes(), self._needed_bytes(), self.runner
+        is_loading, is_idle = phase is Phase.LOADING, phase is Phase.LOADED and self.leases == 0
+        return ModelStatus(
+            model_id=self.model_id,
+            phase=phase,
+            pinned=self.pinned,
+            requests=self.leases,
+            memory_bytes=held_bytes,
+            expected_bytes=needed_bytes,
+            pid=None if runner is None else runner.pid,
+            progress=min(0.99, held_bytes / needed_bytes) if is_loading and needed_bytes else None,
+            loading_s=monotonic() - self._loading_since_s if is_loading else None,
+            idle_s=monotonic() - self._last_used_s if is_idle else None,
+            idle_timeout_s=self._idle_timeout_s,
+            failure=self.circuit.reason or None,
+            retry_after_s=self.circuit.wait_s if phase is Phase.SUSPENDED else None,
+        )
+
+    def unload(
+        self, reason: UnloadReason, *, evicted_for: str | None = None, by: str | None = None, deadline_s: float = 2.0
+    ) -> asyncio.Task[None] | None:
+        """Stop the runner and give its memory back, if it is loaded and unused; None where it is not.
+
+        Nobody can begin to use it between the look and the stop, which do not wait for anything.
+        """
+        if self.phase is not Phase.LOADED or self.leases:
+            return None
+        return self._begin_unload(reason, evicted_for=evicted_for, by=by, deadline_s=deadline_s)
 
     async def aclose(self, deadline_s: float) -> None:
         """Stop for good. Requests that are still in flight get EngineUnavailable."""
         self._closed = True
-        await self.unload("shutting_down", deadline_s=deadline_s)
+        if (loading := self._loading) is not None:
+            loading.cancel()
+            await asyncio.wait({loading}, timeout=deadline_s + _ENDS_S)
+        unloading = self._unloading or self._begin_unload(UnloadReason.SHUTTING_DOWN, deadline_s=deadline_s)
+        if unloading is not None:
+            await asyncio.wait({unloading}, timeout=deadline_s + _ENDS_S)
 
-    async def _running(self) -> Runner:
-        """The runner; one start serves all who wait for it, and goes on when one of them is cancelled."""
-        if (runner := self.runner) is not None:
-            return runner
+    def _begin_load(self) -> asyncio.Task[Runner]:
         if self._closed:
             raise EngineUnavailable("the server is shutting down")
-        if self._failure is not None and asyncio.get_running_loop().time() < self._failure.until_s:
-            raise ModelLoadError(self._failure.message)
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start(), name=f"load-{self._model.card.model_id}")
-            self._starting.add_done_callback(self._started)
-        starting = self._starting
-        await asyncio.wait({starting})
-        if starting.cancelled():
-            raise EngineUnavailable(f"model {self._model.card.model_id} was unloaded while it was being loaded")
-        try:
-            return starting.result()
-        except ModelLoadError as error:
-            # A new exception for each of the callers: one that is raised many times grows its traceback.
-            raise ModelLoadError(error.message) from None
+        self.circuit.check()
+        self._loading_since_s = monotonic()
+        self._launch = Launch(self._model, settings=self._settings, room=self._room, start=self._start_runner)
+        self._loading = asyncio.create_task(self._load(self._launch), name=f"load-{self.model_id}")
+        self._loading.add_done_callback(self._load_ended)
+        return self._loading
 
-    async def _start(self) -> Runner:
-        model_id = self._model.card.model_id
+    async def _load(self, launch: Launch) -> Runner:
         if (crashed := self._runner) is not None:
             # Reaped before its successor needs the memory.
+            self._runner = None
             await crashed.aclose(0)
+        await self._teller.recall(self.model_id)
         try:
-            runner = await Runner.start(
-                self._model.path,
-                digest_folder=self._settings.digest_folder,
-                limits=self._settings.limits,
-                on_crash=self._crashed,
-            )
-        except ModelLoadError as error:
-            until_s = asyncio.get_running_loop().time() + self._settings.failure_memory_s
-            self._failure = _Failure(error.message, until_s)
-            await self._tell(
-                ModelLoadFailed(model_id=model_id, reason=error.message, failed_at_us=self._clock.now_us())
-            )
+            self._runner = runner = await launch.run(self._needed_bytes() or 0, on_crash=self._crashed)
+        except (ModelLoadError, InsufficientMemory) as error:
+            self.circuit.load_failed(error)
+            await self._teller.load_failed(self.model_id, error.message)
             raise
-        self._runner, self._failure = runner, None
-        facts = runner.facts
-        await self._tell(
-            ModelLoaded(
-                model_id=model_id,
-                weights_digest=facts.weights_digest,
-                memory_bytes=facts.memory_bytes,
-                load_s=facts.load_s,
-                pid=runner.pid,
-                loaded_at_us=self._clock.now_us(),
-            )
-        )
+        self.circuit.loaded()
+        await self._teller.loaded(self.model_id, runner)
         return runner
 
-    def _started(self, starting: asyncio.Task[Runner]) -> None:
-        self._starting = None
-        if not starting.cancelled():
-            starting.exception()  # every caller may be gone, and nobody else would ask for it
+    def _load_ended(self, loading: asyncio.Task[Runner]) -> None:
+        self._loading, self._launch = None, None
+        if not loading.cancelled():
+            loading.exception()  # every caller may be gone, and nobody else would ask for it
+        self._used()
+
+    def _loaded_by(self, loading: asyncio.Task[Runner]) -> Runner:
+        if loading.cancelled():
+            raise EngineUnavailable(f"model {self.model_id} was unloaded while it was being loaded")
+        try:
+            return loading.result()
+        except DomainError as error:
+            # A new exception for each of the callers: one that is raised many times grows its traceback.
+            raise type(error)(error.message, retry_after_s=error.retry_after_s) from None
+
+    def _begin_unload(
+        self, reason: UnloadReason, *, evicted_for: str | None = None, by: str | None = None, deadline_s: float
+    ) -> asyncio.Task[None] | None:
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return None
+        self._ending = runner
+        unload = self._unload(runner, reason, evicted_for=evicted_for, by=by, deadline_s=deadline_s)
+        self._unloading = asyncio.create_task(unload, name=f"unload-{self.model_id}")
+        self._unloading.add_done_callback(self._unload_ended)
+        return self._unloading
+
+    async def _unload(
+        self, runner: Runner, reason: UnloadReason, *, evicted_for: str | None, by: str | None, deadline_s: float
+    ) -> None:
+        was_alive, size_bytes = runner.alive, runner.held_bytes
+        await runner.aclose(deadline_s)
+        if was_alive:
+            await self._teller.unloaded(self.model_id, reason, memory_bytes=size_bytes, evicted_for=evicted_for, by=by)
+
+    def _unload_ended(self, unloading: asyncio.Task[None]) -> None:
+        self._unloading, self._ending = None, None
+        if not unloading.cancelled():
+            unloading.exception()
+        self._room.changed()
 
     async def _crashed(self, reason: str, requests: int) -> None:
-        await self._tell(
-            RunnerCrashed(
-                model_id=self._model.card.model_id,
-                reason=reason,
-                requests=requests,
-                crashed_at_us=self._clock.now_us(),
+        self.circuit.crashed(reason)
+        self._room.changed()
+        await self._teller.crashed(self.model_id, reason, requests)
+        if self.circuit.is_open:
+            await self._teller.suspended(
+                self.model_id, reason, failures=self.circuit.failures, suspended_s=self.circuit.wait_s
             )
-        )
 
-    async def _tell(self, event: ModelEvent) -> None:
-        """Report what happened. That it cannot be recorded stops no model: the log's troubles have their own alarm."""
-        try:
-            await self._on_event(event)
-        except DomainError as error:
-            _logger.warning("%s of %s was not recorded: %s", type(event).__name__, event.model_id, error.message)
+    def _check_alive(self, runner: Runner) -> None:
+        if (silent_s := runner.silent_s) > self._settings.suspect_s:
+            raise ModelUnavailable(
+                f"the runner of model {self.model_id} has given no sign of life for {silent_s:.0f} s",
+                retry_after_s=max(1.0, self._settings.limits.stall_timeout_s - silent_s),
+            )
+
+    def _needed_bytes(self) -> int | None:
+        return expected_bytes(self._model, self._teller.memory_of(self.model_id))
+
+    def _held_bytes(self) -> int:
+        if self._launch is not None:
+            return self._launch.held_bytes
+        runner = self.runner or self._ending
+        return 0 if runner is None else runner.held_bytes
+
+    @property
+    def _idle_timeout_s(self) -> float | None:
+        own_s = self._model.idle_timeout_s
+        return (self._settings.idle_timeout_s if own_s is None else own_s) or None  # 0 is for ever
+
+    def _used(self) -> None:
+        self._last_used_s = monotonic()
+        if self.leases == 0:
+            self._room.changed()

@@ -39,6 +39,8 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "ModelUnloaded": (m.ModelUnloaded, 1),
     "ModelLoadFailed": (m.ModelLoadFailed, 1),
     "RunnerCrashed": (m.RunnerCrashed, 1),
+    "ModelSuspended": (m.ModelSuspended, 1),
+    "ModelPinChanged": (m.ModelPinChanged, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 
@@ -99,7 +101,7 @@ def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> 
         event_class, current = known
         for version in range(schema_version, current):
             fields = UPCASTERS[type_name, version](fields)
-        return msgspec.convert(fields, type=event_class)
+        return msgspec.convert(fields, type=event_class, str_keys=True)
     except (msgspec.MsgspecError, KeyError) as error:
         raise LogCorrupt(
             f"the payload of a {type_name} (schema version {schema_version}) is damaged: {error}"

@@ -7,10 +7,12 @@ the token still keeps the stale one out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Row, Update, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +25,30 @@ from manent.domain.ports import Clock
 from manent.domain.subscriptions import HeldBy, Lease
 
 _COLUMNS = subscriptions.c
+_ENDS_S = 15.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _whole(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """``operation``, whose transaction ends also where its caller is cancelled, and before the caller goes on.
+
+    A transaction that is left in the middle keeps SQLite's write lock until its connection is collected as garbage.
+    """
+
+    @functools.wraps(operation)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.create_task(operation(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=_ENDS_S)
+            if task.done() and not task.cancelled():
+                task.exception()  # its caller is gone
+            raise
+
+    return whole
 
 
 class SQLSubscriptionStore:
@@ -33,6 +59,7 @@ class SQLSubscriptionStore:
         self._clock = clock
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
 
+    @_whole
     async def acquire(self, name: str, *, owner: str, ttl_s: float) -> Lease | HeldBy:
         """See ``SubscriptionStore.acquire``."""
         now_us = self._clock.now_us()
@@ -50,20 +77,24 @@ class SQLSubscriptionStore:
             held = (await connection.execute(select(subscriptions).where(_COLUMNS.name == name))).one()
             return HeldBy(owner=held.owner or "", expires_at_us=held.expires_at_us)
 
+    @_whole
     async def renew(self, lease: Lease) -> Lease:
         """See ``SubscriptionStore.renew``."""
         return await self._write(lease, _held(lease))
 
+    @_whole
     async def advance(self, lease: Lease, position: int) -> Lease:
         """See ``SubscriptionStore.advance``."""
         forward = _held(lease).where(_COLUMNS.position <= position).values(position=position)
         return await self._write(lease, forward, position)
 
+    @_whole
     async def release(self, lease: Lease) -> None:
         """See ``SubscriptionStore.release``."""
         async with self._writing() as connection:
             await connection.execute(_held(lease).values(owner=None, expires_at_us=0))
 
+    @_whole
     async def position(self, name: str) -> int:
         """See ``SubscriptionStore.position``."""
         async with self._writing() as connection:

@@ -6,7 +6,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.errors import SessionBusy, StoreUnavailable, VersionConflict
+from manent.domain.admission import Priority
+from manent.domain.errors import InvalidValue, SessionBusy, StoreUnavailable, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
     ContextUsed,
@@ -54,6 +55,8 @@ class ChatCommand:
     max_tokens_shrinks: bool = False
     store_content: bool = False
     stream: bool = False
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
     request_id: str | None = None
@@ -107,8 +110,8 @@ class AcceptCompletion:
     async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
         """Accept a completion without a session; None where its client left before anything was recorded."""
         check_metadata(command.metadata or {})
-        card = self._engine.resolve(command.model)
-        view = await self._view.of(card, command.messages, _asked(command, tenant=None))
+        card = self._engine.resolve(running.place.model_id)
+        view = await running.unless_stopped(self._view.of(card, command.messages, _asked(command, tenant=None)))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
@@ -137,8 +140,9 @@ class AcceptCompletion:
             ModelNotFound, ModelLoadError, EngineBusy, EngineUnavailable, StoreUnavailable: nothing was recorded.
         """
         check_session_id(session_id)
+        _check_one_answer(command)
         check_metadata(command.metadata or {})
-        card = self._engine.resolve(command.model)
+        card = self._engine.resolve(running.place.model_id)
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
         for _ in range(CONFLICTS_MAX):
             state = await self._sessions.load(command.principal.tenant, session_id)
@@ -146,7 +150,9 @@ class AcceptCompletion:
                 continue
             history = self._history(state, command)
             state_then = fold(state, history)
-            view = await self._view.of(card, state_then.messages, _asked(command, tenant=state.tenant))
+            view = await running.unless_stopped(
+                self._view.of(card, state_then.messages, _asked(command, tenant=state.tenant))
+            )
             if running.stop_reason is not None:
                 return None
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
@@ -226,6 +232,17 @@ class AcceptCompletion:
             user=command.user,
             metadata=dict(command.metadata or {}),
             requested_at_us=self._clock.now_us(),
+            priority=command.priority,
+            timeout_s=command.timeout_s,
+            queue_wait_s=running.place.waited_s,
+        )
+
+
+def _check_one_answer(command: ChatCommand) -> None:
+    if command.parameters.n > 1:
+        raise InvalidValue(
+            f"n is {command.parameters.n}, but a session goes on with one answer; send n 1, or leave session_id out",
+            param="n",
         )
 
 

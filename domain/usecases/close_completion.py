@@ -115,6 +115,7 @@ class CloseCompletion:
             token_ids=outcome.token_ids,
             usage=outcome.usage,
             failed_at_us=self._clock.now_us(),
+            alternatives=outcome.alternatives,
         )
 
     def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:

@@ -7,27 +7,23 @@ import logging
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
+from manent.domain.caching import CacheScope
 from manent.domain.errors import CompletionCancelledError, DomainError, EngineUnavailable, InternalError
 from manent.domain.events import (
-    CompletionCancelled,
-    CompletionFailed,
     CompletionGenerated,
     CompletionOutcome,
-    CompletionRequested,
 )
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
-    PartialOutput,
-    RenderedPrompt,
-    SaltedDigest,
     TextDelta,
-    Usage,
 )
+from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
@@ -50,6 +46,7 @@ class CompleteChat:
         live: LiveCompletions,
         clock: Clock,
         ids: Ids,
+        timeout_max_s: float | None = None,
     ) -> None:
         self._accept = accept
         self._repeat = repeat
@@ -59,6 +56,7 @@ class CompleteChat:
         self._live = live
         self._clock = clock
         self._ids = ids
+        self._timeout_max_s = timeout_max_s
 
     def start(self, command: ChatCommand) -> RunningCompletion:
         """Start a completion in a task of its own; its ``accepted()`` tells whether it was accepted.
@@ -79,12 +77,17 @@ class CompleteChat:
             session_id=command.session_id,
             idempotency=command.idempotency,
         )
+        limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
+        command = replace(command, timeout_s=min(limits, default=None))
         self._live.run(running, self._live_through(running, command))
         return running
 
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
             async with AsyncExitStack() as stack:
+                if command.timeout_s is not None:
+                    timer = asyncio.get_running_loop().call_later(command.timeout_s, running.expire, command.timeout_s)
+                    stack.callback(timer.cancel)
                 if command.idempotency is not None:
                     numbered, answered = await self._repeat.next_attempt(command.idempotency)
                     if answered is not None:
@@ -94,13 +97,13 @@ class CompleteChat:
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
-                card = self._engine.resolve(command.model)
-                stack.enter_context(self._engine.place(card.model_id))
+                place = self._engine.place(command.model, priority=command.priority, gone=running.stop_requested)
+                running.place = await stack.enter_async_context(place)
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:
             await self._tell_again(running, repeated.appended)
         except DomainError as error:
-            running.fail(error)
+            running.fail(running.deadline_error or error)
         except Exception as error:  # noqa: BLE001 (the boundary)
             # The boundary of a completion: a defect must reach its reader as an error, and the server's log in full.
             _log.exception("completion %s ended in a defect", running.completion_id)
@@ -144,8 +147,8 @@ class CompleteChat:
     ) -> tuple[CompletionOutcome, DomainError | None]:
         """Generate until the end, an error, or somebody's wish to stop; what to record, and what to tell."""
         requested = prepared.accepted.requested
-        partial = PartialOutput()
-        generation = asyncio.create_task(self._follow(running, requested, prepared.prompt, partial))
+        partial = PartialOutput(requested.parameters.n)
+        generation = asyncio.create_task(self._follow(running, prepared, partial))
         stop = asyncio.create_task(running.stop_requested())
         try:
             await asyncio.wait({generation, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,26 +157,29 @@ class CompleteChat:
             if not generation.done():
                 generation.cancel()
             await asyncio.wait({generation, stop})
-        ending = _Ending(requested, partial, self._clock.now_us(), record_content=prepared.record_content)
+        ending = Ending(
+            requested, partial, now_us=self._clock.now_us(), salt=self._ids.salt, record_content=prepared.record_content
+        )
         if generation.cancelled():
+            if running.deadline_error is not None:
+                return ending.failed(running.deadline_error)
             return ending.cancelled(running.stop_reason or "cancelled")
         failure = generation.exception()
         if failure is None:
-            salt = self._ids.salt()
-            return ending.generated(generation.result(), message_id=self._ids.new("msg_"), salt=salt), None
+            return ending.generated(generation.result(), message_id=self._ids.new("msg_")), None
         if isinstance(failure, DomainError):
             return ending.failed(failure)
         _log.error("generation of %s ended in a defect", requested.completion_id, exc_info=failure)
         return ending.failed(InternalError(f"internal error ({type(failure).__name__}) while generating"))
 
-    async def _follow(
-        self, running: RunningCompletion, requested: CompletionRequested, prompt: RenderedPrompt, partial: PartialOutput
-    ) -> GenerationResult:
+    async def _follow(self, running: RunningCompletion, prepared: Prepared, partial: PartialOutput) -> GenerationResult:
+        requested = prepared.accepted.requested
         request = GenerationRequest(
             completion_id=requested.completion_id,
             model_id=requested.model_id,
-            prompt=prompt,
+            prompt=prepared.prompt,
             parameters=requested.parameters,
+            cache=CacheScope(tenant=running.tenant, conversation=requested.session_id, durable=prepared.record_content),
         )
         async with aclosing(self._engine.generate(request)) as outputs:
             async for output in outputs:
@@ -183,61 +189,3 @@ class CompleteChat:
                 else:
                     return output
         raise EngineUnavailable("the engine ended a generation without a result")
-
-
-class _Ending:
-    """Makes terminal events, with or without content."""
-
-    def __init__(
-        self, requested: CompletionRequested, partial: PartialOutput, now_us: int, *, record_content: bool
-    ) -> None:
-        self._requested = requested
-        self._partial = partial
-        self._now_us = now_us
-        self._content = record_content
-
-    def generated(self, result: GenerationResult, *, message_id: str, salt: bytes) -> CompletionGenerated:
-        return CompletionGenerated(
-            completion_id=self._requested.completion_id,
-            session_id=self._requested.session_id,
-            model_id=self._requested.model_id,
-            message_id=message_id,
-            text=result.text if self._content else None,
-            text_digest=SaltedDigest.of(result.text.encode(), salt=salt),
-            token_ids=result.token_ids if self._content else None,
-            finish_reason=result.finish_reason,
-            usage=result.usage,
-            timings=result.timings,
-            provenance=result.provenance,
-            generated_at_us=self._now_us,
-        )
-
-    def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:
-        event = CompletionFailed(
-            completion_id=self._requested.completion_id,
-            session_id=self._requested.session_id,
-            model_id=self._requested.model_id,
-            code=error.code,
-            reason=error.message,
-            text=self._partial.text if self._content else None,
-            token_ids=tuple(self._partial.token_ids) if self._content else None,
-            usage=self._usage(),
-            failed_at_us=self._now_us,
-        )
-        return event, error
-
-    def cancelled(self, reason: str) -> tuple[CompletionCancelled, DomainError]:
-        event = CompletionCancelled(
-            completion_id=self._requested.completion_id,
-            session_id=self._requested.session_id,
-            model_id=self._requested.model_id,
-            reason=reason,
-            text=self._partial.text if self._content else None,
-            token_ids=tuple(self._partial.token_ids) if self._content else None,
-            usage=self._usage(),
-            cancelled_at_us=self._now_us,
-        )
-        return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
-
-    def _usage(self) -> Usage:
-        return Usage(prompt_tokens=self._requested.prompt_tokens, completion_tokens=len(self._partial.token_ids))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from manent.domain.access import Principal
 from manent.domain.errors import SessionAlreadyExists, StoreUnavailable, VersionConflict
 from manent.domain.messages import Message
-from manent.domain.ports import Clock, EventStore, Ids
+from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import IdempotencyKey
 from manent.domain.session import SessionState, check_usable, decide_delete, decide_start
 from manent.domain.session_limits import check_session_id
@@ -49,10 +49,19 @@ class ManageSessions:
     """What owners do with their sessions beside conversing in them."""
 
     def __init__(
-        self, *, store: EventStore, sessions: Sessions, turns: Turns, live: LiveCompletions, clock: Clock, ids: Ids
+        self,
+        *,
+        store: EventStore,
+        sessions: Sessions,
+        engine: InferenceEngine,
+        turns: Turns,
+        live: LiveCompletions,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._store = store
         self._sessions = sessions
+        self._engine = engine
         self._turns = turns
         self._live = live
         self._clock = clock
@@ -132,7 +141,7 @@ class ManageSessions:
         request_id: str | None,
         expected: ExpectedVersion | None = None,
     ) -> None:
-        """Close the session for good; a completion that runs in it is cancelled first.
+        """Close the session for good; a completion that runs in it is cancelled first, and no engine keeps any of it.
 
         Raises:
             SessionNotFound, SessionClosed, SessionGone, SessionBusy, PreconditionFailed: nothing was deleted.
@@ -155,5 +164,6 @@ class ManageSessions:
                     await self._sessions.record(state, events, context=context)
                 except VersionConflict:
                     continue
+                await self._engine.forget(principal.tenant, session_id)
                 return
         raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was deleted")

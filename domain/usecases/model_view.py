@@ -9,7 +9,7 @@ from manent.domain.context import select_messages
 from manent.domain.events import ContextUsed, DroppedMessages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
 from manent.domain.messages import Message
-from manent.domain.parameters import effective_parameters, output_reserve_tokens
+from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import InferenceEngine
 from manent.domain.usecases.token_counts import TokenCounts
 
@@ -94,6 +94,7 @@ class ModelView:
         dropped: DroppedMessages | None,
         prompt: RenderedPrompt,
     ) -> View:
+        check_token_ids(asked.parameters, vocabulary_size=prompt.vocabulary_size)
         parameters = effective_parameters(
             card,
             asked.parameters,

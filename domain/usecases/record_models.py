@@ -1,11 +1,12 @@
-"""Model loads, unloads and crashes as events of the model's stream."""
+"""Model loads, unloads and crashes as events of the model's stream, and what those say of the next load."""
 
 from __future__ import annotations
 
 import logging
 
 from manent.domain.errors import DomainError, VersionConflict
-from manent.domain.model_events import ModelEvent, model_stream
+from manent.domain.events import DomainEvent
+from manent.domain.model_events import ModelEvent, ModelLoaded, model_stream
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 
@@ -22,6 +23,7 @@ class RecordModelEvents:
         self._store = store
         self._tenant = tenant
         self._versions: dict[str, int] = {}
+        self._memory_bytes: dict[str, int] = {}
 
     async def record(self, event: ModelEvent) -> None:
         """Append ``event`` to the stream of its model."""
@@ -35,14 +37,32 @@ class RecordModelEvents:
                 except VersionConflict:
                     continue
                 self._versions[stream_id] = appended.stream_version
+                self._remember(event)
                 return
         except DomainError as error:
             _log.warning("%s of %s was not recorded: %s", type(event).__name__, event.model_id, error.message)
 
+    async def memory_of(self, model_id: str) -> int | None:
+        """What the model held after its last load, in bytes; None where the log knows of no load.
+
+        Raises:
+            StoreUnavailable, LogCorrupt: the stream cannot be read.
+        """
+        await self._version(model_stream(model_id))
+        return self._memory_bytes.get(model_id)
+
     async def _version(self, stream_id: str) -> int:
+        """The stream's version; what is read on the way there is remembered."""
         version = self._versions.get(stream_id, 0)
         while True:
             page = await self._store.read_stream(self._tenant, stream_id, after_version=version, limit=PAGE)
+            for record in page:
+                self._remember(record.event)
             version += len(page)
+            self._versions[stream_id] = version
             if len(page) < PAGE:
                 return version
+
+    def _remember(self, event: DomainEvent) -> None:
+        if isinstance(event, ModelLoaded):
+            self._memory_bytes[event.model_id] = event.memory_bytes

@@ -77,7 +77,8 @@ class RepeatCompletion:
             waited_s += POLL_S
         if not isinstance(outcome, CompletionGenerated):
             raise StoreUnavailable(f"completion {request.completion_id} has no answer; repeat the request")
-        running.produce(TextDelta(text=outcome.text or "", token_ids=outcome.token_ids or ()))
+        for delta in _recorded_deltas(outcome):
+            running.produce(delta)
         running.finish(outcome)
 
     async def _request(self, appended: Appended) -> tuple[_Place, CompletionRequested]:
@@ -105,3 +106,17 @@ class RepeatCompletion:
             if len(page) < PAGE:
                 return None
             after += len(page)
+
+
+def _recorded_deltas(outcome: CompletionGenerated) -> list[TextDelta]:
+    """What was recorded of each choice, as one delta."""
+    first = TextDelta(text=outcome.text or "", token_ids=outcome.token_ids or (), logprobs=outcome.logprobs or ())
+    return [
+        first,
+        *(
+            TextDelta(
+                index=other.index, text=other.text or "", token_ids=other.token_ids or (), logprobs=other.logprobs or ()
+            )
+            for other in outcome.alternatives
+        ),
+    ]

@@ -9,11 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
-from manent.domain.errors import DomainError, ShuttingDown
+from manent.domain.admission import QueuePlace
+from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError, ShuttingDown
 from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
+from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +39,13 @@ class RunningCompletion:
         self.tenant = tenant
         self.session_id = session_id
         self.idempotency = idempotency
+        self.place = QueuePlace()
         self._readers = 1
         self._deltas: list[TextDelta] = []
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_reason: str | None = None
+        self._deadline_error: DeadlineExceeded | None = None
         self._accepted: Accepted | None = None
         self._generated: CompletionGenerated | None = None
         self._error: DomainError | None = None
@@ -85,8 +92,15 @@ class RunningCompletion:
 
     @property
     def text(self) -> str:
-        """All text produced so far."""
-        return "".join(delta.text for delta in self._deltas)
+        """All text of the first choice so far."""
+        return "".join(delta.text for delta in self._deltas if delta.index == 0)
+
+    def output(self, choices: int) -> PartialOutput:
+        """All that was produced so far."""
+        output = PartialOutput(choices)
+        for delta in self._deltas:
+            output.add(delta)
+        return output
 
     @property
     def failed(self) -> bool:
@@ -109,7 +123,37 @@ class RunningCompletion:
             self._stop_reason = reason
             self._stop.set()
 
+    def expire(self, after_s: float) -> None:
+        """Its time is over; it is stopped, and what it ends in is a failure."""
+        if self._stop_reason is None:
+            self._deadline_error = DeadlineExceeded(f"the completion did not end within {after_s:g} s")
+            self.cancel(self._deadline_error.code)
+
     # What the use case uses.
+
+    @property
+    def deadline_error(self) -> DeadlineExceeded | None:
+        """What it ends in, where its time was over before anything else stopped it."""
+        return self._deadline_error
+
+    async def unless_stopped(self, work: Coroutine[None, None, _T]) -> _T:
+        """The result of ``work``, which is cancelled as soon as somebody asks to stop.
+
+        Raises:
+            CompletionCancelledError: somebody did.
+        """
+        working, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise CompletionCancelledError(f"cancelled before it was accepted ({self._stop_reason})")
+            return working.result()
+        finally:
+            for task in (working, stop):
+                task.cancel()
+            await asyncio.wait({working, stop})
+            if not working.cancelled():
+                working.exception()  # where it failed while it was being stopped, nobody else would ask for it
 
     @property
     def stop_reason(self) -> str | None:

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, export, overhead_http, tail, turns
+from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
 
-PARTS = ("http", "appends", "tail", "audit", "export", "context", "turns")
+PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
 
 
 def main() -> None:
@@ -24,9 +24,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
+    folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
     if "http" in options.part:
-        folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
         overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
+    if "streams" in options.part:
+        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
+        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
     if "appends" in options.part:
         sys.stdout.write("\nAppends beside the raw driver:\n")
         appends.compare(rounds=options.rounds)
@@ -45,6 +48,9 @@ def main() -> None:
     if "turns" in options.part:
         sys.stdout.write("\nTurns of a long session:\n")
         turns.compare()
+    if "prefix" in options.part:
+        sys.stdout.write("\nThe prefix cache:\n")
+        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from statistics import median
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.openblas import runner_environment
 from manent.adapters.inference.registry import RegisteredModel, Registry
-from manent.adapters.inference.supervisor import SupervisorSettings
+from manent.adapters.inference.supervision import SupervisorSettings
 from manent.domain.generation import (
     GenerationRequest,
     ModelCard,

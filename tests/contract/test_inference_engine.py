@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -60,7 +61,7 @@ async def test_a_prompt_is_explained_as_it_is_rendered(engine: InferenceEngine) 
     """The same tokens as for a generation, their text, and the digests that the answer's provenance has."""
     messages = [said(Role.SYSTEM, "Be brief."), user("Hello there")]
     explained = await engine.explain(MODEL, messages)
-    assert explained.rendered == await engine.render(MODEL, messages)
+    assert explained.rendered.token_ids == (await engine.render(MODEL, messages)).token_ids
     assert "Hello there" in explained.text
     _, result = await collect(engine, request(explained.rendered, parameters(max_tokens=2)))
     made_by = result.provenance
@@ -148,3 +149,49 @@ async def test_the_result_comes_last_and_once(engine: InferenceEngine) -> None:
     prompt = await engine.render(MODEL, [user(COUNT)])
     outputs = [output async for output in engine.generate(request(prompt, parameters(max_tokens=3)))]
     assert [isinstance(output, GenerationResult) for output in outputs] == [False] * (len(outputs) - 1) + [True]
+
+
+async def test_choices_add_up_one_by_one(engine: InferenceEngine) -> None:
+    """Each delta names its choice; choice 0 is the answer to n = 1; usage counts the prompt once and all choices."""
+    prompt = await engine.render(MODEL, [user(COUNT)])
+    sampled: dict[str, Any] = {"max_tokens": 5, "temperature": 1.0, "seed": 3}
+    deltas, result = await collect(engine, request(prompt, parameters(n=3, **sampled)))
+    assert len(result.choices) == 3
+    for index, choice in enumerate(result.choices):
+        assert choice.text == "".join(delta.text for delta in deltas if delta.index == index)
+        assert choice.token_ids == tuple(t for delta in deltas if delta.index == index for t in delta.token_ids)
+    assert result.usage.prompt_tokens == len(prompt.token_ids)
+    assert result.usage.completion_tokens == sum(len(choice.token_ids) for choice in result.choices)
+    single = (await collect(engine, request(prompt, parameters(**sampled))))[1]
+    assert single.token_ids == result.token_ids
+
+
+async def test_log_probabilities_spell_the_text(engine: InferenceEngine) -> None:
+    """One entry a shown token, its bytes the text's, the most probable tokens best first; without asking, none."""
+    prompt = await engine.render(MODEL, [user(COUNT)])
+    deltas, result = await collect(engine, request(prompt, parameters(max_tokens=6, logprobs=True, top_logprobs=3)))
+    told = result.choices[0].logprobs
+    assert told == tuple(entry for delta in deltas for entry in delta.logprobs) != ()
+    assert b"".join(entry.chosen.token_bytes for entry in told).decode().strip() == result.text.strip()
+    for entry in told:
+        assert len(entry.top) == 3
+        assert [top.logprob for top in entry.top] == sorted((top.logprob for top in entry.top), reverse=True)
+        assert entry.chosen == entry.top[0]
+        assert entry.chosen.logprob <= 0
+    assert (await answer(engine, COUNT, parameters(max_tokens=2))).choices[0].logprobs == ()
+
+
+async def test_a_stop_token_ends_the_text(engine: InferenceEngine) -> None:
+    """It is counted."""
+    whole = await answer(engine, COUNT, parameters(max_tokens=6))
+    stop = whole.token_ids[3]
+    result = await answer(engine, COUNT, parameters(max_tokens=6, stop_token_ids=(stop,)))
+    first = whole.token_ids.index(stop)
+    assert result.token_ids == whole.token_ids[: first + 1]
+    assert result.finish_reason is FinishReason.STOP
+
+
+async def test_a_prompt_comes_with_the_size_of_its_vocabulary(engine: InferenceEngine) -> None:
+    """All of its token ids are below it."""
+    prompt = await engine.render(MODEL, [user(COUNT)])
+    assert max(prompt.token_ids) < prompt.vocabulary_size

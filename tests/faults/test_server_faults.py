@@ -84,6 +84,7 @@ def test_a_client_that_goes_away_cancels_its_completion(server: Server) -> None:
 
 def test_a_client_that_does_not_wait_for_a_whole_answer_cancels_it(server: Server) -> None:
     """The same without streaming: a client that gives up stops the work."""
+    httpx.post(f"{server.address}/v1/models/default/load", timeout=120).raise_for_status()
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"{server.address}/v1/chat/completions",

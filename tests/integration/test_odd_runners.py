@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.inference.exchange import RunnerLimits
-from manent.domain.errors import EngineUnavailable, ModelLoadError
+from manent.domain.errors import EngineUnavailable, InsufficientMemory, ModelLoadError
 from manent.domain.generation import RenderedPrompt
 from manent.domain.model_events import RunnerCrashed
+from manent.domain.residency import Phase
 from tests.support.engines import (
     MODEL,
     RecordedEvents,
@@ -93,3 +94,38 @@ async def test_a_runner_that_refuses_to_end_is_ended(tmp_path: Path) -> None:
         assert not runs(pid)
         with pytest.raises(EngineUnavailable):
             await waiting
+
+
+async def test_a_runner_that_the_system_kills_is_replaced_and_the_request_repeated_once(tmp_path: Path) -> None:
+    """Before there is output, nobody has to notice: unused models go, and a new runner answers."""
+    events = RecordedEvents()
+    async with runner_engine(tmp_path / "mortal", events=events) as engine:
+        _, result = await collect(engine, request(PROMPT, parameters()))
+        assert result.usage.completion_tokens == 0
+    assert events.names == ["ModelLoaded", "RunnerCrashed", "ModelLoaded", "ModelUnloaded"]
+
+
+async def test_once_and_not_more(tmp_path: Path) -> None:
+    """Where it is killed again, the request ends in an error that says what the system does when memory runs out."""
+    events = RecordedEvents()
+    async with runner_engine(tmp_path / "doomed", events=events) as engine:
+        with pytest.raises(EngineUnavailable, match="SIGKILL, as the system does when memory runs out"):
+            await collect(engine, request(PROMPT, parameters()))
+        await until(lambda: len(events) == 4)
+    assert events.names == ["ModelLoaded", "RunnerCrashed"] * 2
+
+
+async def test_a_load_that_the_system_kills_is_repeated_once(tmp_path: Path) -> None:
+    """A runner that is killed while it loads ran out of memory, most likely."""
+    async with runner_engine(tmp_path / "killed-while-loading") as engine, engine.place(MODEL):
+        assert engine.status(MODEL).phase is Phase.LOADED
+
+
+async def test_a_model_that_the_machine_has_no_memory_for_is_refused_as_that(tmp_path: Path) -> None:
+    """What MLX says about memory is understood; the answer is 503 with a reason and a time, not a crash."""
+    events = RecordedEvents()
+    async with runner_engine(tmp_path / "too-large", events=events) as engine:
+        with pytest.raises(InsufficientMemory, match=r"Unable to allocate 10 bytes.*tried twice") as caught:
+            await engine.render(MODEL, [user("Hi")])
+        assert caught.value.retry_after_s is not None
+    assert events.names == ["ModelLoadFailed"]

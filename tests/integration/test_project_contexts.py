@@ -19,6 +19,7 @@ from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.session_walk import SQLSessionWalk
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log, subscription_engine
 from manent.adapters.store.subscriptions import SQLSubscriptionStore
+from manent.app.background import end
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.events import SessionDeleted, SessionEvent
 from manent.domain.history import History
@@ -122,9 +123,7 @@ async def running(projector: ProjectContexts) -> AsyncGenerator[asyncio.Task[Non
     try:
         yield task
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def test_others_sessions_are_shared(world: World) -> None:

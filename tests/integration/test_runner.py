@@ -185,12 +185,13 @@ async def test_the_system_prompt_is_rendered_by_the_models_template(engine: Runn
 async def test_as_many_requests_as_the_bound_allows(starter_model: Path) -> None:
     """The next one is refused at once, with the time after which to come back, and room is given back."""
     async with runner_engine(starter_model, in_flight_max=2) as engine:
-        with engine.place(MODEL), engine.place(MODEL):
-            with pytest.raises(EngineBusy) as caught, engine.place(MODEL):
-                pass
+        async with engine.place(MODEL), engine.place(MODEL):
+            with pytest.raises(EngineBusy) as caught:
+                async with engine.place(MODEL):
+                    pass
             assert caught.value.retry_after_s == 2.0
-            assert engine.supervisor(MODEL).in_flight == 2
-        with engine.place(MODEL):
+            assert engine.supervisor(MODEL).leases == 2
+        async with engine.place(MODEL):
             assert (await answer(engine, STORY, parameters(max_tokens=1))).usage.completion_tokens == 1
 
 
@@ -208,7 +209,7 @@ async def test_one_load_serves_all_who_wait_for_it(starter_model: Path) -> None:
         facts = running(engine).facts
         assert facts.context_length == 8192
         assert facts.memory_bytes > 100_000_000
-        assert engine.supervisor(MODEL).in_flight == 0
+        assert engine.supervisor(MODEL).leases == 0
     assert events.names == ["ModelLoaded", "ModelUnloaded"]
 
 

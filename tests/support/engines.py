@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.connection import Runner
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
 from manent.adapters.inference.registry import RegisteredModel, Registry
-from manent.adapters.inference.supervisor import SupervisorSettings
+from manent.adapters.inference.supervision import SupervisorSettings
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
@@ -24,9 +25,12 @@ from manent.domain.generation import (
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.model_events import ModelEvent
 from manent.domain.ports import InferenceEngine
+from manent.domain.residency import MemoryBudget
+from tests.support import sampling
 from tests.support.fakes import FakeClock
 
 MODEL = "starter"
+parameters = sampling.parameters
 CARD = ModelCard(model_id=MODEL, context_length=8192, created_at_s=0, aliases=("default",))
 
 
@@ -43,6 +47,33 @@ class RecordedEvents(list[ModelEvent]):
         return [type(event).__name__ for event in self]
 
 
+def supervisor_settings(
+    folder: Path,
+    *,
+    limits: RunnerLimits | None = None,
+    in_flight_max: int = 64,
+    failure_memory_s: float = 1.0,
+    memory_bytes: int | None = None,
+    memory_wait_s: float = 30.0,
+    idle_timeout_s: float = 0.0,
+    ping_interval_s: float = 5.0,
+) -> SupervisorSettings:
+    """Settings that do not depend on the machine; ``memory_bytes`` is what models may hold, without a margin."""
+    budget = MemoryBudget(total_bytes=memory_bytes or 10**12, reserved_bytes=0, margin_bytes=0)
+    return SupervisorSettings(
+        digest_folder=folder / ".digests",
+        limits=limits or RunnerLimits(load_timeout_s=90, stall_timeout_s=60),
+        admission=AdmissionLimits(in_flight_max=in_flight_max),
+        failure_memory_s=failure_memory_s,
+        budget=lambda: budget,
+        memory_wait_s=memory_wait_s,
+        retry_backoff_s=0.1,
+        idle_timeout_s=idle_timeout_s,
+        watch_interval_s=0.1,
+        ping_interval_s=ping_interval_s,
+    )
+
+
 @asynccontextmanager
 async def runner_engine(
     folder: Path,
@@ -53,16 +84,25 @@ async def runner_engine(
     failure_memory_s: float = 1.0,
 ) -> AsyncGenerator[RunnerEngine, None]:
     """A RunnerEngine with one model; closed, and its process gone, at the end of the block."""
-    settings = SupervisorSettings(
-        digest_folder=folder.parent / ".digests",
-        limits=limits or RunnerLimits(load_timeout_s=90, stall_timeout_s=60),
-        in_flight_max=in_flight_max,
-        failure_memory_s=failure_memory_s,
+    settings = supervisor_settings(
+        folder.parent, limits=limits, in_flight_max=in_flight_max, failure_memory_s=failure_memory_s
     )
-    registry = Registry([RegisteredModel(card=CARD, path=folder)])
+    async with engine_of([RegisteredModel(card=CARD, path=folder)], settings, events=events) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def engine_of(
+    models: Sequence[RegisteredModel], settings: SupervisorSettings, *, events: RecordedEvents | None = None
+) -> AsyncGenerator[RunnerEngine, None]:
+    """A RunnerEngine with these models; closed, and its processes gone, at the end of the block."""
     engine = RunnerEngine(
-        registry, settings=settings, clock=FakeClock(), on_event=RecordedEvents() if events is None else events
+        Registry(models),
+        settings=settings,
+        clock=FakeClock(),
+        on_event=RecordedEvents() if events is None else events,
     )
+    engine.start()
     try:
         yield engine
     finally:
@@ -84,13 +124,6 @@ def said(role: Role, text: str) -> Message:
 def user(text: str) -> Message:
     """A user's message."""
     return said(Role.USER, text)
-
-
-def parameters(
-    *, max_tokens: int = 16, temperature: float = 0.0, top_p: float = 1.0, seed: int = 1, stop: Sequence[str] = ()
-) -> SamplingParameters:
-    """Sampling parameters; greedy and short unless said otherwise."""
-    return SamplingParameters(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed, stop=tuple(stop))
 
 
 def request(

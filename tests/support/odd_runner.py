@@ -7,6 +7,7 @@ stand-in for the interpreter, so that everything on the server's side is the pro
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -17,17 +18,19 @@ from manent.adapters.inference.protocol import (
     Delta,
     Finished,
     Generate,
+    LoadFailed,
     Progress,
     Ready,
     Render,
     RunnerFacts,
-    ServerConnection,
     ServerFrame,
 )
+from manent.adapters.inference.server_connection import ServerConnection
 from manent.domain.generation import FinishReason, Timings, Usage
 
 FACTS = RunnerFacts(
     context_length=None,
+    vocabulary_size=10,
     weights_digest="sha256:0",
     tokenizer_digest="sha256:0",
     template_digest="sha256:0",
@@ -53,24 +56,42 @@ def python_with_odd_runner(folder: Path) -> str:
     return str(file)
 
 
-def answer(connection: ServerConnection, raw: socket.socket, behavior: str, frame: ServerFrame) -> None:
+def answer(connection: ServerConnection, raw: socket.socket, folder: Path, frame: ServerFrame) -> None:
     """Misbehave on a request."""
+    behavior = folder.name
     if behavior == "garbage":
         raw.sendall(b"\xff\xff\xff\xff")
     elif behavior == "confused" and isinstance(frame, Render):
         connection.write([Delta(id=frame.id, text="?", token_ids=(1,))])
+    elif behavior in {"mortal", "doomed"} and isinstance(frame, Generate):
+        if not killed_before(folder) or behavior == "doomed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        connection.write([finished(frame)])
     elif behavior == "slow" and isinstance(frame, Generate):
         for done in range(10):
             time.sleep(0.2)
             connection.write([Progress(id=frame.id, processed_tokens=done, total_tokens=10)])
-        end = Finished(
-            id=frame.id,
-            finish_reason=FinishReason.STOP,
-            usage=Usage(prompt_tokens=1, completion_tokens=0),
-            timings=Timings(queue_s=0.0, prefill_s=2.0, decode_s=0.0),
-            batch_size_max=1,
-        )
-        connection.write([end])
+        connection.write([finished(frame)])
+
+
+def finished(frame: Generate) -> Finished:
+    """An empty answer."""
+    return Finished(
+        id=frame.id,
+        finish_reasons=(FinishReason.STOP,),
+        usage=Usage(prompt_tokens=1, completion_tokens=0),
+        timings=Timings(queue_s=0.0, prefill_s=2.0, decode_s=0.0),
+        batch_size_max=1,
+    )
+
+
+def killed_before(folder: Path) -> bool:
+    """Whether a runner of this folder was here before; from now on one was."""
+    mark = folder.with_suffix(".killed")
+    if mark.exists():
+        return True
+    mark.touch()
+    return False
 
 
 def main() -> None:
@@ -91,10 +112,15 @@ def main() -> None:
         sys.exit("the last word")
     if behavior == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behavior == "killed-while-loading" and not killed_before(options.model):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behavior == "too-large":
+        connection.write([LoadFailed(reason="RuntimeError: [malloc] Unable to allocate 10 bytes.")])
+        return
     connection.write([Ready(facts=FACTS)])
     while (frame := connection.read()) is not None or behavior == "stubborn":
         if frame is not None:
-            answer(connection, raw, behavior, frame)
+            answer(connection, raw, options.model, frame)
         else:
             time.sleep(0.01)
 

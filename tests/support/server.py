@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -86,8 +86,12 @@ class Server:
 
     def runner_pids(self) -> list[int]:
         """Process ids of the runners that this server started."""
-        children = psutil.Process(self.pid).children()
-        return [child.pid for child in children if RUNNER_MODULE in child.cmdline()]
+        runners = []
+        for child in psutil.Process(self.pid).children():
+            with suppress(psutil.Error):  # it ended meanwhile
+                if RUNNER_MODULE in child.cmdline():
+                    runners.append(child.pid)
+        return runners
 
     def close(self) -> None:
         """End it, whatever state it is in."""

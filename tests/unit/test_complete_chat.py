@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 import pytest
 
+from manent.adapters.inference.admission import Admission, AdmissionLimits
 from manent.adapters.inference.scripted import Script
 from manent.domain.errors import (
     CompletionCancelledError,
@@ -460,11 +461,7 @@ async def test_two_messages_with_equal_words_are_two_messages() -> None:
 async def test_a_full_queue_refuses_before_anything_is_recorded() -> None:
     """Overload costs no event: the request is refused, not accepted and failed."""
     world = make_world()
-
-    def full(model_id: str) -> AbstractContextManager[None]:
-        raise EngineBusy(f"64 requests are waiting for model {model_id} already")
-
-    world.engine.place = full  # type: ignore[method-assign]  # for this test
+    world.engine.admission["scripted"] = Admission("scripted", AdmissionLimits(in_flight_max=0))
     with pytest.raises(EngineBusy):
         await world.manent.complete_chat.start(ask(user("hi"), session_id="s")).accepted()
     assert await world.store.query(EventFilter()) == []

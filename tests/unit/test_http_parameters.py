@@ -8,12 +8,17 @@ import pytest
 
 from manent.adapters.http.chat_command import read_chat_request
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Treatment
+from manent.adapters.http.parameters import (
+    CHAT_PARAMETERS,
+    MESSAGE_PARAMETERS,
+    Parameter,
+    Treatment,
+    asks_nothing,
+)
 from manent.adapters.http.wire_requests import ChatMessage, ChatRequest
 
 USER = {"role": "user", "content": "hi"}
 ASKING: dict[str, list[Any]] = {
-    "n": [2, 0, "1", True, 1.5],
     "service_tier": ["flex", "priority", 1],
     "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}, "text"],
     "modalities": [["text", "audio"], ["audio"]],
@@ -21,11 +26,6 @@ ASKING: dict[str, list[Any]] = {
     "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
     "functions": [[{"name": "f"}]],
     "function_call": [{"name": "f"}],
-    "logprobs": [True, 0],
-    "top_logprobs": [1, 20],
-    "logit_bias": [{"50256": -100}],
-    "frequency_penalty": [0.5, -2],
-    "presence_penalty": [0.5, True],
     "reasoning_effort": ["low", "none"],
     "verbosity": ["low", "high"],
     "audio": [{"voice": "alloy", "format": "wav"}],
@@ -66,10 +66,64 @@ def test_what_asks_for_nothing_is_accepted(name: str, value: Any) -> None:
 
 
 def test_zero_is_not_false() -> None:
-    """JSON's 0 and false are different values, also where Python says they are equal; 0.0 is 0."""
-    assert refusal(logprobs=0) == ("unsupported_parameter", "logprobs")
-    assert refusal(presence_penalty=False) == ("unsupported_parameter", "presence_penalty")
-    assert read(presence_penalty=0.0) == read()
+    """JSON's 0 and false are different values, also where Python says they are equal."""
+    row = Parameter(name="x", treatment=Treatment.REFUSED, says="no", neutral=(False, 1))
+    assert asks_nothing(row, False)  # noqa: FBT003 (JSON's false is what is tested)
+    assert not asks_nothing(row, 0)
+    assert asks_nothing(row, 1.0)
+    assert not asks_nothing(row, True)  # noqa: FBT003 (JSON's true is what is tested)
+
+
+BIASES = {str(token): 1 for token in range(1025)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("n", 0, "invalid_value"),
+        ("n", 9, "invalid_value"),
+        ("n", "1", "invalid_type"),
+        ("n", True, "invalid_type"),
+        ("n", 1.5, "invalid_type"),
+        ("top_k", -2, "invalid_value"),
+        ("min_p", 1.1, "invalid_value"),
+        ("frequency_penalty", 2.1, "invalid_value"),
+        ("presence_penalty", -2.1, "invalid_value"),
+        ("presence_penalty", False, "invalid_type"),
+        ("repetition_penalty", 0, "invalid_value"),
+        ("repetition_penalty", 2.5, "invalid_value"),
+        ("logit_bias", [], "invalid_type"),
+        ("logit_bias", BIASES, "invalid_value"),
+        ("stop_token_ids", [-1], "invalid_value"),
+        ("stop_token_ids", ["2"], "invalid_type"),
+        ("stop_token_ids", list(range(65)), "invalid_value"),
+        ("logprobs", 1, "invalid_type"),
+        ("top_logprobs", 5, "invalid_value"),
+        ("priority", "high", "invalid_value"),
+        ("timeout_s", 0, "invalid_value"),
+        ("timeout_s", 86_401, "invalid_value"),
+        ("temperature", float("nan"), "invalid_value"),
+    ],
+)
+def test_a_value_that_cannot_be_honored_is_refused_with_its_name(name: str, value: Any, code: str) -> None:
+    """Bounds and types of every parameter of sampling; top_logprobs alone asks for nothing that could be given."""
+    found, param = refusal(**{name: value})
+    assert (found, (param or "").partition("[")[0]) == (code, name)
+
+
+@pytest.mark.parametrize("biases", [{"-1": 1}, {"x": 1}, {"1": 101}, {"1": "1"}, {"": 0}])
+def test_a_bad_bias_is_refused_with_its_path(biases: dict[str, Any]) -> None:
+    """Token ids are decimal digits, biases numbers from -100 to 100."""
+    code, param = refusal(logit_bias=biases)
+    assert code in {"invalid_value", "invalid_type"}
+    assert (param or "").startswith("logit_bias")
+
+
+def test_twenty_of_the_most_probable_tokens_may_be_asked_for() -> None:
+    """OpenAI's bound; 21 is refused, and 0 asks for nothing."""
+    assert read(logprobs=True, top_logprobs=20).top_logprobs == 20
+    assert refusal(logprobs=True, top_logprobs=21) == ("invalid_value", "top_logprobs")
+    assert read(top_logprobs=0).top_logprobs == 0
 
 
 @pytest.mark.parametrize(

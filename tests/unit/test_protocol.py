@@ -30,11 +30,11 @@ from manent.adapters.inference.protocol import (
     Rendered,
     RunnerFacts,
     RunnerFrame,
-    ServerConnection,
     ServerFrame,
     Shutdown,
 )
-from manent.domain.generation import FinishReason, SamplingParameters, Timings, Usage
+from manent.adapters.inference.server_connection import ServerConnection
+from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenCandidate, TokenLogprobs, Usage
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 
 ids = st.integers(0, 2**63 - 1)
@@ -59,7 +59,15 @@ parameters = st.builds(
     max_tokens=ids,
     seed=ids,
     stop=st.lists(words, max_size=4).map(tuple),
+    stop_token_ids=tokens,
+    logit_bias=st.dictionaries(ids, st.floats(-100, 100), max_size=3),
+    n=st.integers(1, 8),
+    logprobs=st.booleans(),
 )
+candidates = st.builds(TokenCandidate, token_id=ids, token_bytes=st.binary(max_size=9), logprob=st.floats(-9999, 0))
+logprobs = st.lists(
+    st.builds(TokenLogprobs, chosen=candidates, top=st.lists(candidates, max_size=2).map(tuple)), max_size=2
+).map(tuple)
 server_frames = st.one_of(
     st.builds(Render, id=ids, messages=messages),
     st.builds(CountTokens, id=ids, messages=messages),
@@ -70,6 +78,7 @@ server_frames = st.one_of(
 )
 facts = RunnerFacts(
     context_length=None,
+    vocabulary_size=10,
     weights_digest="sha256:0",
     tokenizer_digest="sha256:1",
     template_digest="sha256:2",
@@ -86,11 +95,11 @@ runner_frames = st.one_of(
     st.builds(Rendered, id=ids, token_ids=tokens),
     st.builds(Counted, id=ids, token_counts=tokens),
     st.builds(Progress, id=ids, processed_tokens=ids, total_tokens=ids),
-    st.builds(Delta, id=ids, text=words, token_ids=tokens),
+    st.builds(Delta, id=ids, text=words, token_ids=tokens, index=st.integers(0, 7), logprobs=logprobs),
     st.builds(
         Finished,
         id=ids,
-        finish_reason=st.sampled_from(FinishReason),
+        finish_reasons=st.lists(st.sampled_from(FinishReason), min_size=1, max_size=3).map(tuple),
         usage=st.builds(Usage, prompt_tokens=ids, completion_tokens=ids, cached_tokens=ids),
         timings=st.builds(Timings, queue_s=st.floats(0, 9), prefill_s=st.floats(0, 9), decode_s=st.floats(0, 9)),
         batch_size_max=ids,

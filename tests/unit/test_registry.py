@@ -151,3 +151,66 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(RegistryError, match="not UTF-8"):
         load_registry(tmp_path / "latin.toml", tmp_path)
+
+
+def test_what_keeps_a_model_in_memory_is_understood(tmp_path: Path) -> None:
+    """Memory in GB of 10⁹ bytes, the rest as it is named; without them, nothing is set aside and nothing loaded."""
+    registry = load(
+        tmp_path,
+        """
+        [[models]]
+        id = "a"
+        memory_gb = 1.5
+        auto_load = true
+        pin = true
+        idle_timeout_s = 300
+        fallback = ["second"]
+        adapter = "adapters/a"
+        [[models]]
+        id = "b"
+        aliases = ["second"]
+        """,
+    )
+    a, b = registry.models
+    assert (a.memory_bytes, a.auto_load, a.pinned, a.idle_timeout_s) == (1_500_000_000, True, True, 300.0)
+    assert (a.fallback, a.adapter) == (("second",), tmp_path / "models/adapters/a")
+    assert (b.memory_bytes, b.auto_load, b.pinned, b.idle_timeout_s, b.fallback, b.adapter) == (
+        *(None, False, False, None, ()),
+        None,
+    )
+
+
+def test_fallbacks_are_followed_in_breadth_and_each_once(tmp_path: Path) -> None:
+    """Those of the model first, then theirs; two ways to one model are no circle."""
+    registry = load(
+        tmp_path,
+        """
+        models = [
+          { id = "a", fallback = ["b", "c"] }, { id = "b", fallback = ["d"] }, { id = "c", fallback = ["d"] },
+          { id = "d" },
+        ]
+        """,
+    )
+    assert registry.chain("a") == ("a", "b", "c", "d")
+    assert registry.chain("d") == ("d",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[[models]]\nid = "a"\nfallback = ["qwen"]', "the fallback 'qwen' of 'a' is no model"),
+        ('[[models]]\nid = "a"\nfallback = ["a"]', "fallbacks go in a circle: a -> a"),
+        (
+            'models = [{id="a", fallback=["b"]}, {id="b", aliases=["x"], fallback=["c"]}, {id="c", fallback=["x"]}]',
+            "fallbacks go in a circle: b -> c -> b",
+        ),
+        ('[[models]]\nid = "memory"', "the id 'memory' is taken by /v1/models/memory"),
+        ('[[models]]\nid = "a"\nmemory_gb = 0', r"at `\$.models\[0\].memory_gb`"),
+        ('[[models]]\nid = "a"\nidle_timeout_s = -1', r"at `\$.models\[0\].idle_timeout_s`"),
+        ('[[models]]\nid = "a"\npin = 1', r"at `\$.models\[0\].pin`"),
+    ],
+)
+def test_mistakes_about_memory_and_fallbacks_are_named(tmp_path: Path, text: str, says: str) -> None:
+    """As all mistakes are: the place, and what would be right."""
+    with pytest.raises(RegistryError, match=says):
+        load(tmp_path, text)

@@ -261,10 +261,10 @@ async def test_a_turn_that_finds_no_room_is_tried_again() -> None:
     refusals = [EngineBusy("full"), EngineBusy("full")]
     place = world.engine.place
 
-    def full(model_id: str) -> object:
+    def full(model_id: str, **how: Any) -> object:
         if refusals:
             raise refusals.pop()
-        return place(model_id)
+        return place(model_id, **how)
 
     world.engine.place = full  # type: ignore[method-assign, assignment]  # the bound, for two times
     await world.manent.replays.rerun.start(command())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.http.wire_responses import ChatCompletion, ErrorAnswer
+from manent.adapters.http.wire_completions import ChatCompletion
+from manent.adapters.http.wire_responses import ErrorAnswer
 from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
 from manent.domain.errors import (
     DomainError,

@@ -89,7 +89,7 @@ async def _conflict(running: Running) -> None:
         ({"model": "none"}, openai.NotFoundError, "model_not_found", "model"),
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
         ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "unknown_parameter", "temprature"),
-        ({"n": 2}, openai.BadRequestError, "unsupported_parameter", "n"),
+        ({"n": 9}, openai.BadRequestError, "invalid_value", "n"),
         ({"max_tokens": 100_000}, openai.BadRequestError, "context_length_exceeded", "messages"),
         (
             {

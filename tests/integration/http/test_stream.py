@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.http.wire_responses import ChatCompletionChunk
+from manent.adapters.http.wire_completions import ChatCompletionChunk
 from manent.adapters.inference.scripted import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.errors import EngineUnavailable

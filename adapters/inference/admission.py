@@ -1,0 +1,130 @@
+"""The queue in front of a model: bounded in length and in time, interactive requests before batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from manent.domain.admission import Priority, QueuePlace
+from manent.domain.errors import CompletionCancelledError, EngineBusy
+
+INTERACTIVE_IN_A_ROW = 4
+"""After so many interactive requests in a row that went before a waiting batch, the batch goes: nothing starves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionLimits:
+    """How many requests a model works on at once, how many it has in all, and how long one waits, in seconds.
+
+    Batches take at most three fourths of ``running_max``, so that there is soon a place for who is interactive.
+    """
+
+    running_max: int = 32
+    in_flight_max: int = 64
+    wait_max_s: float = 60.0
+
+
+class Admission:
+    """Hands out the places of one model. Belongs to one event loop."""
+
+    def __init__(self, model_id: str, limits: AdmissionLimits) -> None:
+        self._model_id = model_id
+        self._limits = limits
+        self._running_max = min(limits.running_max, limits.in_flight_max)
+        self._running: dict[Priority, int] = dict.fromkeys(Priority, 0)
+        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {priority: deque() for priority in Priority}
+        self._in_a_row = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many have a place or wait for one."""
+        return self.running + self.waiting
+
+    @property
+    def running(self) -> int:
+        """How many have a place."""
+        return sum(self._running.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return sum(map(len, self._waiting.values()))
+
+    @asynccontextmanager
+    async def place(
+        self, priority: Priority = Priority.INTERACTIVE, *, gone: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[QueuePlace, None]:
+        """Hold a place; ``gone`` returns when nobody wants it any more.
+
+        Raises:
+            EngineBusy: too many have one or wait for one already, or none became free in time.
+            CompletionCancelledError: it was not wanted any more while it waited.
+        """
+        if self.in_flight >= self._limits.in_flight_max:
+            raise EngineBusy(f"{self.in_flight} requests are waiting for model {self._model_id} already")
+        place = await self._wait(priority, gone)
+        try:
+            yield place
+        finally:
+            self._running[priority] -= 1
+            self._hand_over()
+
+    async def _wait(self, priority: Priority, gone: Callable[[], Awaitable[None]] | None) -> QueuePlace:
+        loop = asyncio.get_running_loop()
+        began_s, position = loop.time(), self._ahead_of(priority)
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting[priority].append(turn)
+        self._hand_over()
+        if not turn.done():
+            await self._until(turn, priority, gone)
+        else:
+            position = 0
+        return QueuePlace(model_id=self._model_id, position=position, waited_s=loop.time() - began_s)
+
+    async def _until(
+        self, turn: asyncio.Future[None], priority: Priority, gone: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        left = asyncio.get_running_loop().create_future() if gone is None else asyncio.ensure_future(gone())
+        arrived = False
+        try:
+            waits = {turn, left}
+            await asyncio.wait(waits, timeout=self._limits.wait_max_s, return_when=asyncio.FIRST_COMPLETED)
+            arrived, unwanted = turn.done(), left.done()
+        finally:
+            left.cancel()
+            if not arrived:
+                self._give_up(turn, priority)
+        if not arrived and unwanted:
+            raise CompletionCancelledError(f"nobody waits any more for a place at model {self._model_id}")
+        if not arrived:
+            raise EngineBusy(f"no place at model {self._model_id} became free in {self._limits.wait_max_s:g} s")
+
+    def _give_up(self, turn: asyncio.Future[None], priority: Priority) -> None:
+        """Leave the queue, or hand on the place that came at the last moment."""
+        if turn.done():
+            self._running[priority] -= 1
+            self._hand_over()
+        else:
+            self._waiting[priority].remove(turn)
+
+    def _ahead_of(self, priority: Priority) -> int:
+        return self.waiting if priority is Priority.BATCH else len(self._waiting[Priority.INTERACTIVE])
+
+    def _hand_over(self) -> None:
+        """Give the free places to those who come next."""
+        while self.running < self._running_max and (priority := self._next()) is not None:
+            passed_over = priority is Priority.INTERACTIVE and self._waiting[Priority.BATCH]
+            self._in_a_row = self._in_a_row + 1 if passed_over else 0
+            self._running[priority] += 1
+            self._waiting[priority].popleft().set_result(None)
+
+    def _next(self) -> Priority | None:
+        room_for_batch = self._running[Priority.BATCH] < max(1, self._running_max * 3 // 4)
+        batch = bool(self._waiting[Priority.BATCH]) and room_for_batch
+        interactive = bool(self._waiting[Priority.INTERACTIVE])
+        if interactive and not (batch and self._in_a_row >= INTERACTIVE_IN_A_ROW):
+            return Priority.INTERACTIVE
+        return Priority.BATCH if batch else None

@@ -1,0 +1,69 @@
+"""What a generation has produced so far, and how the log has its choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from manent.domain.generation import FinishReason, GeneratedChoice, SaltedDigest, TextDelta, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A further answer to the same request (``n`` above 1): choice ``index``, from 1.
+
+    ``finish_reason`` is None where it had not ended, content is None where it is not recorded, and ``logprobs`` also
+    where they were not asked for.
+    """
+
+    index: int
+    finish_reason: FinishReason | None
+    text: str | None
+    text_digest: SaltedDigest | None
+    token_ids: tuple[int, ...] | None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
+@dataclass(slots=True)
+class PartialChoice:
+    """What one choice has produced so far."""
+
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+
+class PartialOutput:
+    """What a generation has produced so far; it grows by deltas and ends in a terminal event."""
+
+    def __init__(self, choices: int = 1) -> None:
+        self.choices = [PartialChoice() for _ in range(choices)]
+
+    def add(self, delta: TextDelta) -> None:
+        """Take the next delta in."""
+        choice = self.choices[delta.index]
+        choice.pieces.append(delta.text)
+        choice.token_ids.extend(delta.token_ids)
+        choice.logprobs.extend(delta.logprobs)
+
+    def choices_finished(self, reasons: Sequence[FinishReason]) -> tuple[GeneratedChoice, ...]:
+        """The choices, each of which ended for its reason."""
+        return tuple(
+            GeneratedChoice(
+                text=choice.text,
+                token_ids=tuple(choice.token_ids),
+                finish_reason=reason,
+                logprobs=tuple(choice.logprobs),
+            )
+            for choice, reason in zip(self.choices, reasons, strict=True)
+        )
+
+    @property
+    def completion_tokens(self) -> int:
+        """The tokens of all choices."""
+        return sum(len(choice.token_ids) for choice in self.choices)

@@ -1,0 +1,99 @@
+"""Terminal events of a completion, with or without its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from manent.domain.errors import CompletionCancelledError, DomainError
+from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
+from manent.domain.generation import FinishReason, GenerationResult, SaltedDigest, TokenLogprobs, Usage
+from manent.domain.output import Alternative, PartialOutput
+
+
+class Ending:
+    """Makes the terminal event of one completion."""
+
+    def __init__(
+        self,
+        requested: CompletionRequested,
+        output: PartialOutput,
+        *,
+        now_us: int,
+        salt: Callable[[], bytes],
+        record_content: bool,
+    ) -> None:
+        self._requested = requested
+        self._output = output
+        self._now_us = now_us
+        self._salt = salt
+        self._content = record_content
+
+    def generated(self, result: GenerationResult, *, message_id: str) -> CompletionGenerated:
+        """It ended well."""
+        return CompletionGenerated(
+            completion_id=self._requested.completion_id,
+            session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
+            message_id=message_id,
+            text=result.text if self._content else None,
+            text_digest=SaltedDigest.of(result.text.encode(), salt=self._salt()),
+            token_ids=result.token_ids if self._content else None,
+            finish_reason=result.finish_reason,
+            usage=result.usage,
+            timings=result.timings,
+            provenance=result.provenance,
+            generated_at_us=self._now_us,
+            logprobs=self._logprobs(result.choices[0].logprobs),
+            alternatives=self._alternatives([choice.finish_reason for choice in result.choices]),
+        )
+
+    def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:
+        """It ended in ``error``."""
+        event = CompletionFailed(
+            completion_id=self._requested.completion_id,
+            session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
+            code=error.code,
+            reason=error.message,
+            text=self._output.choices[0].text if self._content else None,
+            token_ids=tuple(self._output.choices[0].token_ids) if self._content else None,
+            usage=self._usage(),
+            failed_at_us=self._now_us,
+            alternatives=self._alternatives([None] * len(self._output.choices)),
+        )
+        return event, error
+
+    def cancelled(self, reason: str) -> tuple[CompletionCancelled, DomainError]:
+        """It was stopped on purpose."""
+        event = CompletionCancelled(
+            completion_id=self._requested.completion_id,
+            session_id=self._requested.session_id,
+            model_id=self._requested.model_id,
+            reason=reason,
+            text=self._output.choices[0].text if self._content else None,
+            token_ids=tuple(self._output.choices[0].token_ids) if self._content else None,
+            usage=self._usage(),
+            cancelled_at_us=self._now_us,
+            alternatives=self._alternatives([None] * len(self._output.choices)),
+        )
+        return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
+
+    def _alternatives(self, reasons: list[FinishReason | None]) -> tuple[Alternative, ...]:
+        return tuple(
+            Alternative(
+                index=index,
+                finish_reason=reasons[index],
+                text=choice.text if self._content else None,
+                text_digest=SaltedDigest.of(choice.text.encode(), salt=self._salt()),
+                token_ids=tuple(choice.token_ids) if self._content else None,
+                logprobs=self._logprobs(tuple(choice.logprobs)),
+            )
+            for index, choice in enumerate(self._output.choices)
+            if index > 0
+        )
+
+    def _logprobs(self, logprobs: tuple[TokenLogprobs, ...]) -> tuple[TokenLogprobs, ...] | None:
+        return logprobs if self._content and self._requested.parameters.logprobs else None
+
+    def _usage(self) -> Usage:
+        return Usage(prompt_tokens=self._requested.prompt_tokens, completion_tokens=self._output.completion_tokens)

@@ -1,0 +1,184 @@
+"""The queue in front of a model: its bounds, its order, and that no place is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+
+from manent.adapters.inference.admission import INTERACTIVE_IN_A_ROW, Admission, AdmissionLimits
+from manent.domain.admission import Priority, QueuePlace
+from manent.domain.errors import CompletionCancelledError, EngineBusy
+
+BATCH, INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
+
+
+def admission(**limits: float) -> Admission:
+    """A queue for one at a time unless said otherwise."""
+    return Admission("m", AdmissionLimits(**{"running_max": 1, "in_flight_max": 100, **limits}))  # type: ignore[arg-type]  # by name
+
+
+class Users:
+    """Users of a queue that hold their places until they are told to go; ``came`` is who got one, in order."""
+
+    def __init__(self, queue: Admission) -> None:
+        self.queue = queue
+        self.came: list[str] = []
+        self.places: dict[str, QueuePlace] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._leave: dict[str, asyncio.Event] = {}
+
+    async def come(self, name: str, priority: Priority = INTERACTIVE, *, gone: asyncio.Event | None = None) -> None:
+        """Join the queue."""
+        self._leave[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._use(name, priority, gone))
+        await settle()
+
+    async def leave(self, name: str) -> None:
+        """Give the place back."""
+        self._leave[name].set()
+        await settle()
+
+    async def _use(self, name: str, priority: Priority, gone: asyncio.Event | None) -> None:
+        async with self.queue.place(priority, gone=None if gone is None else partial(returns_at, gone)) as place:
+            self.came.append(name)
+            self.places[name] = place
+            await self._leave[name].wait()
+
+
+async def returns_at(event: asyncio.Event) -> None:
+    """Return when the event comes."""
+    await event.wait()
+
+
+async def settle() -> None:
+    """Let every task run as far as it can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_who_finds_room_does_not_wait() -> None:
+    """Position and wait are nothing; the place is given back at the end."""
+    queue = admission(running_max=2)
+    async with queue.place() as place, queue.place():
+        assert (place.position, queue.running, queue.waiting) == (0, 2, 0)
+        assert place.waited_s < 1
+    assert queue.in_flight == 0
+
+
+async def test_those_who_wait_are_told_how_many_were_ahead() -> None:
+    """Interactive requests come in their order, before batches that came earlier."""
+    users = Users(admission())
+    await users.come("first")
+    await users.come("batch", BATCH)
+    await users.come("a")
+    await users.come("b")
+    for name in ("first", "a", "b", "batch"):
+        await users.leave(name)
+    assert users.came == ["first", "a", "b", "batch"]
+    assert {name: place.position for name, place in users.places.items()} == {"first": 0, "batch": 0, "a": 0, "b": 1}
+    assert users.queue.in_flight == 0
+
+
+async def test_a_batch_is_not_passed_over_for_ever() -> None:
+    """After so many interactive ones in a row it is its turn."""
+    users = Users(admission())
+    await users.come("first")
+    await users.come("batch", BATCH)
+    names = [f"i{number}" for number in range(INTERACTIVE_IN_A_ROW + 2)]
+    for name in names:
+        await users.come(name)
+    for _ in range(len(names) + 2):
+        await users.leave(users.came[-1])
+    assert users.came.index("batch") == 1 + INTERACTIVE_IN_A_ROW
+
+
+async def test_batches_leave_room_for_who_is_interactive() -> None:
+    """They take three places of four; the fourth waits empty for somebody who cannot wait."""
+    users = Users(admission(running_max=4))
+    for number in range(5):
+        await users.come(f"b{number}", BATCH)
+    assert (users.queue.running, users.queue.waiting) == (3, 2)
+    await users.come("now")
+    assert users.came[-1] == "now"
+    for name in ("b0", "b1", "b2", "b3", "b4", "now"):
+        await users.leave(name)
+    assert users.queue.in_flight == 0
+
+
+async def test_too_many_are_refused_at_once() -> None:
+    """The bound counts those who wait, and says when to come back."""
+    users = Users(admission(in_flight_max=2))
+    await users.come("first")
+    await users.come("second")
+    with pytest.raises(EngineBusy, match="2 requests") as caught:
+        await users.queue.place().__aenter__()
+    assert caught.value.retry_after_s is not None
+    await users.leave("first")
+    await users.leave("second")
+
+
+async def test_a_wait_is_bounded() -> None:
+    """Who waited in vain is refused, and is not in the queue any more."""
+    queue = admission(wait_max_s=0.01)
+    async with queue.place():
+        with pytest.raises(EngineBusy, match=r"free in 0\.01 s"):
+            await queue.place().__aenter__()
+        assert queue.in_flight == 1
+
+
+async def test_who_is_not_wanted_any_more_leaves_the_queue() -> None:
+    """The next one takes the turn."""
+    users, gone = Users(admission()), asyncio.Event()
+    await users.come("first")
+    await users.come("leaves", gone=gone)
+    await users.come("next", gone=asyncio.Event())
+    gone.set()
+    with pytest.raises(CompletionCancelledError):
+        await users.tasks["leaves"]
+    await users.leave("first")
+    assert users.came == ["first", "next"]
+    await users.leave("next")
+    assert users.queue.in_flight == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_place_that_comes_at_the_last_moment_is_handed_on(steps: int) -> None:
+    """Whoever is cancelled while the place is on its way loses it to the next, and it is not lost."""
+    users = Users(admission())
+    await users.come("first")
+    await users.come("cancelled")
+    await users.come("next")
+    users._leave["first"].set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    users.tasks["cancelled"].cancel()
+    await settle()
+    assert users.came[-1] == "next"
+    await users.leave("next")
+    assert users.queue.in_flight == 0
+
+
+async def test_places_are_counted_right_in_a_crowd() -> None:
+    """Two hundred come and go at random moments; at no moment more than allowed have a place."""
+    queue = admission(running_max=3, in_flight_max=300)
+    most = 0
+
+    async def one(number: int) -> None:
+        nonlocal most
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(queue.place(BATCH if number % 3 else INTERACTIVE))
+            most = max(most, queue.running)
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(200)]
+    for number, task in enumerate(tasks):
+        await asyncio.sleep(0)
+        if number % 7 == 0:
+            task.cancel()
+    await asyncio.wait(tasks)
+    assert most == 3
+    assert queue.in_flight == 0
