@@ -29,7 +29,7 @@ serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
 	@exec $(BIN)/manent serve $(ARGS)
 
 test: install development ## run the tests, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || { [ $$? = 1 ] && echo "Again, one at a time: what failed" && $(BIN)/python -m pytest --last-failed --maxfail 3 $(ARGS); }
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && echo "Again, one at a time: what failed" && $(BIN)/python -m pytest --last-failed --maxfail 3 $(ARGS); }
 
 check: development ## formatting, lint, types, and who may import whom
 	@$(BIN)/ruff format --check .
