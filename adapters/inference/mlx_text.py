@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.generate import StopSequences
 from mlx_lm.models.cache import make_prompt_cache
 
 from manent.adapters.inference.batch_entry import (
@@ -22,6 +22,7 @@ from manent.adapters.inference.batch_entry import (
     refusal_of,
     told_logprobs,
 )
+from manent.adapters.inference.joining import JoiningGenerator
 from manent.adapters.inference.pacing import PrefillPace
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse, Warm
@@ -44,7 +45,7 @@ class BatchLimits:
     """
 
     decode_sequences: int = 32
-    prefill_sequences: int = 4
+    prefill_sequences: int = 8
     prefill_chunk_tokens: int = 128
     progress_interval_s: float = 1.0
 
@@ -113,10 +114,7 @@ class TextBatch:
         frames: list[RunnerFrame] = []
         try:
             self.prefixes.keeper.before_step()
-            decoding = any(sequence.tokens for sequence in self._sequences.values())
-            self._generator.prefill_step_size = self._pace.chunk_tokens(decoding=decoding)
-            prompts, tokens = self._generator.next()
-            self._pace.took(time.monotonic() - began_s, decoding=bool(tokens), prefilled=bool(prompts))
+            prompts, tokens = self._evaluate()
             self.steps += 1
             self.prefixes.keeper.after_step(prompts)
             for token in tokens:
@@ -135,6 +133,18 @@ class TextBatch:
                 if sequence.entry.forks and prompt.progress[0] == prompt.progress[1] - 1:
                     self._fork(prompt.uid, sequence.entry)
         return frames + self._progress(processed)
+
+    def _evaluate(self) -> tuple[list[Any], list[Any]]:
+        """mlx-lm's reports on prompts and on tokens, of a step with as much of the prompts as others can bear."""
+        began_s = time.monotonic()
+        decoding = sum(bool(sequence.tokens) for sequence in self._sequences.values())
+        prefilling = min(len(self._sequences) - decoding, self._limits.prefill_sequences)
+        self._generator.prefill_step_size = self._pace.chunk_tokens(decoding=decoding, prefilling=prefilling)
+        before = self._generator.prompt_tokens
+        prompts, tokens = self._generator.next()
+        prefilled = self._generator.prompt_tokens - before
+        self._pace.took(time.monotonic() - began_s, decoded=bool(tokens), prefilled_tokens=prefilled)
+        return prompts, tokens
 
     def _let_in(self) -> None:
         """Let those join whose caches were read from disk, and the one whose trial begins."""
@@ -289,7 +299,7 @@ class TextBatch:
         self._generator.remove(uids)
 
     def _new_generator(self) -> Any:
-        generator = BatchGenerator(
+        generator = JoiningGenerator(
             self._model,
             completion_batch_size=self._limits.decode_sequences,
             prefill_batch_size=self._limits.prefill_sequences,

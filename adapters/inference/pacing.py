@@ -1,10 +1,9 @@
-"""How much of a prompt is evaluated in one step while others generate. Knows times and counts only."""
+"""How much of the prompts is evaluated in one step while others generate. Knows times and counts only."""
 
 from __future__ import annotations
 
-_SHORTEST, _LONGEST = 1.8, 2.5
-"""A step with a chunk takes this much longer than one without; below three, so that there is room for chance."""
-_GROWS, _SHRINKS = 1.25, 0.75
+_LONGER = 2.6
+"""A step with pieces of prompts takes this much longer than one without; below three: there is chance, too."""
 _FLOOR_SHARE = 8
 _REMEMBERED = 0.8
 
@@ -12,29 +11,40 @@ _REMEMBERED = 0.8
 class PrefillPace:
     """The size of chunks, found by measuring: those who generate wait at most about three times as long as usual.
 
-    A chunk has ``most_tokens`` where nobody waits for it, and never less than an eighth of that: smaller ones would
-    cost a device more than they spare those who wait.
+    Where more prompts wait than streams go on, these wait longer in proportion: a pause of one stream is less than
+    several first tokens that come late. A chunk has ``most_tokens`` where nobody waits for it, and never less than an
+    eighth of that: smaller ones would cost a device more than they spare those who wait.
     """
 
     def __init__(self, most_tokens: int) -> None:
         self._most_tokens = most_tokens
         self._least_tokens = max(1, most_tokens // _FLOOR_SHARE)
-        self._chunk_tokens = float(self._least_tokens)
         self._usual_s: float | None = None
+        self._token_s: float | None = None
 
-    def chunk_tokens(self, *, decoding: bool) -> int:
-        """How many tokens of each prompt the next step may evaluate."""
-        return int(self._chunk_tokens) if decoding else self._most_tokens
-
-    def took(self, step_s: float, *, decoding: bool, prefilled: bool) -> None:
-        """A step that handed out tokens, evaluated pieces of prompts, or both, took so long."""
+    def chunk_tokens(self, *, decoding: int, prefilling: int) -> int:
+        """How many tokens of each prompt the next step may evaluate, beside so many streams that go on."""
         if not decoding:
+            return self._most_tokens
+        if self._usual_s is None or self._token_s is None:
+            return self._least_tokens
+        share = max(1.0, prefilling / decoding)
+        bearable_s = (_LONGER - 1) * self._usual_s * share
+        each = bearable_s / max(self._token_s, 1e-9) / max(prefilling, 1)
+        return int(min(self._most_tokens, max(self._least_tokens, each)))
+
+    def took(self, step_s: float, *, decoded: bool, prefilled_tokens: int) -> None:
+        """A step that handed out tokens, evaluated so many tokens of prompts, or both, took so long.
+
+        A token of a prompt costs less in larger chunks and more behind longer ones, so the latest measurement counts
+        most: at once where it is higher, by half where it is lower.
+        """
+        if not decoded:
             return
-        if not prefilled:
+        if not prefilled_tokens:
             usual_s = step_s if self._usual_s is None else self._usual_s
             self._usual_s = _REMEMBERED * usual_s + (1 - _REMEMBERED) * step_s
         elif self._usual_s is not None:
-            longer = step_s / self._usual_s
-            factor = _GROWS if longer < _SHORTEST else _SHRINKS if longer > _LONGEST else 1.0
-            bounded = max(self._least_tokens, self._chunk_tokens * factor)
-            self._chunk_tokens = min(self._most_tokens, bounded)
+            token_s = max(step_s - self._usual_s, 0) / prefilled_tokens
+            known_s = self._token_s
+            self._token_s = token_s if known_s is None or token_s > known_s else (token_s + known_s) / 2

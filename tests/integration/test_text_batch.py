@@ -449,3 +449,23 @@ def test_sixty_requests_at_once_do_not_mix(new_batch: Callable[..., TextBatch]) 
             assert best.logprob - second.logprob < TIE
         else:
             assert mine == others
+
+
+def test_sequences_join_in_a_step_of_their_own(new_batch: Callable[..., TextBatch]) -> None:
+    """Joining copies everybody's cache: in that step nothing else is evaluated, and nobody's tokens change."""
+    streaming, arriving = ask(1, [1, 2, 3], max_tokens=30), ask(2, [5] * 12, max_tokens=4)
+    expected = {1: alone(new_batch, streaming), 2: alone(new_batch, arriving)}
+    batch = new_batch(prefill_chunk_tokens=8)
+    add(batch, streaming)
+    steps = [batch.step() for _ in range(4)]
+    add(batch, arriving)
+    while batch.active:
+        steps.append(batch.step())
+    told = [{frame.id for frame in frames if isinstance(frame, Delta)} for frames in steps]
+    joined = next(number for number, ids in enumerate(told) if 2 in ids)
+    assert told[joined] == {2}
+    assert told[joined - 1] == {1}
+    assert told[joined + 1] == {1}  # the first token of 2 came a step earlier than mlx-lm hands it out
+    assert told[joined + 2] == {1, 2}
+    deltas = [frame for frames in steps for frame in frames if isinstance(frame, Delta)]
+    assert {n: [t for frame in deltas if frame.id == n for t in frame.token_ids] for n in expected} == expected
