@@ -28,7 +28,7 @@ from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
-from manent.domain.ports import EventStore, InferenceEngine
+from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
@@ -79,6 +79,7 @@ class Manent:
             "closing what could not be recorded": self.use_cases.closing.keep_closing,
             "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
             "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
+            "warming conversations": self.use_cases.warm_prefixes.keep_warming,
         }
 
     async def problems(self) -> Mapping[str, str]:
@@ -108,14 +109,16 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
     clock, ids = SystemClock(), RandomIds()
     registry = load_registry(settings.models_file, settings.models_folder)
     store = await open_node(settings.database, clock=clock, ids=ids)
+    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
     try:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
-            _assembled_engine(settings, registry, store, clock) as engine,
+            _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
             use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache)
+            recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(
                 settings=settings,
                 use_cases=use_cases,
@@ -128,12 +131,11 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
 
 @asynccontextmanager
 async def _assembled_engine(
-    settings: Settings, registry: Registry, store: EventStore, clock: SystemClock
+    settings: Settings, registry: Registry, recorded: RecordModelEvents, clock: SystemClock
 ) -> AsyncGenerator[InferenceEngine, None]:
     if settings.engine == "scripted":
         yield ScriptedEngine()
         return
-    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
     engine = RunnerEngine(
         registry,
         settings=SupervisorSettings(

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         ge=0,
         description="Prefix caches of all models on disk, in GB; empty is 20, or a quarter of what is free; 0 is none.",
     )
+    prefix_warm_sessions: int = Field(
+        4, ge=0, le=1000, description="Conversations of the last hour that a model is warmed for once it is loaded."
+    )
     write_timeout_s: float = Field(60.0, gt=0, description="How long a client may leave a stream unread, seconds.")
     drain_s: float = Field(6.0, ge=0, le=600, description="How long running completions may go on at a stop, seconds.")
     cache_bytes: int = Field(256_000_000, ge=0, description="Budget of the in-process context cache, in bytes.")

@@ -26,6 +26,7 @@ from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
 from manent.domain.usecases.turns import Turns
+from manent.domain.usecases.warm_prefixes import WarmPrefixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class UseCases:
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
+    warm_prefixes: WarmPrefixes
 
 
 def build_use_cases(
@@ -103,6 +105,9 @@ def build_use_cases(
         closing=closing,
         close_interrupted=CloseInterrupted(
             store, closing, ending, clock, live=(live, reruns), every_s=settings.sweep_interval_s
+        ),
+        warm_prefixes=WarmPrefixes(
+            store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
         ),
     )
 

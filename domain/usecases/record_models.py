@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import DomainEvent
@@ -24,9 +25,16 @@ class RecordModelEvents:
         self._tenant = tenant
         self._versions: dict[str, int] = {}
         self._memory_bytes: dict[str, int] = {}
+        self._observers: list[Callable[[ModelEvent], None]] = []
+
+    def observe(self, observer: Callable[[ModelEvent], None]) -> None:
+        """Call ``observer`` with everything that happens to models, recorded or not."""
+        self._observers.append(observer)
 
     async def record(self, event: ModelEvent) -> None:
-        """Append ``event`` to the stream of its model."""
+        """Append ``event`` to the stream of its model, and tell the observers."""
+        for observer in self._observers:
+            observer(event)
         context = EventContext(tenant=self._tenant, actor="manent")
         stream_id = model_stream(event.model_id)
         try:
