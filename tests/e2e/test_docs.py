@@ -18,6 +18,7 @@ from tests.support.server import Server, environment
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\[[^]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # These start servers or run everything: CI runs the two commands themselves, and other tests start servers.
 NOT_RUN = ("make ", "manent serve", "apt-get")
@@ -67,6 +68,15 @@ def test_docs_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         if not urlsplit(target).scheme:
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_docs_name_tests_that_exist(document: Path) -> None:
+    """What is said to be shown by a test is."""
+    for file, name in NAMED_TEST.findall(document.read_text(encoding="utf-8")):
+        assert re.search(rf"^(async )?def {name}\(", (REPOSITORY / file).read_text(encoding="utf-8"), re.MULTILINE), (
+            name
+        )
 
 
 def test_docs_example_registry_is_read() -> None:
