@@ -61,8 +61,10 @@ class TreeCheck:
         what = "a stored node of the tree is missing or malformed before the saved checkpoint; verify the whole log"
         return Finding(position=1, last_position=max(size, 1), what=what)
 
-    async def extend(self, leaves: Sequence[bytes], roots: Sequence[Root]) -> Finding | None:
-        """Take more leaves, from a block's beginning on; ``roots`` lie within them, in order of size."""
+    async def extend(self, headers: Sequence[bytes], roots: Sequence[Root]) -> Finding | None:
+        """Take the leaves of more headers, from a block's beginning on; ``roots`` lie within, in order of size."""
+        sha256 = hashlib.sha256
+        leaves = [sha256(b"\x00" + header).digest() for header in headers]
         finding: Finding | None = None
         computed: list[tuple[int, int, bytes]] = []
         before, whole = self.size, len(leaves) // BLOCK
