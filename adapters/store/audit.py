@@ -21,8 +21,8 @@ _OPTIONAL = frozenset({"causation_id", "correlation_id", "request_id"})
 
 _RANGE = "FROM event_headers WHERE position >= ? AND position <= ? ORDER BY position"
 _COLUMNS = f"SELECT {', '.join(HEADER_FIELDS)} {_RANGE}"
-# The databases write the canonical bytes themselves, as long as no string needs an escape, and a whole page as one value:
-# a line for each header, since a new line in a string would be an escape. Columns one by one take twice as long.
+# The databases write the canonical bytes themselves, as long as no string needs an escape, and a page as one value: a
+# line for each header, since a new line in a string would be an escape. Columns one by one take twice as long.
 _PAIRS = ", ".join("'" + name + "', " + name for name in HEADER_FIELDS)
 _HEADERS = {
     "sqlite": (
@@ -30,8 +30,9 @@ _HEADERS = {
         "FROM event_headers NOT INDEXED WHERE position >= ? AND position <= ?"
     ),
     "postgresql": (
-        f"SELECT convert_to(string_agg(row_to_json(header)::text, chr(10)), 'UTF8') FROM (SELECT {', '.join(HEADER_FIELDS)} "  # noqa: S608 (our own names)
-        "FROM event_headers WHERE position >= ? AND position <= ? ORDER BY position) AS header"
+        "SELECT convert_to(string_agg(row_to_json(header)::text, chr(10)), 'UTF8') "  # noqa: S608 (our own names)
+        f"FROM (SELECT {', '.join(HEADER_FIELDS)} FROM event_headers "
+        "WHERE position >= ? AND position <= ? ORDER BY position) AS header"
     ),
 }
 _DISORDER = """
