@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import is_
 from typing import overload
@@ -10,21 +10,32 @@ from typing import overload
 from manent.domain.messages import Message
 
 
-class _Places:
-    """Where messages stand in a list that only grows, as far as it was looked through; of equal ids the first."""
+class _Storage:
+    """Messages in a list that only grows, and where their ids are, as far as it was looked through."""
 
-    __slots__ = ("known", "seen")
+    __slots__ = ("_build", "_known", "_messages", "_seen", "unbuilt_bytes")
 
-    def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self.seen = 0
+    def __init__(self, messages: list[Message], build: Callable[[], list[Message]] | None, unbuilt_bytes: int) -> None:
+        self._messages = messages
+        self._build = build
+        self._known: dict[str, int] = {}
+        self._seen = 0
+        self.unbuilt_bytes = unbuilt_bytes
 
-    def find(self, message_id: str, messages: list[Message]) -> int | None:
-        """The index of the message with this id."""
-        for index in range(self.seen, len(messages)):
-            self.known.setdefault(messages[index].message_id, index)
-        self.seen = len(messages)
-        return self.known.get(message_id)
+    @property
+    def messages(self) -> list[Message]:
+        """The list; made now if nobody looked at it before."""
+        if self._build is not None:
+            self._messages, self._build, self.unbuilt_bytes = self._build(), None, 0
+        return self._messages
+
+    def find(self, message_id: str) -> int | None:
+        """The index of the message with this id; of equal ids the first."""
+        messages = self.messages
+        for index in range(self._seen, len(messages)):
+            self._known.setdefault(messages[index].message_id, index)
+        self._seen = len(messages)
+        return self._known.get(message_id)
 
 
 class History(Sequence[Message]):
@@ -35,48 +46,64 @@ class History(Sequence[Message]):
     O(n²) that tuples would cost: it matters for sessions of 100,000 messages.
     """
 
-    __slots__ = ("_length", "_places", "_shared")
+    __slots__ = ("_length", "_storage")
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
-        self._shared = list(messages)
-        self._places = _Places()
-        self._length = len(self._shared)
+        held = list(messages)
+        self._storage = _Storage(held, None, 0)
+        self._length = len(held)
 
     @classmethod
-    def _view(cls, shared: list[Message], places: _Places, length: int) -> History:
+    def deferred(cls, length: int, build: Callable[[], list[Message]], *, size_bytes: int) -> History:
+        """A history whose ``length`` messages are made by ``build``, which cannot fail, when one is looked at.
+
+        ``size_bytes`` is what they take as ``build`` has them.
+        """
+        return cls._view(_Storage([], build, size_bytes), length)
+
+    @classmethod
+    def _view(cls, storage: _Storage, length: int) -> History:
         view = cls.__new__(cls)
-        view._shared = shared  # noqa: SLF001 (its own class)
-        view._places = places  # noqa: SLF001 (its own class)
+        view._storage = storage  # noqa: SLF001 (its own class)
         view._length = length  # noqa: SLF001 (its own class)
         return view
 
+    @property
+    def unbuilt_bytes(self) -> int:
+        """The size of messages that nobody looked at yet; 0 where they are made."""
+        return self._storage.unbuilt_bytes
+
+    @property
+    def _shared(self) -> list[Message]:
+        return self._storage.messages
+
     def extended(self, *messages: Message) -> History:
         """This history with ``messages`` at its end; where the very same were put there before, it is that one's."""
-        length = self._length + len(messages)
-        behind = self._shared[self._length : length]
+        shared, length = self._shared, self._length + len(messages)
+        behind = shared[self._length : length]
         if len(behind) == len(messages) and all(map(is_, behind, messages)):
-            return self._view(self._shared, self._places, length)
-        at_end = len(self._shared) == self._length
-        shared, places = (self._shared, self._places) if at_end else (self._shared[: self._length], _Places())
-        shared.extend(messages)
-        return self._view(shared, places, length)
+            return self._view(self._storage, length)
+        at_end = len(shared) == self._length
+        storage = self._storage if at_end else _Storage(shared[: self._length], None, 0)
+        storage.messages.extend(messages)
+        return self._view(storage, length)
 
     def truncated(self, length: int) -> History:
         """The first ``length`` messages."""
-        return self._view(self._shared, self._places, min(length, self._length))
+        return self._view(self._storage, min(length, self._length))
 
     def index_of(self, message_id: str) -> int | None:
         """Where the message with this id is, or None: a look-up once every message was looked at one time.
 
         Successors share what was learned as they share the messages.
         """
-        index = self._places.find(message_id, self._shared)
+        index = self._storage.find(message_id)
         return index if index is not None and index < self._length else None
 
     def shared_length(self, other: History) -> int:
         """How many messages both begin with, the very same objects; quick where they share their storage."""
         length = min(self._length, other._length)
-        if self._shared is other._shared:
+        if self._storage is other._storage:
             return length
         pairs = zip(islice(self._shared, length), other._shared, strict=False)
         return next((index for index, (one, another) in enumerate(pairs) if one is not another), length)

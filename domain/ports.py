@@ -106,12 +106,12 @@ class EventStore(Protocol):
         """A perfect node of the tree (``manent.domain.merkle``), at any level, of leaves that are all there."""
         ...
 
-    async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
-        """Completions that were requested and have no terminal event, oldest first."""
+    async def open_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """Completions that were requested and have no terminal event, oldest first; ``completion_id`` asks for one."""
         ...
 
     async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
-        """Open completions that no *other* server runs, oldest first; ``completion_id`` asks for one."""
+        """Those of ``open_completions`` that no *other* server runs."""
         ...
 
     def observe(self, observer: Callable[[int | None], None]) -> None:

@@ -62,10 +62,10 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeafPage:
-    """Leaf hashes of successive positions; fewer than asked for where a position is missing."""
+class HeaderPage:
+    """Canonical bytes of the headers of successive positions; fewer than asked for where a position is missing."""
 
-    leaves: Sequence[bytes]
+    headers: Sequence[bytes]
     finding: Finding | None = None
 
 
@@ -96,8 +96,8 @@ class AuditedLog(Protocol):
         """The head's row."""
         ...
 
-    async def leaves(self, first: int, last: int) -> LeafPage:
-        """The leaf hashes of the headers, up to the first position that is missing."""
+    async def headers(self, first: int, last: int) -> HeaderPage:
+        """The headers as they were hashed, if nothing was changed, up to the first position that is missing."""
         ...
 
     async def nodes(self, level: int, first: int, last: int) -> Mapping[int, bytes]:

@@ -15,7 +15,7 @@ from manent.adapters.http.wire_requests import Content, Wire
 from manent.domain.errors import ImportRefused
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.ports import Ids
-from manent.domain.usecases.import_session import MESSAGES_MAX, SessionFile
+from manent.domain.usecases.import_session import SessionFile, check_length
 
 LISTED = "messages"
 
@@ -56,8 +56,7 @@ def read_messages_file(data: bytes, ids: Ids) -> SessionFile:
         raise ImportRefused(f"the file has {others[0][:80]!r} beside messages, which a session cannot keep")
     if not listed:
         raise ImportRefused("the file holds no messages")
-    if len(listed) > MESSAGES_MAX:
-        raise ImportRefused(f"the file has {len(listed)} messages; an import takes at most {MESSAGES_MAX}")
+    check_length(len(listed))
     return SessionFile(
         format="messages",
         sha256=hashlib.sha256(data).hexdigest(),

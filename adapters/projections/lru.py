@@ -75,8 +75,11 @@ def _grown_size(known: _Entry | None, state: SessionState) -> int:
 
 
 def _size(state: SessionState, start: int) -> int:
+    messages = state.messages
+    if start == 0 and messages.unbuilt_bytes:  # they were just read, and may never be looked at
+        return MESSAGE_OVERHEAD_BYTES * len(messages) + 4 * messages.unbuilt_bytes
     size_bytes = 0
-    for message in state.messages[start:]:
+    for message in messages[start:]:
         size_bytes += MESSAGE_OVERHEAD_BYTES
         for part in message.content:
             size_bytes += 4 * len(part.text)

@@ -142,18 +142,18 @@ class MemoryEventStore:
         leaves = [leaf_hash(header_bytes(entry.header)) for entry in self._log[index << level : (index + 1) << level]]
         return Frontier().extended(leaves).root
 
-    async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
+    async def open_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
         """See ``EventStore.open_completions``."""
-        return list(self._open.values())[:limit]
+        found = [completion for completion in self._open.values() if completion_id in {None, completion.completion_id}]
+        return found[:limit]
+
+    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """See ``EventStore.orphaned_completions``: all, since nobody else has this memory."""
+        return await self.open_completions(completion_id=completion_id, limit=limit)
 
     def observe(self, observer: Callable[[int | None], None]) -> None:
         """See ``EventStore.observe``."""
         self._observers.append(observer)
-
-    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
-        """See ``EventStore.orphaned_completions``."""
-        found = [completion for completion in self._open.values() if completion_id in {None, completion.completion_id}]
-        return found[:limit]
 
     async def ping(self) -> None:
         """Memory always answers."""

@@ -21,6 +21,7 @@ _SELECT = """
 SELECT event_headers.position, type, tenant, stream_id, payload_digest, encoding, salt, payload
 FROM event_headers LEFT JOIN event_payloads ON event_payloads.position = event_headers.position
 """
+_SIZE = "SELECT sum(length(payload)) FROM event_payloads WHERE position >= ? AND position <= ?"
 _SIZES = "SELECT position, length(payload) FROM event_payloads WHERE position >= ? AND position <= ? ORDER BY position"
 _RANGE = _SELECT + "WHERE event_headers.position >= ? AND event_headers.position <= ? ORDER BY event_headers.position"
 _TYPES = "', '".join((OPENING, *CLOSING))
@@ -67,6 +68,10 @@ class PayloadAudit:
 
     async def _batches(self, first: int, last: int) -> AsyncGenerator[tuple[int, int], None]:
         """Ranges whose payloads are at most 8 MiB together, or one."""
+        ((size,),) = await self._rows.fetch(_SIZE, first, last)
+        if (size or 0) <= BATCH_BYTES:
+            yield first, last
+            return
         begin, held = first, 0
         for position, size in await self._rows.fetch(_SIZES, first, last):
             if held and held + size > BATCH_BYTES:

@@ -25,7 +25,7 @@ from manent.domain.session import SessionState, evolve
 from manent.domain.usecases.import_session import SessionFile
 
 LINE_BYTES_MAX = 24 * 1024 * 1024
-LINES_MAX = 100_000
+LINES_MAX = 250_000
 SALT_BYTES = 32
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

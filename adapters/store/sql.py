@@ -145,21 +145,8 @@ class SQLEventStore:
         async with self._reading() as connection:
             return await read_tree_node(connection, level, index)
 
-    async def open_completions(self, *, limit: int = 100) -> list[OpenCompletion]:
+    async def open_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
         """See ``EventStore.open_completions``."""
-        query = select(open_completions).order_by(open_completions.c.position).limit(limit)
-        async with self._reading() as connection:
-            return [
-                OpenCompletion(tenant=row.tenant, stream_id=row.stream_id, completion_id=row.completion_id)
-                for row in await connection.execute(query)
-            ]
-
-    def observe(self, observer: Callable[[int | None], None]) -> None:
-        """See ``EventStore.observe``."""
-        self._committer.observe(observer)
-
-    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
-        """See ``EventStore.orphaned_completions``: all, since the one server of this database asks."""
         query = select(open_completions).order_by(open_completions.c.position).limit(limit)
         if completion_id is not None:
             query = query.where(open_completions.c.completion_id == completion_id)
@@ -168,6 +155,14 @@ class SQLEventStore:
                 OpenCompletion(tenant=row.tenant, stream_id=row.stream_id, completion_id=row.completion_id)
                 for row in await connection.execute(query)
             ]
+
+    async def orphaned_completions(self, *, completion_id: str | None = None, limit: int = 100) -> list[OpenCompletion]:
+        """See ``EventStore.orphaned_completions``: all, since the one server of this database asks."""
+        return await self.open_completions(completion_id=completion_id, limit=limit)
+
+    def observe(self, observer: Callable[[int | None], None]) -> None:
+        """See ``EventStore.observe``."""
+        self._committer.observe(observer)
 
     async def ping(self) -> None:
         """See ``EventStore.ping``."""

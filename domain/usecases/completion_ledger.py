@@ -7,6 +7,7 @@ from collections import Counter
 from manent.domain.transparency import AuditedLog, CompletionMark, Finding
 
 OPEN_MAX = 100_000
+_NOTHING: Counter[str | None] = Counter()
 
 
 class CompletionLedger:
@@ -57,18 +58,20 @@ class CompletionLedger:
                 self._remove(earlier, earlier.completion_id)
 
     def _stream(self, mark: CompletionMark) -> Counter[str | None]:
-        return self._open.get((mark.tenant, mark.stream_id), Counter())
+        return self._open.get((mark.tenant, mark.stream_id), _NOTHING)
 
     def _add(self, mark: CompletionMark) -> None:
         self._open.setdefault((mark.tenant, mark.stream_id), Counter())[mark.completion_id] += 1
         self._count += 1
 
     def _remove(self, mark: CompletionMark, completion_id: str | None) -> None:
-        key = mark.tenant, mark.stream_id
-        self._open[key] -= Counter([completion_id])
+        stream = self._stream(mark)
+        stream[completion_id] -= 1
+        if not stream[completion_id]:
+            del stream[completion_id]
+        if not stream:
+            del self._open[mark.tenant, mark.stream_id]
         self._count -= 1
-        if not self._open[key]:
-            del self._open[key]
 
 
 def _finding(mark: CompletionMark, what: str) -> Finding:

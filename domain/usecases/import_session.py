@@ -2,24 +2,29 @@
 
 The conversation is taken as it stands at the end of the file. Its events are not replayed into the log: they would say
 that this log saw them. What the file is, and what it says of itself, stands in SessionImported.
+
+What one append can hold is one. A longer conversation is first written, some messages an append, to a session that
+begins with its deletion, so that nobody finds it; the import is then a fork of it, one append again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.errors import ImportRefused, SessionAlreadyExists, VersionConflict
-from manent.domain.events import SessionEvent
+from manent.domain.events import SessionDeleted, SessionEvent
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids
-from manent.domain.records import IdempotencyKey
+from manent.domain.records import EventContext, IdempotencyKey
 from manent.domain.replay_events import Fork, SessionImported
 from manent.domain.session import SessionState, appended, decide_start
 from manent.domain.usecases.sessions import Sessions, context_of
 
-MESSAGES_MAX = 9_000
-"""All of an import is one append, so that nothing is ever half imported; the log takes 10,000 events in one."""
+MESSAGES_MAX = 100_000
+AT_ONCE_MAX = 5_000
+"""Messages in one append: others' appends wait for it, and the log takes 10,000 events in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,8 @@ class ImportSession:
     async def run(self, command: ImportCommand) -> SessionState:
         """Import; the state of the new session.
 
+        Nothing of it is seen before all of it is; what an import that was interrupted had written is no session's.
+
         Raises:
             ImportRefused: it has more messages than an import may have.
             InvalidValue: id or metadata are beyond their limits.
@@ -70,14 +77,16 @@ class ImportSession:
         """
         if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
             return await self._sessions.recorded_at(kept)
-        count = len(command.file.messages)
-        if count > MESSAGES_MAX:
-            raise ImportRefused(f"the conversation has {count} messages; an import takes at most {MESSAGES_MAX}")
+        check_length(len(command.file.messages))
         by = command.principal
         session_id = command.session_id or self._ids.new("sess_")
         state = await self._sessions.load(by.tenant, session_id)
         events = self._decided(state, command)
         context = context_of(by, request_id=command.request_id)
+        if len(command.file.messages) > AT_ONCE_MAX:
+            past = await self._staged(command.file.messages, by, context)
+            state = replace(state, messages=past.messages)
+            events = self._decided(state, command, parent=Fork(session_id=past.session_id, version=past.version))
         try:
             after, recorded = await self._sessions.record(
                 state, events, context=context, idempotency=command.idempotency
@@ -86,10 +95,23 @@ class ImportSession:
             raise SessionAlreadyExists(f"session {session_id!r} exists already") from None
         return await self._sessions.recorded_at(recorded) if recorded.repeated else after
 
-    def _decided(self, state: SessionState, command: ImportCommand) -> list[SessionEvent]:
+    async def _staged(self, messages: Sequence[Message], by: Principal, context: EventContext) -> SessionState:
+        """A session that holds ``messages`` and was deleted before it held any."""
+        state = SessionState(session_id=self._ids.new("sess_"), tenant=by.tenant)
+        now_us = self._clock.now_us()
+        started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=by, now_us=now_us)
+        deleted = SessionDeleted(session_id=state.session_id, deleted_by=by.subject, deleted_at_us=now_us)
+        state, _ = await self._sessions.record(state, [*started, deleted], context=context)
+        for first in range(0, len(messages), AT_ONCE_MAX):
+            some = messages[first : first + AT_ONCE_MAX]
+            said = appended(state.session_id, some, by=by, now_us=self._clock.now_us())
+            state, _ = await self._sessions.record(state, said, context=context)
+        return state
+
+    def _decided(self, state: SessionState, command: ImportCommand, parent: Fork | None = None) -> list[SessionEvent]:
         file, by, now_us = command.file, command.principal, self._clock.now_us()
         metadata = file.metadata if command.metadata is None else command.metadata
-        started = decide_start(state, metadata=metadata, ttl_s=None, messages=(), by=by, now_us=now_us)
+        started = decide_start(state, metadata=metadata, ttl_s=None, messages=(), by=by, now_us=now_us, parent=parent)
         imported = SessionImported(
             session_id=state.session_id,
             format=file.format,
@@ -102,4 +124,14 @@ class ImportSession:
             imported_by=by.subject,
             imported_at_us=now_us,
         )
-        return [*started, imported, *appended(state.session_id, file.messages, by=by, now_us=now_us)]
+        own = file.messages if parent is None else ()
+        return [*started, imported, *appended(state.session_id, own, by=by, now_us=now_us)]
+
+
+def check_length(messages: int) -> None:
+    """Raise ImportRefused beyond ``MESSAGES_MAX``."""
+    if messages > MESSAGES_MAX:
+        raise ImportRefused(
+            f"the conversation has {messages} messages; an import takes at most {MESSAGES_MAX}: import it in parts, "
+            "as a session each"
+        )

@@ -61,30 +61,26 @@ class TreeCheck:
         what = "a stored node of the tree is missing or malformed before the saved checkpoint; verify the whole log"
         return Finding(position=1, last_position=max(size, 1), what=what)
 
-    async def extend(self, leaves: Sequence[bytes], roots: Sequence[Root]) -> Finding | None:
-        """Take more leaves, from a block's beginning on; ``roots`` lie within them, in order of size."""
+    async def extend(self, headers: Sequence[bytes], roots: Sequence[Root]) -> Finding | None:
+        """Take the leaves of more headers, from a block's beginning on; ``roots`` lie within, in order of size."""
+        sha256 = hashlib.sha256
+        leaves = [sha256(b"\x00" + header).digest() for header in headers]
         finding: Finding | None = None
         computed: list[tuple[int, int, bytes]] = []
-        waiting = list(roots)
-        for start in range(0, len(leaves), BLOCK):
-            block = leaves[start : start + BLOCK]
-            before = self._blocks.size * BLOCK
-            while waiting and waiting[0][0] <= before + len(block):
-                size, root, name = waiting.pop(0)
-                found = _joined(self._blocks, Frontier().extended(block[: size - before])).root if size else None
-                if finding is None and found is not None and found != root:
-                    finding = self._wrong_root(size, name)
-                elif finding is None:
-                    self._proven = max(self._proven, size)
-            if len(block) < BLOCK:
-                self._tail = Frontier().extended(block)
-                break
-            node = block_root(block)
-            computed.append((STORED_LEVEL_STEP, self._blocks.size, node))
-            self._blocks = self._blocks.extended(
-                [node],
-                lambda level, index, made: computed.append((level + STORED_LEVEL_STEP, index, made)),
-            )
+        before, whole = self.size, len(leaves) // BLOCK
+        blocks = _block_roots(leaves[: whole * BLOCK])
+        taken = 0
+        for size, root, name in roots:
+            upto = (size - before) // BLOCK
+            self._take(blocks[taken:upto], computed)
+            taken = upto
+            rest = Frontier().extended(leaves[upto * BLOCK : size - before])
+            if finding is None and _joined(self._blocks, rest).root != root:
+                finding = self._wrong_root(size, name)
+            elif finding is None:
+                self._proven = max(self._proven, size)
+        self._take(blocks[taken:], computed)
+        self._tail = Frontier().extended(leaves[whole * BLOCK :])
         wrong_node = await self._wrong_node(computed)
         both = [one for one in (finding, wrong_node) if one is not None]
         # The narrower range says more; both begin behind what is proven.
@@ -114,6 +110,13 @@ class TreeCheck:
             return Finding(position=last, last_position=last, what="the head's root is not the root of its frontier")
         return None
 
+    def _take(self, blocks: Sequence[bytes], computed: list[tuple[int, int, bytes]]) -> None:
+        """Grow the tree by nodes of whole blocks; ``computed`` gets them, and the nodes above that they complete."""
+        computed += [(STORED_LEVEL_STEP, index, node) for index, node in enumerate(blocks, self._blocks.size)]
+        self._blocks = self._blocks.extended(
+            blocks, lambda level, index, made: computed.append((level + STORED_LEVEL_STEP, index, made))
+        )
+
     def _wrong_root(self, size: int, name: str) -> Finding:
         what = f"the first {size} headers are not those of {name}: one was changed, or the log was rewritten"
         return Finding(position=min(self._proven + 1, max(size, 1)), last_position=max(size, 1), what=what)
@@ -131,13 +134,13 @@ class TreeCheck:
         return None
 
 
-def block_root(leaves: Sequence[bytes]) -> bytes:
-    """The root of a perfect tree; the size of ``leaves`` is a power of two."""
+def _block_roots(leaves: Sequence[bytes]) -> Sequence[bytes]:
+    """The node over each whole block of ``leaves``; a level at a time for all of them."""
     sha256 = hashlib.sha256
-    while len(leaves) > 1:
+    for _ in range(STORED_LEVEL_STEP):
         pairs = iter(leaves)
         leaves = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-    return leaves[0]
+    return leaves
 
 
 def _joined(blocks: Frontier, tail: Frontier) -> Frontier:

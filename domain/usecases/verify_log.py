@@ -7,7 +7,9 @@ finding names the smallest range that the hashes can tell: its first position is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from manent.domain.errors import LogCorrupt
@@ -18,6 +20,7 @@ from manent.domain.transparency import (
     CheckpointStore,
     CheckpointVerifier,
     Finding,
+    HeaderPage,
     StoredHead,
     TreeHead,
 )
@@ -142,15 +145,14 @@ class _Run:
         if not await self._tree.start_at(first - 1):
             self._note("tree", self._tree.missing_start(first - 1))
             return
-        while first <= size:
-            last = min(first + PAGE - 1, size)
-            report(first - 1, size)
-            whole = await self._header_page(first, last)
-            if payloads:
-                await self._payload_page(max(first, self._after + 1), whole)
-            if whole < last:
-                return
-            first = last + 1
+        async with aclosing(self._read_ahead(first, size)) as pages:
+            async for first, last, page, disorder in pages:
+                report(first - 1, size)
+                whole = await self._header_page(first, last, page, disorder)
+                if payloads:
+                    await self._payload_page(max(first, self._after + 1), whole)
+                if whole < last:
+                    return
         report(size, size)
 
     async def verdict(self, *, payloads: bool) -> Verification:
@@ -170,19 +172,41 @@ class _Run:
             checkpoints=self._compared,
         )
 
-    async def _header_page(self, first: int, last: int) -> int:
+    async def _read_ahead(
+        self, first: int, size: int
+    ) -> AsyncGenerator[tuple[int, int, HeaderPage, Finding | None], None]:
+        """The pages from ``first`` to ``size``, with what is out of order in each.
+
+        The database reads a page while the one before it is hashed.
+        """
+        upcoming = self._reading(first, size)
+        try:
+            while first <= size:
+                page, disorder = await upcoming
+                begin, first = first, first + PAGE
+                upcoming = self._reading(first, size)
+                yield begin, min(first - 1, size), page, disorder
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+    def _reading(self, first: int, size: int) -> asyncio.Future[tuple[HeaderPage, Finding | None]]:
+        log, last = self._verify.log, min(first + PAGE - 1, size)
+        disorder = log.disorder(max(first, self._after + 1), last, self._stored.log_id)
+        return asyncio.gather(log.headers(first, last), disorder)
+
+    async def _header_page(self, first: int, last: int, page: HeaderPage, disorder: Finding | None) -> int:
         """Verify a page's headers; the last position before the first that is missing."""
-        log = self._verify.log
-        page = await log.leaves(first, last)
         self._note("headers", page.finding)
-        whole = first - 1 + len(page.leaves)
+        whole = first - 1 + len(page.headers)
         roots, bad = await self._verify.expected_roots(first if first > 1 else 0, whole)
         roots += [(head.size, head.root, name) for head, name in self._heads if first <= head.size <= whole]
         self._compared += len(roots)
         for finding in bad:
             self._note("checkpoints", finding)
-        self._note("tree", await self._tree.extend(page.leaves, sorted(roots)))
-        self._note("order", await log.disorder(max(first, self._after + 1), whole, self._stored.log_id))
+        self._note("tree", await self._tree.extend(page.headers, sorted(roots)))
+        if disorder is not None and disorder.position <= whole:
+            self._note("order", disorder)
         if whole < last and page.finding is None:
             what = f"position {whole + 1} is missing, and the head says that there are {self._stored.size}"
             self._note("headers", Finding(position=whole + 1, last_position=whole + 1, what=what))

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from manent.adapters.projections.frames import TRAILER, growth, is_too_large, read_state, version_of
+from manent.adapters.projections.lru import MESSAGE_OVERHEAD_BYTES, LruContextCache
 from manent.domain.history import History
 from manent.domain.projections import ContextUnreadable
 from manent.domain.replay_events import Fork
@@ -80,3 +81,15 @@ def test_a_trailer_alone_says_too_large() -> None:
     assert is_too_large(value)
     assert version_of(value) is None
     assert not is_too_large(written(SessionState(session_id="s", tenant="s", version=1)))
+
+
+async def test_messages_are_made_when_one_is_looked_at() -> None:
+    """Neither reading a context nor keeping it near does, and its size near counts them all the same."""
+    said = History([message("user", "words", "a"), message("assistant", "more words", "b")])
+    state = SessionState(session_id="s", tenant="s", version=1, messages=said)
+    read, near = read_state(written(state), "s", "s"), LruContextCache(budget_bytes=10**6)
+    await near.put(read)
+    assert read.messages.unbuilt_bytes > 0
+    assert near.size_bytes > 2 * MESSAGE_OVERHEAD_BYTES
+    assert read == state
+    assert read.messages.unbuilt_bytes == 0

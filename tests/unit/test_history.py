@@ -6,6 +6,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from manent.domain.history import History
+from manent.domain.messages import Message
 from tests.support.conversation import message
 
 
@@ -53,3 +54,19 @@ def test_look_ups_equal_a_search(steps: list[tuple[int, int, int]]) -> None:
             for wanted in (f"{asked}-0", f"{number}-{grown - 1}"):
                 found = [index for index, one in enumerate(history) if one.message_id == wanted]
                 assert history.index_of(wanted) == (found[0] if found else None)
+
+
+def test_a_deferred_history_is_made_once_when_it_is_looked_at() -> None:
+    """Its length needs nothing, nor does a shorter view of it; views share what was made, and it is like any other."""
+    built = []
+
+    def build() -> list[Message]:
+        built.append(1)
+        return list(numbered(0, 1, 2))
+
+    history = History.deferred(3, build, size_bytes=99)
+    shorter = history.truncated(2)
+    assert (len(history), len(shorter), history.unbuilt_bytes, built) == (3, 2, 99, [])
+    assert shorter.extended(message("user", "x", "x")).index_of("x") == 2
+    assert (history, shorter) == (numbered(0, 1, 2), numbered(0, 1))
+    assert (built, shorter.unbuilt_bytes, history.index_of("2")) == ([1], 0, 2)

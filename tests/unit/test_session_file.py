@@ -255,7 +255,10 @@ def test_openai_messages_are_exported_and_imported_without_loss(messages: list[M
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'[{"role": "user", "content": "\xff"}]', "not UTF-8"),
         (b'[{"role": "user", "content": "\\ud800"}]', "surrogate"),
-        (json.dumps([{"role": "user", "content": "a"}] * (MESSAGES_MAX + 1)).encode(), "at most 9000"),
+        (
+            json.dumps([{"role": "user", "content": "a"}] * (MESSAGES_MAX + 1)).encode(),
+            "at most 100000: import it in parts",
+        ),
     ],
 )
 def test_messages_that_are_none_are_refused_by_their_place(data: bytes, said: str) -> None:
@@ -273,12 +276,12 @@ def test_what_says_nothing_is_not_in_the_way() -> None:
 
 
 async def test_a_conversation_beyond_the_bound_is_refused_whole() -> None:
-    """An import is one append, or none."""
+    """It says what to do, and nothing is written."""
     world = world_of_two_models()
     file = SessionFile(
         format="events", sha256="", size_bytes=0, messages=tuple([user("x")] * (MESSAGES_MAX + 1)), metadata={}
     )
-    with pytest.raises(ImportRefused, match="at most 9000"):
+    with pytest.raises(ImportRefused, match="at most 100000: import it in parts"):
         await recorded(world).imports.run(ImportCommand(principal=ANN, file=file, session_id="copy"))
     assert await world.types("session-copy") == []
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from manent.adapters.http.context import HttpLimits
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
+from manent.domain.usecases.import_session import AT_ONCE_MAX
 from tests.integration.http.test_replays import talk, texts, two_models
 from tests.support.http import WAIT_S, raw_connection, running_server, unchunked
 
@@ -80,6 +82,29 @@ async def test_an_idempotency_key_imports_once() -> None:
             for _ in range(2)
         ]
         assert made[0].json() == made[1].json()
+
+
+async def test_a_long_import_is_one_session(tmp_path: Path) -> None:
+    """More messages than one append takes, on a database: one session in the list, all of it, once for its key."""
+    path, count = tmp_path / "manent.db", AT_ONCE_MAX + 1
+    upgrade(path)
+    await ensure_log(path, RandomIds())
+    async with (
+        aclosing(SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())) as store,
+        running_server(store=store) as running,
+    ):
+        content = json.dumps([{"role": "user", "content": str(number)} for number in range(count)])
+        headers = {**JSON, "idempotency-key": "once"}
+        query = "/v1/sessions/import?session_id=copy"
+        made = [await running.http.post(query, content=content, headers=headers) for _ in range(2)]
+        assert [(one.status_code, one.json()["message_count"]) for one in made] == [(201, count)] * 2
+        listed = (await running.http.get("/v1/sessions")).json()["data"]
+        assert [session["id"] for session in listed] == ["copy"]
+        page = (await running.http.get("/v1/sessions/copy/messages?order=desc&limit=2")).json()["data"]
+        assert [message["content"] for message in page] == [str(count - 1), str(count - 2)]
+        parts = made[0].json()["parent"]["session_id"]
+        refused = await running.http.post(f"/v1/sessions/{parts}/messages", json={"role": "user", "content": "x"})
+        assert refused.json()["error"]["code"] == "session_closed"
 
 
 async def test_markdown_is_for_reading() -> None:
