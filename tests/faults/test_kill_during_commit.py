@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import URL
 
 from manent.adapters.store.database import open_store
-from manent.adapters.store.migrate import upgrade
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.log import tree_of, whole_log
 
@@ -66,14 +65,8 @@ async def check_log(database: Path | URL, acknowledged: Sequence[Acknowledged]) 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_kill_during_commit(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_kill_during_commit(database: Path | URL) -> None:
     """Fifty kills at random instants: nothing acknowledged is lost, no gap, and tree and streams agree."""
-    database: Path | URL = tmp_path / "manent.db"
-    if isinstance(database, Path) and kind == "sqlite":
-        upgrade(database)
-    else:
-        database = request.getfixturevalue("postgres_url")
     moments = random.Random(7)
     acknowledged = [entry for _ in range(KILLS) for entry in append_and_kill(database, moments.randint(1, 120))]
     assert len(acknowledged) > KILLS

@@ -16,8 +16,10 @@ import pytest_asyncio
 from manent.adapters.inference.engine import RunnerEngine
 from manent.domain.errors import GenerationFailed
 from manent.domain.generation import GenerationResult, RenderedPrompt, SamplingParameters, TextDelta
+from tests.support import faulty_runner
 from tests.support.engines import MODEL, collect, parameters, request, runner_engine, running, user
-from tests.support.faulty_runner import NAN, POISON, python_with_faulty_runner
+from tests.support.faulty_runner import NAN, POISON
+from tests.support.runners import python_with_runner
 
 STORY = "Tell me a long story about a lighthouse."
 TIE = 0.01
@@ -38,7 +40,7 @@ async def engine(starter_model: Path) -> AsyncGenerator[RunnerEngine, None]:
 async def faulty(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[RunnerEngine, None]:
     """An engine whose model fails on two tokens."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", python_with_faulty_runner(tmp_path_factory.mktemp("faulty")))
+        patch.setattr(sys, "executable", python_with_runner(tmp_path_factory.mktemp("faulty"), faulty_runner.__file__))
         async with runner_engine(starter_model) as engine:
             await engine.render(MODEL, [user("Hi")])
             yield engine

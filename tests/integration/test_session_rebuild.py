@@ -35,16 +35,6 @@ from tests.support.fakes import CountingIds, FakeClock
 from tests.support.server import manent
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
-    """An empty database."""
-    if request.param == "postgres":
-        url: URL = request.getfixturevalue("postgres_url")
-        return url
-    upgrade(tmp_path / "manent.db")
-    return tmp_path / "manent.db"
-
-
 @asynccontextmanager
 async def opened(database: Path | URL) -> AsyncGenerator[tuple[SQLEventStore, AsyncEngine], None]:
     """A store of the database, and an engine for the rebuilding."""

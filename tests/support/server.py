@@ -17,8 +17,9 @@ from queue import Empty, SimpleQueue
 import psutil
 from openai import OpenAI
 
+from tests.support.runners import RUNNER_MODULE
+
 READY_S = 60.0
-RUNNER_MODULE = "manent.adapters.inference.runner"
 READY = re.compile(r"Manent is ready on (http://\S+)")
 
 
