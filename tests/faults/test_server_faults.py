@@ -20,7 +20,8 @@ import pytest
 from openai import APIError, InternalServerError, Stream
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from tests.support.server import Server, environment, manent, serving
+from tests.support.commands import manent
+from tests.support.server import Server, environment, manent_process, serving
 
 TERMINAL = ("CompletionGenerated", "CompletionFailed", "CompletionCancelled")
 ASK_AND_TELL = """
@@ -214,7 +215,7 @@ def test_a_taken_port_is_said(home: Path) -> None:
     """The message names the port and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = manent("serve", home=home, port=port)
+        done = manent_process("serve", home=home, port=port)
     assert done.returncode == 1
     assert f"port {port}" in done.stderr
     assert "MANENT_PORT=" in done.stderr
@@ -223,7 +224,7 @@ def test_a_taken_port_is_said(home: Path) -> None:
 def test_a_data_folder_that_cannot_be_written_is_said(home: Path) -> None:
     """The message names the folder and the setting."""
     (home / "file").write_text("")
-    done = manent("serve", home=home / "file" / "below")
+    done = manent_process("serve", home=home / "file" / "below")
     assert done.returncode == 1
     assert "MANENT_HOME" in done.stderr
     assert "Traceback" not in done.stderr
@@ -231,7 +232,7 @@ def test_a_data_folder_that_cannot_be_written_is_said(home: Path) -> None:
 
 def test_two_servers_do_not_share_a_home(server: Server) -> None:
     """The second is refused and names the first's process."""
-    done = manent("serve", home=server.home)
+    done = manent_process("serve", home=server.home)
     assert done.returncode == 1
     assert str(server.pid) in done.stderr
 
@@ -248,7 +249,7 @@ def test_two_servers_do_not_share_a_home(server: Server) -> None:
 )
 def test_wrong_settings_are_named(home: Path, settings: dict[str, str], said: str) -> None:
     """A usage error with the setting's name, and no traceback."""
-    done = manent("serve", home=home, **settings)
+    done = manent_process("serve", home=home, **settings)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

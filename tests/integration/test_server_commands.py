@@ -10,12 +10,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from manent.app.cli.root import build_app
-from tests.support.server import environment
+from tests.support.commands import manent
 
-COMMANDS = build_app(None)
 ASKING = [
     ("chat", "hi"),
     ("models", "ps"),
@@ -77,16 +74,11 @@ def server() -> Iterator[StrangeServer]:
         thread.join()
 
 
-def manent(*arguments: str, home: Path, **settings: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(COMMANDS, arguments, env=environment(home, **settings), prog_name="manent")
-
-
 @pytest.mark.parametrize("command", ASKING, ids=" ".join)
 def test_a_server_that_is_not_there_is_told_with_its_address(command: tuple[str, ...], tmp_path: Path) -> None:
     """3; the numbers of an IPv6 address stand in brackets (RFC 3986, section 3.2.2)."""
     done = manent(*command, home=tmp_path, host="::1", port=1)
-    assert (done.exit_code, "no server answers at http://[::1]:1; start" in done.stderr) == (3, True), done.stderr
+    assert (done.returncode, "no server answers at http://[::1]:1; start" in done.stderr) == (3, True), done.stderr
 
 
 @pytest.mark.parametrize("command", ASKING, ids=" ".join)
@@ -97,7 +89,7 @@ def test_what_a_server_refuses_with_is_shown_and_not_obeyed(
     """2 where the request was at fault, else 1; neither the terminal nor our own markup follows the words."""
     server.answer = Answer(status, json.dumps({"error": {"message": HOSTILE}}).encode())
     done = manent(*command, "--url", server.url, home=tmp_path)
-    assert (done.exit_code, done.stdout, done.stderr.rstrip("\n")) == (code, "", f"manent: {SHOWN}")
+    assert (done.returncode, done.stdout, done.stderr.rstrip("\n")) == (code, "", f"manent: {SHOWN}")
 
 
 @pytest.mark.parametrize("command", ASKING, ids=" ".join)
@@ -108,7 +100,7 @@ def test_who_is_no_manent_is_told_apart(
     """3: Manent was not reached."""
     server.answer = Answer(200, body)
     done = manent(*command, "--url", server.url, home=tmp_path)
-    assert (done.exit_code, "and not as Manent does" in done.stderr) == (3, True), done.stderr
+    assert (done.returncode, "and not as Manent does" in done.stderr) == (3, True), done.stderr
 
 
 @pytest.mark.parametrize("command", ASKING, ids=" ".join)
@@ -116,7 +108,7 @@ def test_who_is_no_manent_is_told_apart(
 def test_an_address_that_is_none_is_usage(command: tuple[str, ...], url: str, tmp_path: Path) -> None:
     """2, with an address as it should be."""
     done = manent(*command, "--url", url, home=tmp_path)
-    assert (done.exit_code, "as http://127.0.0.1:" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "as http://127.0.0.1:" in done.stderr) == (2, True), done.stderr
 
 
 def test_what_a_server_calls_its_models_is_shown_and_not_obeyed(server: StrangeServer, tmp_path: Path) -> None:

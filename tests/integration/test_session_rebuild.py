@@ -30,9 +30,9 @@ from manent.domain.events import (
     session_stream,
 )
 from manent.domain.records import EventContext
+from tests.support.commands import manent
 from tests.support.conversation import NOW_US, said
 from tests.support.fakes import CountingIds, FakeClock
-from tests.support.server import manent
 
 
 @asynccontextmanager

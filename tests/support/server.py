@@ -30,8 +30,8 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
     return {**clean, "MANENT_HOME": str(home), "MANENT_PORT": "0", "PYTHONUNBUFFERED": "1", **given}
 
 
-def manent(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command of the command line to its end."""
+def manent_process(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own to its end: for ``serve``, and for what only a process does."""
     return subprocess.run(
         [sys.executable, "-m", "manent.app", *arguments],
         env=environment(home, **settings),
