@@ -99,7 +99,12 @@ class Server:
         for client in self._clients:
             client.close()
         if self.process.poll() is None:
+            children = psutil.Process(self.pid).children(recursive=True)
             self.kill()
+            _, alive = psutil.wait_procs(children, timeout=5)
+            for child in alive:  # one that a test stopped ends no other way, and would keep the output open for ever
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
         self._reader.join(timeout=10)
         if self.process.stdout is not None:
             self.process.stdout.close()
