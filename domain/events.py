@@ -247,10 +247,25 @@ SessionEvent = (
 )
 DomainEvent = SessionEvent | ModelEvent
 
+SESSION_STREAMS = "session-"
+"""What the names of the sessions' streams begin with, and no other's."""
+
 
 def session_stream(session_id: str) -> str:
     """The stream of a session, named within its tenant."""
-    return f"session-{session_id}"
+    return f"{SESSION_STREAMS}{session_id}"
+
+
+def is_session_stream(stream_id: str) -> bool:
+    """Whether a stream is that of a session."""
+    return stream_id.startswith(SESSION_STREAMS)
+
+
+def session_of(stream_id: str) -> str:
+    """The session whose stream this is; ValueError where it is no session's."""
+    if not is_session_stream(stream_id):
+        raise ValueError(f"{stream_id!r} is not the stream of a session")
+    return stream_id[len(SESSION_STREAMS) :]
 
 
 def completion_stream(completion_id: str) -> str:

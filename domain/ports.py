@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from manent.domain.records import (
 )
 from manent.domain.session import SessionState
 from manent.domain.session_list import SessionDirectory
+from manent.domain.waiting import Gone
 
 
 class EventStore(Protocol):
@@ -206,7 +207,7 @@ class InferenceEngine(ModelHost, Protocol):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """A place at a loaded model, waited for in its bounded queue; held from before ``render`` until ``generate``
         ended. The model is the one that is asked for or, where that cannot be used, the next of its fallbacks; the

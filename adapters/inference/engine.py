@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 
 from manent.adapters.inference.exchange import RunnerKilled
@@ -42,6 +42,7 @@ from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock
+from manent.domain.waiting import Gone
 
 _ERRORS: dict[str, type[DomainError]] = {
     error.code: error for error in (InvalidValue, EngineBusy, GenerationFailed, EngineUnavailable)
@@ -85,7 +86,7 @@ class RunnerEngine:
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """A place at a loaded model; see ``InferenceEngine.place``."""
         return self._manager.place(model, priority=priority, gone=gone)

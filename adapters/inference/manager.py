@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 
@@ -36,6 +36,7 @@ from manent.domain.residency import (
     decide_trim,
     held_bytes,
 )
+from manent.domain.waiting import Gone, Waited, end_with_gone
 
 _LOOK_AGAIN_S = 0.25
 _UNLOADS_S = 30.0
@@ -84,7 +85,7 @@ class ModelManager:
         name: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
         """A place at a model that is loaded: the one that is asked for or, where that fails, the next of its fallbacks.
 
@@ -271,17 +272,9 @@ class ModelManager:
             _logger.error("%s ended in a defect", task.get_name(), exc_info=error)
 
 
-async def _load_unless(gone: Callable[[], Awaitable[None]] | None, supervisor: RunnerSupervisor) -> None:
+async def _load_unless(gone: Gone | None, supervisor: RunnerSupervisor) -> None:
     """Wait for the model, but no longer than somebody wants it; the load itself goes on for others."""
-    if gone is None:
-        await supervisor.load()
-        return
-    loading, left = asyncio.ensure_future(supervisor.load()), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({loading, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not loading.done():
-            raise CompletionCancelledError(f"nobody waits any more for model {supervisor.model_id}")
-        loading.result()
-    finally:
-        loading.cancel()
-        left.cancel()
+    loading = asyncio.ensure_future(supervisor.load())
+    if await end_with_gone(loading, gone) is not Waited.DONE:
+        raise CompletionCancelledError(f"nobody waits any more for model {supervisor.model_id}")
+    loading.result()

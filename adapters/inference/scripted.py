@@ -34,6 +34,7 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message
+from manent.domain.waiting import Gone
 
 SCRIPTED_CARD = ModelCard(model_id="scripted", context_length=4096, created_at_s=0, aliases=("default",))
 SCRIPTED_PROVENANCE = Provenance(
@@ -102,7 +103,7 @@ class ScriptedEngine(AlwaysLoaded):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """One of the places of the model's queue; see ``InferenceEngine.place``."""
         return self.admission[self.resolve(model).model_id].place(priority, gone=gone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -21,6 +21,7 @@ from manent.domain.breaker import BreakerPolicy
 from manent.domain.errors import DomainError, EngineUnavailable, InsufficientMemory, ModelLoadError, ModelUnavailable
 from manent.domain.model_status import ModelStatus
 from manent.domain.residency import Phase, Resident, UnloadReason
+from manent.domain.waiting import Gone
 
 _ENDS_S = 20.0
 """How long a load that is given up, or a runner that is stopped, may take beyond its deadline; then it is left."""
@@ -84,7 +85,7 @@ class RunnerSupervisor:
 
     @asynccontextmanager
     async def place(
-        self, priority: Priority = Priority.INTERACTIVE, *, gone: Callable[[], Awaitable[None]] | None = None
+        self, priority: Priority = Priority.INTERACTIVE, *, gone: Gone | None = None
     ) -> AsyncGenerator[QueuePlace, None]:
         """One of the bounded places for requests, from before the prompt is rendered until the answer ended.
 

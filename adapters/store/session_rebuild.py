@@ -25,11 +25,10 @@ from manent.adapters.store.schema import (
 )
 from manent.adapters.store.session_index import INDEXED_TYPES, Statement, index_statements
 from manent.domain.errors import StoreUnavailable
-from manent.domain.events import DomainEvent, session_stream
+from manent.domain.events import SESSION_STREAMS, DomainEvent
 from manent.domain.records import EventHeader
 
 ADD_COMPLETION = "INSERT INTO completions (tenant, completion_id, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-SESSION_STREAMS = session_stream("")
 POSITIONS_AT_ONCE = 2_000
 PAUSE_S_MIN = 0.005
 

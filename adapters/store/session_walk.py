@@ -11,16 +11,16 @@ from typing import Any
 from manent.adapters.store.codec import decode_event
 from manent.adapters.store.rows import Rows
 from manent.domain.errors import LogCorrupt
+from manent.domain.events import SESSION_STREAMS, session_of
 from manent.domain.projections import SessionSteps
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 4 * 1024 * 1024
-PREFIX = "session-"
 
 _PAGE = (
     "SELECT h.tenant, h.stream_id, h.stream_version, h.event_id, h.type, h.schema_version, h.position, p.payload "
     "FROM event_headers AS h LEFT JOIN event_payloads AS p ON p.position = h.position "
-    "WHERE (h.tenant, h.stream_id, h.stream_version) > (?, ?, CAST(? AS INTEGER)) AND h.stream_id LIKE 'session-%' "
+    "WHERE (h.tenant, h.stream_id, h.stream_version) > (?, ?, CAST(? AS INTEGER)) AND h.stream_id LIKE ? "
     "ORDER BY h.tenant, h.stream_id, h.stream_version LIMIT CAST(? AS INTEGER)"
 )
 
@@ -42,7 +42,9 @@ class SQLSessionWalk:
             reading.cancel()
 
     def _read(self, place: Sequence[Any]) -> asyncio.Task[Sequence[Sequence[Any]]]:
-        return asyncio.create_task(self._rows.fetch_within(PAGE_BYTES, _PAGE, *place, PAGE_EVENTS))
+        return asyncio.create_task(
+            self._rows.fetch_within(PAGE_BYTES, _PAGE, *place, f"{SESSION_STREAMS}%", PAGE_EVENTS)
+        )
 
     async def events(self) -> int:
         """See ``SessionWalk.events``."""
@@ -59,4 +61,4 @@ def _steps(stream: tuple[str, str], rows: list[Sequence[Any]]) -> SessionSteps:
             events.append(decode_event(type_name, schema_version, payload))
         except LogCorrupt as error:
             raise LogCorrupt(f"at position {position}, {error.message}") from error
-    return SessionSteps((tenant, stream_id[len(PREFIX) :]), events, rows[-1][2], rows[-1][3])
+    return SessionSteps((tenant, session_of(stream_id)), events, rows[-1][2], rows[-1][3])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from manent.adapters.merkle.checkpoints import ProofFile, open_checkpoint
@@ -17,7 +16,7 @@ from manent.adapters.store.audit import SQLLogAudit
 from manent.adapters.store.codec import header_bytes
 from manent.adapters.store.open_rows import open_rows
 from manent.app.cli.database import opened_store
-from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail
+from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, run, settings_or_fail
 from manent.app.settings import Settings
 from manent.app.system import SystemClock
 from manent.app.transparency import Transparency, provable
@@ -78,7 +77,7 @@ def verify_proof(
         head = proof.verify(verifier)
     except CheckpointInvalid as error:
         fail(f"the proof does not hold: {error.message}")
-    err.print(f"[green]proved[/green]: position {proof.index + 1} of {head.size} of {escape(verifier.name)}")
+    err.print(f"[green]proved[/green]: position {proof.index + 1} of {head.size} of {literal(verifier.name)}")
     typer.echo(proof.entry.decode("utf-8", "replace"))
 
 
@@ -143,7 +142,7 @@ def _print(result: Verification) -> None:
         place = f"position {finding.position}"
         if finding.last_position != finding.position:
             place = f"positions {finding.position} to {finding.last_position}"
-        out.print(f"[red]wrong[/red] at {place}: {escape(finding.what)}", soft_wrap=True)
+        out.print(f"[red]wrong[/red] at {place}: {literal(finding.what)}", soft_wrap=True)
     details = f"{result.tree.size} events, root {result.tree.root.hex()}, {result.checkpoints} checkpoints compared"
     if result.verified_from:
         details += f", verified from {result.verified_from} on"

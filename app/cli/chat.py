@@ -10,16 +10,11 @@ from urllib.parse import quote
 import httpx
 import typer
 from httpx_sse import connect_sse
-from rich.markup import escape
 
-from manent.app.cli.output import err, fail, out, visible
-from manent.app.cli.server import Url, connected
+from manent.app.cli.output import ExitCode, err, fail, literal, out, visible
+from manent.app.cli.server import Refused, Url, ask, body_of, connected, error_message
 from manent.domain.errors import InvalidValue
 from manent.domain.session_limits import check_session_id
-
-
-class ChatError(Exception):
-    """The server refused, or ended an answer with an error."""
 
 
 def chat(
@@ -40,8 +35,8 @@ def chat(
                 conversation.say(message)
             else:
                 _converse(conversation)
-        except ChatError as error:
-            fail(str(error))
+        except InvalidValue as error:
+            fail(error.message, ExitCode.USAGE)
 
 
 class Conversation:
@@ -61,23 +56,20 @@ class Conversation:
 
     def start(self) -> None:
         """Start a session under a new id."""
-        self._session_id = self._checked(self._client.post("/v1/sessions", json={}))["id"]
-        err.print(f"[dim]session {self._session_id}; resume it with --session[/dim]")
+        self._session_id = str(ask(self._client, "POST", "/v1/sessions", json={})["id"])
+        err.print(f"[dim]session {literal(self._session_id)}; resume it with --session[/dim]")
 
     def resume(self, session_id: str) -> None:
         """Go on with a session, showing how it stood, or start it where it is new."""
-        try:
-            check_session_id(session_id)
-        except InvalidValue as error:
-            raise ChatError(error.message) from None
+        check_session_id(session_id)
         self._session_id = session_id
         path = f"/v1/sessions/{quote(session_id, safe='')}/messages"
         found = self._client.get(path, params={"limit": 6, "order": "desc"})
         if found.status_code == httpx.codes.NOT_FOUND:
             return
-        for message in reversed(self._checked(found)["data"]):
+        for message in reversed(body_of(found)["data"]):
             text = message["content"]
-            err.print(f"[dim]{message['role']}: {escape(visible(text if isinstance(text, str) else str(text)))}[/dim]")
+            err.print(f"[dim]{literal(message['role'])}: {literal(text)}[/dim]")
 
     def say(self, text: str) -> None:
         """Say ``text`` and print the answer as it comes."""
@@ -95,30 +87,21 @@ class Conversation:
         with connect_sse(self._client, "POST", "/v1/chat/completions", json=body) as source:
             if source.response.is_error:
                 source.response.read()
-                self._checked(source.response)
+                body_of(source.response)
             for event in source.iter_sse():
                 if event.data == "[DONE]":
                     sys.stdout.write("\n")
                     sys.stdout.flush()
                     return
                 self._print(json.loads(event.data))
-        raise ChatError("the stream ended before the answer was complete; the log says how the completion ended")
+        raise Refused("the stream ended before the answer was complete; the log says how the completion ended")
 
     def _print(self, chunk: dict[str, Any]) -> None:
         if "error" in chunk:
-            raise ChatError(chunk["error"]["message"])
+            raise Refused(error_message(chunk))
         for choice in chunk["choices"]:
             sys.stdout.write(visible(choice["delta"].get("content") or ""))
         sys.stdout.flush()
-
-    def _checked(self, response: httpx.Response) -> dict[str, Any]:
-        try:
-            body: dict[str, Any] = response.json()
-        except ValueError:
-            raise ChatError(f"{response.url} answered {response.status_code}, and not as Manent does") from None
-        if response.is_error:
-            raise ChatError(str(body.get("error", {}).get("message", body)))
-        return body
 
 
 def _converse(conversation: Conversation) -> None:
@@ -136,8 +119,8 @@ def _converse(conversation: Conversation) -> None:
             conversation.say(text)
         except KeyboardInterrupt:
             out.print("\n[dim]stopped[/dim]")
-        except ChatError as error:
-            err.print(f"[red]{escape(str(error))}[/red]")
+        except Refused as error:
+            err.print(f"[red]{literal(error)}[/red]")
 
 
 def register(root: typer.Typer) -> None:

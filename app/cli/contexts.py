@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
-from rich.markup import escape
 
-from manent.app.cli.output import ExitCode, out, print_json, visible
-from manent.app.cli.server import Url, body_of, connected
+from manent.app.cli.output import ExitCode, literal, out, print_json
+from manent.app.cli.server import Url, ask, connected
 
 COLORS = {"matches": "green", "differs": "red", "unavailable": "yellow"}
 
@@ -21,7 +21,7 @@ def context(
 ) -> None:
     """Show a completion's prompt; exit code 1 where it does not render as it was recorded."""
     with connected(url) as client:
-        found = body_of(client.get(f"/v1/chat/completions/{completion}/context"))
+        found = ask(client, "GET", f"/v1/chat/completions/{quote(completion, safe='')}/context")
     if json:
         print_json(found)
     else:
@@ -33,13 +33,13 @@ def context(
 def _print(found: dict[str, Any]) -> None:
     verdict = found["verdict"]
     changed = f"; changed since: {', '.join(found['changed'])}" if found["changed"] else ""
-    problem = f": {visible(found['problem']['message'])}" if found["problem"] else ""
+    problem = f": {found['problem']['message']}" if found["problem"] else ""
     left_out = f", {len(found['dropped'])} left out" if found["dropped"] else ""
     out.print(
-        f"[bold]{escape(found['id'])}[/bold] by {escape(visible(found['model']))}: {len(found['messages'])} messages"
+        f"[bold]{literal(found['id'])}[/bold] by {literal(found['model'])}: {len(found['messages'])} messages"
         f"{left_out}, {found['prompt_tokens']} tokens; the prompt [{COLORS[verdict]}]{verdict}[/]"
-        f"{escape(changed + problem)}",
+        f"{literal(changed + problem)}",
         soft_wrap=True,
     )
     if found["prompt"] is not None:
-        out.print(escape(visible(found["prompt"]["text"])), soft_wrap=True)
+        out.print(literal(found["prompt"]["text"]), soft_wrap=True)

@@ -6,11 +6,10 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from manent.app.cli.output import out, visible
+from manent.app.cli.output import literal, out, visible
 from manent.app.cli.recorded import print_message
 from manent.domain.diff import Turn, TurnPair, TurnStatus
 from manent.domain.usecases.answered import Answered
@@ -32,9 +31,9 @@ def print_diff(page: SessionDiff) -> None:
     comparison = page.comparison
     counts = ", ".join(f"{comparison.count(status)} {status.value.replace('_', ' ')}" for status in TurnStatus)
     for letter, state in (("a", page.a), ("b", page.b)):
-        out.print(f"[bold]{letter}[/bold] {escape(state.session_id)} at version {state.version}", soft_wrap=True)
+        out.print(f"[bold]{letter}[/bold] {literal(state.session_id)} at version {state.version}", soft_wrap=True)
     common = (
-        "" if page.common is None else f" (up to version {page.common.version} of {escape(page.common.session_id)})"
+        "" if page.common is None else f" (up to version {page.common.version} of {literal(page.common.session_id)})"
     )
     out.print(f"{comparison.shared} turns shared{common}, then {counts}", soft_wrap=True)
     for pair in page.pairs:
@@ -56,7 +55,7 @@ def _print_pair(pair: TurnPair, page: SessionDiff) -> None:
     table.add_row("answer", *_answers(pair))
     completions = [_completion(turn, page) for turn in (pair.a, pair.b)]
     for name, cells in _figures(completions):
-        table.add_row(name, *(escape(visible(cell)) for cell in cells))
+        table.add_row(name, *(literal(cell) for cell in cells))
     out.print(table)
 
 

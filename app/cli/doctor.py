@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from manent.app.cli.output import ExitCode, out, print_json, settings_or_fail
+from manent.app.cli.output import ExitCode, literal, out, print_json, settings_or_fail
 from manent.app.doctor import Verdict, examine
 
 MARKS = {Verdict.OK: "[green]ok[/]", Verdict.WARNING: "[yellow]warning[/]", Verdict.FAILURE: "[red]failure[/]"}
@@ -21,9 +20,9 @@ def doctor(*, json: Annotated[bool, typer.Option("--json", help="Print JSON, one
         if json:
             print_json(finding)
             continue
-        out.print(f"{MARKS[finding.verdict]} {finding.check}: {escape(finding.detail)}", soft_wrap=True)
+        out.print(f"{MARKS[finding.verdict]} {finding.check}: {literal(finding.detail)}", soft_wrap=True)
         if finding.advice:
-            out.print(f"   [dim]→ {escape(finding.advice)}[/dim]", soft_wrap=True)
+            out.print(f"   [dim]→ {literal(finding.advice)}[/dim]", soft_wrap=True)
     if worst_failed:
         raise typer.Exit(ExitCode.NO)
 

@@ -11,13 +11,12 @@ from typing import IO, Annotated, Protocol
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from manent.adapters.http.events import event_members
 from manent.adapters.http.times import EXPECTED
 from manent.app.cli.database import opened_bulk_log
-from manent.app.cli.output import ExitCode, err, fail, run, settings_or_fail
+from manent.app.cli.output import ExitCode, err, fail, literal, run, settings_or_fail
 from manent.app.cli.output_file import STANDARD_OUTPUT, whole_output
 from manent.app.cli.times import time_us
 from manent.app.settings import Settings
@@ -103,11 +102,11 @@ def export(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.NO) from None
     except OSError as error:
-        name = "standard output" if output == STANDARD_OUTPUT else f"{escape(str(output))}"
+        name = "standard output" if output == STANDARD_OUTPUT else str(output)
         fail(f"{name} cannot be written: {error.strerror or error}")
     if output != STANDARD_OUTPUT:
         err.print(
-            f"{exported.events} events in {escape(str(output))}, the log at position {exported.log_position}",
+            f"{exported.events} events in {literal(output)}, the log at position {exported.log_position}",
             soft_wrap=True,
         )
 

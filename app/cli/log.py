@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from manent.adapters.http.events import event_members
 from manent.adapters.http.times import EXPECTED
 from manent.app.cli.database import opened_store
-from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail, visible
+from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, run, settings_or_fail
 from manent.app.cli.times import time_us
 from manent.app.settings import Settings
 from manent.domain.access import LOCAL_OPERATOR
@@ -65,7 +64,7 @@ def events(
     for entry in page.events:
         header = entry.header
         row = (header.position, header.type, header.stream_id, header.stream_version, header.actor, header.request_id)
-        table.add_row(*(escape(visible(str(cell))) if cell is not None else "" for cell in row))
+        table.add_row(*(literal(cell) if cell is not None else "" for cell in row))
     out.print(table)
     _tell_more(page)
 

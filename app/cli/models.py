@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -15,18 +15,19 @@ from manent.adapters.inference.registry import RegistryError, load_registry
 from manent.adapters.inference.registry_edit import add_model, set_pin
 from manent.adapters.inference.starter import STARTER_ID, StarterModelError, install_starter
 from manent.adapters.inference.starter import Progress as Installed
-from manent.app.cli.output import ExitCode, err, fail, out, print_json, settings_or_fail, visible
-from manent.app.cli.remote import answers, ask, model_path
+from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, settings_or_fail
+from manent.app.cli.server import Url, answers, ask, connected
 from manent.app.home import HomeError, prepare_folder
 from manent.domain.errors import ModelNotFound
 
 HELP = "Models: list and change the registry, load and unload, see what is in memory."
+ANSWER_TIMEOUT_S = 30.0
 LOAD_EXTRA_S = 120.0
+NOTE_CHARS_MAX = 200
 
 app = typer.Typer(help=HELP, no_args_is_help=False)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Model = Annotated[str, typer.Argument(help="Model id or alias.")]
-Url = Annotated[str | None, typer.Option(help="Address of the server; without it, this machine's.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -51,7 +52,10 @@ def list_models(*, json: Json = False) -> None:
     table = Table("id", "aliases", "context", "there", box=None)
     for card in cards:
         table.add_row(
-            card.model_id, ", ".join(card.aliases), str(card.context_length), "yes" if card.available else "missing"
+            literal(card.model_id),
+            literal(", ".join(card.aliases)),
+            str(card.context_length),
+            "yes" if card.available else "missing",
         )
     out.print(table)
 
@@ -79,7 +83,7 @@ def install(
             folder = install_starter(settings.models_folder, report=report)
     except (HomeError, StarterModelError) as error:
         fail(str(error))
-    out.print(f"{STARTER_ID} is in {folder}", soft_wrap=True)
+    out.print(f"{STARTER_ID} is in {literal(folder)}", soft_wrap=True)
 
 
 @app.command()
@@ -97,7 +101,7 @@ def add(
         add_model(settings.models_file, settings.models_folder, path=path, model_id=name, aliases=alias or ())
     except (HomeError, RegistryError, ModelFolderError) as error:
         fail(str(error), ExitCode.USAGE)
-    out.print(f"{name} is in {settings.models_file}", soft_wrap=True)
+    out.print(literal(f"{name} is in {settings.models_file}"), soft_wrap=True)
 
 
 @app.command()
@@ -116,9 +120,10 @@ def pin(
         fail(error.message)
     except RegistryError as error:
         fail(str(error), ExitCode.USAGE)
-    if answers(settings, url):
-        ask(settings, "POST", model_path(card.model_id, "unpin" if off else "pin"), url=url)
-    out.print(f"{card.model_id} is {'no longer pinned' if off else 'pinned'}")
+    if answers(url):
+        with connected(url, timeout_s=ANSWER_TIMEOUT_S) as client:
+            ask(client, "POST", _path(card.model_id, "unpin" if off else "pin"))
+    out.print(f"{literal(card.model_id)} is {'no longer pinned' if off else 'pinned'}")
 
 
 @app.command()
@@ -127,30 +132,31 @@ def load(model: Model, *, url: Url = None, json: Json = False) -> None:
     settings = settings_or_fail()
     # Two attempts, each with its wait for room: what the server takes at most.
     timeout_s = 2 * (settings.load_timeout_s + settings.memory_wait_s) + LOAD_EXTRA_S
-    with err.status(f"loading {model}"):
-        found = ask(settings, "POST", model_path(model, "load"), url=url, timeout_s=timeout_s)
+    with connected(url, timeout_s=timeout_s) as client, err.status(f"loading {literal(model)}"):
+        found = ask(client, "POST", _path(model, "load"))
     if json:
         print_json(found)
     else:
-        out.print(f"{found['id']} is loaded and holds {_gb(found['memory_bytes'])}")
+        out.print(f"{literal(found['id'])} is loaded and holds {_gb(found['memory_bytes'])}")
 
 
 @app.command()
 def unload(model: Model, *, url: Url = None, json: Json = False) -> None:
     """Have the running server unload a model that no request uses."""
-    found = ask(settings_or_fail(), "POST", model_path(model, "unload"), url=url)
+    with connected(url, timeout_s=ANSWER_TIMEOUT_S) as client:
+        found = ask(client, "POST", _path(model, "unload"))
     if json:
         print_json(found)
     else:
-        out.print(f"{found['id']} {'is unloaded' if found['unloaded'] else 'was not in memory'}")
+        out.print(f"{literal(found['id'])} {'is unloaded' if found['unloaded'] else 'was not in memory'}")
 
 
 @app.command()
 def ps(*, url: Url = None, json: Json = False) -> None:
     """Show how the models of the running server stand, and the memory that they hold."""
-    settings = settings_or_fail()
-    models = ask(settings, "GET", "/v1/models", url=url)["data"]
-    memory = ask(settings, "GET", "/v1/models/memory", url=url)
+    with connected(url, timeout_s=ANSWER_TIMEOUT_S) as client:
+        models = ask(client, "GET", "/v1/models")["data"]
+        memory = ask(client, "GET", "/v1/models/memory")
     if json:
         for found in models:
             print_json(found)
@@ -158,11 +164,18 @@ def ps(*, url: Url = None, json: Json = False) -> None:
         return
     table = Table("id", "status", "memory", "requests", "since", "note", box=None)
     for found in models:
-        table.add_row(
-            found["id"], _status(found), _gb(found["memory_bytes"]), str(found["requests"]), _since(found), _note(found)
+        cells = (
+            found["id"],
+            _status(found),
+            _gb(found["memory_bytes"]),
+            found["requests"],
+            _since(found),
+            _note(found),
         )
+        table.add_row(*(literal(cell) for cell in cells))
     out.print(table)
-    out.print(f"{memory['used_gb']} of {memory['models_gb']} GB for models are in use; total {memory['total_gb']} GB")
+    used_gb, models_gb, total_gb = memory["used_gb"], memory["models_gb"], memory["total_gb"]
+    out.print(literal(f"{used_gb} of {models_gb} GB for models are in use; total {total_gb} GB"))
 
 
 def _status(found: dict[str, Any]) -> str:
@@ -179,9 +192,14 @@ def _note(found: dict[str, Any]) -> str:
     notes = (
         "pinned" if found["pinned"] else "",
         "" if found["available"] else "its folder is missing",
-        visible(found["failure"] or "")[:200],
+        (found["failure"] or "")[:NOTE_CHARS_MAX],
     )
-    return escape("; ".join(note for note in notes if note))
+    return "; ".join(note for note in notes if note)
+
+
+def _path(model: str, action: str) -> str:
+    """What is done with a model; ids may have slashes in them."""
+    return f"/v1/models/{quote(model, safe='/')}/{action}"
 
 
 def _gb(size_bytes: int) -> str:

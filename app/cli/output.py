@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from manent.app.settings import Settings, SettingsError, load_settings
 
@@ -22,7 +23,7 @@ err = Console(stderr=True, highlight=False)
 
 
 class ExitCode(IntEnum):
-    """What a command's end says to a script."""
+    """What a command's end says to a script (docs/reference/command-line.md)."""
 
     OK = 0
     NO = 1
@@ -39,9 +40,14 @@ def _is_control(char: str) -> bool:
     return unicodedata.category(char) in {"Cc", "Cf"} and char not in JOINERS
 
 
+def literal(text: object) -> str:
+    """``text`` for a console: visible, and not taken for markup."""
+    return escape(visible(str(text)))
+
+
 def fail(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:
-    """Say what was wrong and end the command."""
-    err.print("[red]manent:[/red]", message, markup=True, soft_wrap=True)
+    """Say what was wrong, literally, and end the command."""
+    err.print(f"[red]manent:[/red] {literal(message)}", soft_wrap=True)
     raise typer.Exit(code)
 
 

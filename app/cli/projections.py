@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from manent.adapters.projections.lru import LruContextCache
@@ -23,7 +22,7 @@ from manent.adapters.store.session_rebuild import SessionIndexRebuilt, rebuild_s
 from manent.adapters.store.session_walk import SQLSessionWalk
 from manent.adapters.store.sql import SQLEventStore
 from manent.app.cli.database import opened_store
-from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail, visible
+from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, run, settings_or_fail
 from manent.app.projections import Projections, shared_projections
 from manent.app.settings import Settings
 from manent.app.system import SystemClock
@@ -98,7 +97,7 @@ def verify(*, json: Json = False) -> None:
         out.print(f"[green]sound[/green]: {verified.sessions} contexts are what the log says")
     else:
         out.print(f"[red]{verified.wrong} of {verified.sessions} contexts are wrong[/red]; the first:")
-        session = escape(visible(f"session {first.session_id} of tenant {first.tenant}: {first.reason}"))
+        session = literal(f"session {first.session_id} of tenant {first.tenant}: {first.reason}")
         out.print(f"{session}\n`manent projections rebuild` replaces them all", soft_wrap=True)
     if first is not None:
         raise typer.Exit(ExitCode.NO)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from rich.markup import escape
-
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.store.session_file import read_events_file
 from manent.app.cli.database import opened_store
-from manent.app.cli.output import out, visible
+from manent.app.cli.output import literal, out
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.messages import Message, Role
@@ -32,10 +30,10 @@ async def opened_sessions(settings: Settings) -> AsyncGenerator[Recorded, None]:
 
 def print_message(message: Message) -> None:
     """A message, with nothing in it that the terminal would obey."""
-    name = "" if message.name is None else f" ({escape(visible(message.name))})"
-    out.print(f"[{COLORS[message.role]}]{message.role}{name}[/]: {escape(visible(message.text))}", soft_wrap=True)
+    name = "" if message.name is None else f" ({literal(message.name)})"
+    out.print(f"[{COLORS[message.role]}]{message.role}{name}[/]: {literal(message.text)}", soft_wrap=True)
     for call in message.tool_calls:
-        out.print(f"  [yellow]calls[/] {escape(visible(f'{call.name}({call.arguments})'))}", soft_wrap=True)
+        out.print(f"  [yellow]calls[/] {literal(f'{call.name}({call.arguments})')}", soft_wrap=True)
 
 
 def replay_object(state: SessionState) -> dict[str, object]:

@@ -8,11 +8,10 @@ from urllib.parse import quote
 
 import httpx
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from manent.app.cli.output import ExitCode, err, out, print_json, visible
-from manent.app.cli.server import Url, body_of, connected
+from manent.app.cli.output import ExitCode, err, literal, out, print_json
+from manent.app.cli.server import Url, ask, connected
 
 POLL_S = 0.5
 ENDED = {"completed", "failed", "interrupted"}
@@ -49,7 +48,7 @@ def rerun(
     }
     members = {name: value for name, value in asked.items() if value is not None}
     with connected(url) as client:
-        state = body_of(client.post(f"/v1/sessions/{quote(session, safe='')}/rerun", json=members))
+        state = ask(client, "POST", f"/v1/sessions/{quote(session, safe='')}/rerun", json=members)
         if not detach:
             state = _followed(client, state, quiet=json)
     _tell(state, json=json)
@@ -64,7 +63,7 @@ def _followed(client: httpx.Client, state: dict[str, Any], *, quiet: bool) -> di
         bar = bars.add_task(state["status"], total=state["turns_total"])
         while state["status"] not in ENDED:
             time.sleep(POLL_S)
-            state = body_of(client.get(path))
+            state = ask(client, "GET", path)
             bars.update(bar, description=state["status"], completed=state["turns_done"])
     return state
 
@@ -73,6 +72,6 @@ def _tell(state: dict[str, Any], *, json: bool) -> None:
     if json:
         print_json(state)
         return
-    problem = "" if state["error"] is None else f": {visible(state['error']['message'])}"
+    problem = "" if state["error"] is None else f": {state['error']['message']}"
     turns = f"{state['turns_done']} of {state['turns_total']} turns"
-    out.print(escape(f"{state['session_id']}: {state['status']}, {turns}{problem}"), soft_wrap=True)
+    out.print(literal(f"{state['session_id']}: {state['status']}, {turns}{problem}"), soft_wrap=True)

@@ -10,10 +10,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.markup import escape
 from rich.table import Table
 
-from manent.app.cli.output import out, visible
+from manent.app.cli.output import literal, out
 
 if TYPE_CHECKING:
     from manent.adapters.analysis.query import Answer
@@ -26,9 +25,9 @@ def print_tables(answer: Answer) -> None:
     for rows in answer.pages:
         table = Table(box=None)
         for name in answer.columns:
-            table.add_column(escape(visible(name)), overflow="fold")
+            table.add_column(literal(name), overflow="fold")
         for row in rows:
-            table.add_row(*("" if cell is None else escape(visible(_text(cell))) for cell in row))
+            table.add_row(*("" if cell is None else literal(_text(cell)) for cell in row))
         out.print(table)
 
 

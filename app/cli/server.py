@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.markup import escape
 
-from manent.app.cli.output import ExitCode, fail, settings_or_fail, visible
+from manent.app.cli.output import ExitCode, fail, settings_or_fail
+from manent.app.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 300.0
@@ -18,31 +18,74 @@ READ_TIMEOUT_S = 300.0
 Url = Annotated[str | None, typer.Option(help="Address of the server; without it, this machine's.")]
 
 
+class Refused(Exception):
+    """The server refused, or ended an answer with an error; ``code`` is what the command ends with."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.NO) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @contextmanager
-def connected(url: str | None) -> Generator[httpx.Client, None, None]:
-    """A client of the server at ``url``, or at the address that the settings have."""
-    settings = settings_or_fail()
-    base_url = url or f"http://{settings.host}:{settings.port}"
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+def connected(url: str | None, *, timeout_s: float = READ_TIMEOUT_S) -> Generator[httpx.Client, None, None]:
+    """A client of the server at ``url``, or at the address that the settings have; what fails ends the command."""
+    base_url = url or url_of(settings_or_fail())
+    timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     try:
         with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False) as client:
             yield client
+    except Refused as refused:
+        fail(str(refused), refused.code)
     except httpx.ConnectError:
         fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
     except httpx.TimeoutException:
         fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        fail(f"{base_url!r} is not the address of a server, as http://127.0.0.1:8080 is: {error}", ExitCode.USAGE)
     except httpx.HTTPError as error:
         fail(f"the connection to {base_url} broke: {error}", ExitCode.UNREACHABLE)
 
 
+def ask(client: httpx.Client, method: str, path: str, **more: Any) -> dict[str, Any]:
+    """What the server answers; raises as ``body_of``."""
+    return body_of(client.request(method, path, **more))
+
+
 def body_of(response: httpx.Response) -> dict[str, Any]:
-    """What the server answered; an error of its ends the command, as usage where the request was at fault."""
+    """What the server answered.
+
+    Raises:
+        Refused: it refused; as usage where the request was at fault, as unreachable where it is no Manent.
+    """
+    strange = Refused(f"{response.url} answered {response.status_code}, and not as Manent does", ExitCode.UNREACHABLE)
     try:
-        body: dict[str, Any] = response.json()
+        body: Any = response.json()
     except ValueError:
-        fail(f"{response.url} answered {response.status_code}, and not as Manent does")
+        raise strange from None
+    if not isinstance(body, dict):
+        raise strange
     if response.is_error:
         wrong = response.status_code == httpx.codes.BAD_REQUEST
-        message = str(body.get("error", {}).get("message", body))
-        fail(escape(visible(message)), ExitCode.USAGE if wrong else ExitCode.NO)
+        raise Refused(error_message(body), ExitCode.USAGE if wrong else ExitCode.NO)
     return body
+
+
+def error_message(body: dict[str, Any]) -> str:
+    """What an answer, or an event of a stream, says went wrong."""
+    error = body.get("error")
+    return str(error.get("message", error) if isinstance(error, dict) else body)
+
+
+def answers(url: str | None) -> bool:
+    """Whether a server answers at ``url``, or at the address that the settings have."""
+    try:
+        httpx.get(f"{url or url_of(settings_or_fail())}/health/live", timeout=CONNECT_TIMEOUT_S, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def url_of(settings: Settings) -> str:
+    """The address of this machine's server."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"

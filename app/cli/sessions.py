@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from manent.adapters.http.replay_diff import diff_answer
 from manent.adapters.http.replay_export import event_line, markdown_file, messages_file
@@ -21,7 +20,7 @@ from manent.adapters.http.times import EXPECTED
 from manent.adapters.store.session_file import read_events_file
 from manent.app.cli.contexts import context
 from manent.app.cli.diff_view import print_diff
-from manent.app.cli.output import ExitCode, err, fail, out, print_json, run, settings_or_fail
+from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, run, settings_or_fail
 from manent.app.cli.output_file import STANDARD_OUTPUT, whole_output
 from manent.app.cli.recorded import opened_sessions, print_message, replay_object
 from manent.app.cli.reruns import rerun
@@ -81,9 +80,9 @@ def show(
         print_json(replay_object(state))
         return
     parent = state.parent
-    forked = "" if parent is None else f", a fork of {escape(parent.session_id)} at version {parent.version}"
+    forked = "" if parent is None else f", a fork of {literal(parent.session_id)} at version {parent.version}"
     out.print(
-        f"[bold]{escape(state.session_id)}[/bold] at version {state.version}, {state.status}, "
+        f"[bold]{literal(state.session_id)}[/bold] at version {state.version}, {state.status}, "
         f"{len(state.messages)} messages{forked}",
         soft_wrap=True,
     )
@@ -167,7 +166,7 @@ def import_session(
     try:
         read = read_session_file(_read(file), format_, read_events_file, RandomIds())
     except ImportRefused as error:
-        fail(escape(f"{file}: {error.message}"))
+        fail(f"{file}: {error.message}")
     _tell_started(run(_import(settings, read, session_id)), json=json)
 
 
@@ -178,7 +177,7 @@ def _moment(version: int | None, position: int | None, time: str | None) -> AsOf
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        fail(f"--metadata {escape(text)}: write it as key=value", ExitCode.USAGE)
+        fail(f"--metadata {text}: write it as key=value", ExitCode.USAGE)
     return key, value
 
 
@@ -197,7 +196,7 @@ def _tell_started(state: SessionState, *, json: bool) -> None:
     if json:
         print_json(session_answer(state).model_dump(mode="json"))
         return
-    out.print(f"{escape(state.session_id)}: {len(state.messages)} messages", soft_wrap=True)
+    out.print(f"{literal(state.session_id)}: {len(state.messages)} messages", soft_wrap=True)
 
 
 async def _replay(settings: Settings, session: str, moment: AsOf) -> SessionState:

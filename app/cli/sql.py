@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from manent.app.cli.database import opened_bulk_log
 from manent.app.cli.output import ExitCode, fail, run, settings_or_fail
@@ -63,9 +62,9 @@ def sql(
     try:
         run(_over_files(files, text, limits, show) if files else _over_log(settings, text, limits, show))
     except QueryStopped as error:
-        fail(escape(f"the query was ended: {error}"))
+        fail(f"the query was ended: {error}")
     except QueryRefused as error:
-        fail(escape(str(error)), ExitCode.USAGE)
+        fail(str(error), ExitCode.USAGE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.NO) from None

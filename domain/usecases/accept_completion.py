@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
-from manent.domain.errors import InvalidValue, SessionBusy, StoreUnavailable, VersionConflict
+from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
     ContextUsed,
@@ -33,8 +33,6 @@ from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
-
-CONFLICTS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,39 +141,42 @@ class AcceptCompletion:
         _check_one_answer(command)
         check_metadata(command.metadata or {})
         card = self._engine.resolve(running.place.model_id)
-        context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
-        for _ in range(CONFLICTS_MAX):
-            state = await self._sessions.load(command.principal.tenant, session_id)
-            if await self._closed_interrupted(state, command.principal):
-                continue
+        decided: list[tuple[CompletionRequested, RenderedPrompt]] = []
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            await self._close_interrupted(state, command.principal)
             history = self._history(state, command)
             state_then = fold(state, history)
-            view = await running.unless_stopped(
-                self._view.of(card, state_then.messages, _asked(command, tenant=state.tenant))
-            )
+            asked = _asked(command, tenant=state.tenant)
+            view = await running.unless_stopped(self._view.of(card, state_then.messages, asked))
             if running.stop_reason is not None:
-                return None
+                return ()
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
-            events = [*history, *decide_request(state_then, requested, by=command.principal)]
-            try:
-                after, appended = await self._sessions.record(
-                    state, events, context=context, idempotency=command.idempotency
-                )
-            except VersionConflict:
-                continue
-            if appended.repeated:
-                raise Repeated(appended)
-            return Prepared(
-                accepted=Accepted(requested=requested, stream_version=after.version),
-                prompt=view.prompt,
-                record_content=True,
-            )
-        raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was read")
+            decided.append((requested, view.prompt))
+            return [*history, *decide_request(state_then, requested, by=command.principal)]
 
-    async def _closed_interrupted(self, state: SessionState, by: Principal) -> bool:
-        """Close a completion that nobody runs any more and that would block the session for ever."""
+        context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
+        after, appended = await self._sessions.decide_and_record(
+            command.principal.tenant, session_id, decide, context=context, idempotency=command.idempotency
+        )
+        if appended is None:
+            return None
+        if appended.repeated:
+            raise Repeated(appended)
+        requested, prompt = decided[-1]
+        return Prepared(
+            accepted=Accepted(requested=requested, stream_version=after.version), prompt=prompt, record_content=True
+        )
+
+    async def _close_interrupted(self, state: SessionState, by: Principal) -> None:
+        """Close a completion that nobody runs any more and that would block the session for ever.
+
+        Raises:
+            SessionBusy: it runs.
+            VersionConflict: it was closed; the session is another one now.
+        """
         if state.open_completion_id is None:
-            return False
+            return
         check_usable(state, by, now_us=self._clock.now_us())
         open_id = state.open_completion_id
         orphaned: Sequence[OpenCompletion] = ()
@@ -183,7 +184,8 @@ class AcceptCompletion:
             orphaned = await self._store.orphaned_completions(completion_id=open_id)
         if not orphaned:
             raise SessionBusy(f"completion {open_id} of this session is still open")
-        return await self._closing.close_interrupted(orphaned[0])
+        if await self._closing.close_interrupted(orphaned[0]):
+            raise VersionConflict(f"completion {open_id} of session {state.session_id!r} was closed")
 
     def _history(self, state: SessionState, command: ChatCommand) -> list[SessionEvent]:
         now_us = self._clock.now_us()

@@ -9,8 +9,7 @@ from manent.domain.events import CompletionGenerated, CompletionRequested, sessi
 from manent.domain.generation import FinishReason, Provenance, SamplingParameters, Timings, Truncation, Usage
 from manent.domain.ports import EventStore
 from manent.domain.usecases.lineage import Segment
-
-PAGE = 500
+from manent.domain.usecases.stream_records import stream_records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +49,13 @@ async def _search(
 ) -> None:
     """A session has one open completion at a time, so that each ending belongs to the request before it."""
     requested: CompletionRequested | None = None
-    after = 0
-    while after < segment.version:
-        page = await store.read_stream(
-            tenant, session_stream(segment.session_id), after_version=after, max_version=segment.version, limit=PAGE
-        )
-        for recorded in page:
-            match recorded.event:
-                case CompletionRequested() as event:
-                    requested = event
-                case CompletionGenerated() as event if event.message_id in wanted and requested is not None:
-                    found[event.message_id] = _answered(requested, event)
-        if len(page) < PAGE:
-            return
-        after += len(page)
+    stream_id = session_stream(segment.session_id)
+    async for recorded in stream_records(store, tenant, stream_id, max_version=segment.version):
+        match recorded.event:
+            case CompletionRequested() as event:
+                requested = event
+            case CompletionGenerated() as event if event.message_id in wanted and requested is not None:
+                found[event.message_id] = _answered(requested, event)
 
 
 def _answered(requested: CompletionRequested, generated: CompletionGenerated) -> Answered:

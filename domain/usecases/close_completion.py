@@ -13,14 +13,16 @@ from manent.domain.events import (
     CompletionOutcome,
     SessionEvent,
     completion_stream,
+    is_session_stream,
+    session_of,
 )
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
-from manent.domain.session import decide_close
+from manent.domain.session import SessionState, decide_close
+from manent.domain.usecases.despite_outages import despite_outages
 from manent.domain.usecases.end_rerun import EndRerun, is_rerun
 from manent.domain.usecases.sessions import Sessions
 
-RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 KEPT_MAX = 10_000
 KEPT_RETRY_S = 2.0
 CONFLICTS_MAX = 32
@@ -54,13 +56,8 @@ class CloseCompletion:
         Raises:
             StoreUnavailable: the store stayed away. The completion is recorded as failed once it is back.
         """
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                return await self._close_once(outcome, context)
-            except StoreUnavailable:
-                await self._clock.sleep(delay_s)
         try:
-            return await self._close_once(outcome, context)
+            return await despite_outages(lambda: self._close_once(outcome, context), self._clock)
         except StoreUnavailable as error:
             self._keep(outcome, context, error)
             raise
@@ -119,10 +116,9 @@ class CloseCompletion:
         )
 
     def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:
-        session_id = found.stream_id.removeprefix("session-") if found.stream_id.startswith("session-") else None
         outcome = CompletionFailed(
             completion_id=found.completion_id,
-            session_id=session_id,
+            session_id=session_of(found.stream_id) if is_session_stream(found.stream_id) else None,
             model_id=None,
             code="interrupted",
             reason="the server ended before the completion did",
@@ -136,17 +132,14 @@ class CloseCompletion:
     async def _close_once(self, outcome: CompletionOutcome, context: EventContext) -> bool:
         if outcome.session_id is None:
             return await self._close_alone(outcome, context)
-        for _ in range(CONFLICTS_MAX):
-            state = await self._sessions.load(context.tenant, outcome.session_id)
-            events: list[SessionEvent] = decide_close(state, outcome, now_us=self._clock.now_us())
-            if not events:
-                return False
-            try:
-                await self._sessions.record(state, events, context=context)
-            except VersionConflict:
-                continue
-            return True
-        raise StoreUnavailable(f"session {outcome.session_id!r} changed {CONFLICTS_MAX} times while it was written to")
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            return decide_close(state, outcome, now_us=self._clock.now_us())
+
+        _, appended = await self._sessions.decide_and_record(
+            context.tenant, outcome.session_id, decide, context=context, conflicts_max=CONFLICTS_MAX
+        )
+        return appended is not None
 
     async def _close_alone(self, outcome: CompletionOutcome, context: EventContext) -> bool:
         """Close a completion without a session: its stream holds the request, as version 1, and nothing else."""

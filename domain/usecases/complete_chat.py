@@ -28,6 +28,7 @@ from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
 from manent.domain.usecases.turns import Turns
+from manent.domain.waiting import end_with_gone
 
 _log = logging.getLogger("manent.completions")
 
@@ -149,14 +150,7 @@ class CompleteChat:
         requested = prepared.accepted.requested
         partial = PartialOutput(requested.parameters.n)
         generation = asyncio.create_task(self._follow(running, prepared, partial))
-        stop = asyncio.create_task(running.stop_requested())
-        try:
-            await asyncio.wait({generation, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not generation.done():
-                generation.cancel()
-            await asyncio.wait({generation, stop})
+        await end_with_gone(generation, running.stop_requested)
         ending = Ending(
             requested, partial, now_us=self._clock.now_us(), salt=self._ids.salt, record_content=prepared.record_content
         )

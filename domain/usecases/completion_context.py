@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,8 +24,7 @@ from manent.domain.messages import Message
 from manent.domain.ports import EventStore, InferenceEngine
 from manent.domain.records import EventFilter, EventHeader, RecordedEvent
 from manent.domain.usecases.replay import AsOf, Replay
-
-PAGE = 500
+from manent.domain.usecases.stream_records import stream_records
 
 
 class PromptVerdict(StrEnum):
@@ -138,15 +138,12 @@ class ShowContext:
 
     async def _provenance(self, header: EventHeader, completion_id: str) -> Provenance | None:
         """What generated the answer, if one was generated."""
-        after = header.stream_version
-        while True:
-            page = await self._store.read_stream(header.tenant, header.stream_id, after_version=after, limit=PAGE)
-            for recorded in page:
+        records = stream_records(self._store, header.tenant, header.stream_id, after_version=header.stream_version)
+        async with aclosing(records):
+            async for recorded in records:
                 if isinstance(recorded.event, CompletionGenerated) and recorded.event.completion_id == completion_id:
                     return recorded.event.provenance
-            if len(page) < PAGE:
-                return None
-            after += len(page)
+        return None
 
 
 def _not_found(completion_id: str) -> CompletionNotFound:

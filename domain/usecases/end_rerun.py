@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from manent.domain.errors import StoreUnavailable, VersionConflict
+from collections.abc import Sequence
+
+from manent.domain.events import SessionEvent, session_of
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
 from manent.domain.replay_events import RerunEnded
+from manent.domain.session import SessionState
+from manent.domain.usecases.despite_outages import despite_outages
 from manent.domain.usecases.rerun_progress import read_progress
 from manent.domain.usecases.sessions import Sessions
 
 RERUN_PREFIX = "rerun_"
-RETRY_DELAYS_S = (0.1, 0.3, 1.0, 2.0)
 CONFLICTS_MAX = 32
 
 
@@ -37,17 +40,12 @@ class EndRerun:
         Raises:
             StoreUnavailable: the store stayed away; whoever looks for what is left open closes it as interrupted.
         """
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                return await self._once(ended, context)
-            except StoreUnavailable:
-                await self._clock.sleep(delay_s)
-        return await self._once(ended, context)
+        return await despite_outages(lambda: self._once(ended, context), self._clock)
 
     async def interrupted(self, found: OpenCompletion) -> bool:
         """Close a rerun that nobody runs any more."""
         ended = RerunEnded(
-            session_id=found.stream_id.removeprefix("session-"),
+            session_id=session_of(found.stream_id),
             rerun_id=found.completion_id,
             status="interrupted",
             turns_done=(await read_progress(self._store, found.tenant, found.stream_id)).turns_done,
@@ -59,13 +57,10 @@ class EndRerun:
         return await self.run(ended, context=context)
 
     async def _once(self, ended: RerunEnded, context: EventContext) -> bool:
-        for _ in range(CONFLICTS_MAX):
-            state = await self._sessions.load(context.tenant, ended.session_id)
-            if not await self._store.orphaned_completions(completion_id=ended.rerun_id):
-                return False
-            try:
-                await self._sessions.record(state, [ended], context=context)
-            except VersionConflict:
-                continue
-            return True
-        raise StoreUnavailable(f"session {ended.session_id!r} changed {CONFLICTS_MAX} times while it was written to")
+        async def decide(_: SessionState) -> Sequence[SessionEvent]:
+            return [ended] if await self._store.orphaned_completions(completion_id=ended.rerun_id) else []
+
+        _, appended = await self._sessions.decide_and_record(
+            context.tenant, ended.session_id, decide, context=context, conflicts_max=CONFLICTS_MAX
+        )
+        return appended is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.errors import SessionAlreadyExists, StoreUnavailable, VersionConflict
+from manent.domain.errors import SessionAlreadyExists, VersionConflict
+from manent.domain.events import SessionEvent
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import IdempotencyKey
@@ -17,7 +19,6 @@ from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.turns import Turns
 
 CANCEL_WAIT_S = 10.0
-CONFLICTS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,20 +119,18 @@ class ManageSessions:
         if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
             return await self._sessions.recorded_at(kept)
         by = command.principal
-        context = context_of(by, request_id=command.request_id)
-        for _ in range(CONFLICTS_MAX):
-            state = await self._sessions.load(by.tenant, command.session_id)
-            events = decide_change(state, command.change, expected=command.expected, by=by, now_us=self._clock.now_us())
-            if not events:
-                return state
-            try:
-                after, appended = await self._sessions.record(
-                    state, events, context=context, idempotency=command.idempotency
-                )
-            except VersionConflict:
-                continue
-            return await self._sessions.recorded_at(appended) if appended.repeated else after
-        raise StoreUnavailable(f"session {command.session_id!r} changed {CONFLICTS_MAX} times while it was written to")
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            return decide_change(state, command.change, expected=command.expected, by=by, now_us=self._clock.now_us())
+
+        after, appended = await self._sessions.decide_and_record(
+            by.tenant,
+            command.session_id,
+            decide,
+            context=context_of(by, request_id=command.request_id),
+            idempotency=command.idempotency,
+        )
+        return await self._sessions.recorded_at(appended) if appended is not None and appended.repeated else after
 
     async def delete(
         self,
@@ -153,17 +152,14 @@ class ManageSessions:
             # One event more is the end of the completion that is cancelled here; an answer would be two.
             expected = ExpectedVersion.of(state.version, *([state.version + 1] if state.open_completion_id else []))
         await self._live.cancel_session(principal.tenant, session_id, reason="session_deleted", wait_s=CANCEL_WAIT_S)
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            events = decide_delete(state, by=principal, now_us=self._clock.now_us())
+            if expected is not None:
+                expected.check(state)
+            return events
+
         context = context_of(principal, request_id=request_id)
         async with self._turns.take(principal.tenant, session_id):
-            for _ in range(CONFLICTS_MAX):
-                state = await self._sessions.load(principal.tenant, session_id)
-                events = decide_delete(state, by=principal, now_us=self._clock.now_us())
-                if expected is not None:
-                    expected.check(state)
-                try:
-                    await self._sessions.record(state, events, context=context)
-                except VersionConflict:
-                    continue
-                await self._engine.forget(principal.tenant, session_id)
-                return
-        raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was deleted")
+            await self._sessions.decide_and_record(principal.tenant, session_id, decide, context=context)
+            await self._engine.forget(principal.tenant, session_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from manent.domain.events import is_session_stream, session_of
 from manent.domain.ports import Clock, EventStore
 from manent.domain.projections import CacheUnavailable, SessionKey, SharedContexts
 from manent.domain.records import LogEntry
@@ -19,7 +20,6 @@ from manent.domain.usecases.subscriptions import SubscriptionLimits, Subscriptio
 
 NAME = "contexts"
 AWAY_S = 2.0
-STREAMS = "session-"
 
 _log = logging.getLogger("manent.projections")
 
@@ -97,9 +97,9 @@ class ProjectContexts:
         """The sessions of a page with their last versions in it; not those that would have expired by now."""
         oldest_us = self._clock.now_us() - self._kept_for_us
         return {
-            (entry.header.tenant, entry.header.stream_id.removeprefix(STREAMS)): entry.header.stream_version
+            (entry.header.tenant, session_of(entry.header.stream_id)): entry.header.stream_version
             for entry in page
-            if entry.header.stream_id.startswith(STREAMS) and entry.header.recorded_at_us > oldest_us
+            if is_session_stream(entry.header.stream_id) and entry.header.recorded_at_us > oldest_us
         }
 
     async def _until_it_answers(self) -> None:

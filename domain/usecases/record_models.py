@@ -10,8 +10,8 @@ from manent.domain.events import DomainEvent
 from manent.domain.model_events import ModelEvent, ModelLoaded, model_stream
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
+from manent.domain.usecases.stream_records import stream_records
 
-PAGE = 500
 ATTEMPTS_MAX = 8
 
 _log = logging.getLogger("manent.models")
@@ -62,14 +62,10 @@ class RecordModelEvents:
     async def _version(self, stream_id: str) -> int:
         """The stream's version; what is read on the way there is remembered."""
         version = self._versions.get(stream_id, 0)
-        while True:
-            page = await self._store.read_stream(self._tenant, stream_id, after_version=version, limit=PAGE)
-            for record in page:
-                self._remember(record.event)
-            version += len(page)
-            self._versions[stream_id] = version
-            if len(page) < PAGE:
-                return version
+        async for record in stream_records(self._store, self._tenant, stream_id, after_version=version):
+            self._remember(record.event)
+            self._versions[stream_id] = version = record.header.stream_version
+        return version
 
     def _remember(self, event: DomainEvent) -> None:
         if isinstance(event, ModelLoaded):

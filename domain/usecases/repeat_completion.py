@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from manent.domain.errors import StoreUnavailable
@@ -16,11 +17,11 @@ from manent.domain.generation import TextDelta
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import Appended, EventFilter, IdempotencyKey
 from manent.domain.usecases.running import Accepted, RunningCompletion
+from manent.domain.usecases.stream_records import stream_records
 
 ATTEMPTS_MAX = 16
 POLL_S = 0.2
 FOLLOW_S = 900.0
-PAGE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +96,14 @@ class RepeatCompletion:
         return place, recorded.event
 
     async def _outcome(self, place: _Place, completion_id: str) -> CompletionOutcome | None:
-        after = place.stream_version
-        while True:
-            page = await self._store.read_stream(place.tenant, place.stream_id, after_version=after, limit=PAGE)
-            for recorded in page:
+        records = stream_records(self._store, place.tenant, place.stream_id, after_version=place.stream_version)
+        async with aclosing(records):
+            async for recorded in records:
                 match recorded.event:
                     case CompletionGenerated() | CompletionFailed() | CompletionCancelled() as outcome:
                         if outcome.completion_id == completion_id:
                             return outcome
-            if len(page) < PAGE:
-                return None
-            after += len(page)
+        return None
 
 
 def _recorded_deltas(outcome: CompletionGenerated) -> list[TextDelta]:

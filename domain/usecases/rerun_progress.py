@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.ports import EventStore
 from manent.domain.replay_events import RerunEnded, RerunStarted
-
-PAGE = 500
+from manent.domain.usecases.stream_records import stream_records
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,21 +21,16 @@ class RerunProgress:
 
 
 async def read_progress(store: EventStore, tenant: str, stream_id: str) -> RerunProgress:
-    """Read the stream to its end, a page at a time; its rerun's completions carry the rerun's id."""
+    """Read the stream to its end; its rerun's completions carry the rerun's id."""
     progress = RerunProgress()
-    after = 0
-    while True:
-        page = await store.read_stream(tenant, stream_id, after_version=after, limit=PAGE)
-        for recorded in page:
-            event = recorded.event
-            if isinstance(event, RerunStarted):
-                progress.started = event
-            elif isinstance(event, RerunEnded):
-                progress.ended = event
-            elif progress.started is not None and recorded.header.correlation_id == progress.started.rerun_id:
-                progress.turns_done += isinstance(event, CompletionGenerated)
-                if isinstance(event, CompletionRequested):
-                    progress.completion_id = event.completion_id
-        if len(page) < PAGE:
-            return progress
-        after += len(page)
+    async for recorded in stream_records(store, tenant, stream_id):
+        event = recorded.event
+        if isinstance(event, RerunStarted):
+            progress.started = event
+        elif isinstance(event, RerunEnded):
+            progress.ended = event
+        elif progress.started is not None and recorded.header.correlation_id == progress.started.rerun_id:
+            progress.turns_done += isinstance(event, CompletionGenerated)
+            if isinstance(event, CompletionRequested):
+                progress.completion_id = event.completion_id
+    return progress

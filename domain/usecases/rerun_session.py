@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from manent.domain.access import Principal
 from manent.domain.errors import InvalidValue, RerunNotFound
-from manent.domain.events import session_stream
+from manent.domain.events import session_of, session_stream
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import Appended, EventFilter
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted
@@ -104,7 +104,7 @@ class RerunSession:
     async def _status_at(self, principal: Principal, kept: Appended) -> RerunStatus:
         """The rerun that an earlier request with the same idempotency key started."""
         (entry,) = await self._store.query(EventFilter(), after_position=kept.position - 1, limit=1)
-        return await self.status(principal, entry.header.stream_id.removeprefix(session_stream("")))
+        return await self.status(principal, session_of(entry.header.stream_id))
 
     async def _begin(self, command: RerunCommand, place: Place) -> RerunStatus:
         """Record the rerun and have it run; once that has begun it is finished, also if whoever asked has left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from manent.domain.access import Principal
@@ -15,9 +15,8 @@ from manent.domain.errors import (
     SessionBusy,
     ShuttingDown,
     StoreUnavailable,
-    VersionConflict,
 )
-from manent.domain.events import CompletionGenerated
+from manent.domain.events import CompletionGenerated, SessionEvent
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, Ids
@@ -25,7 +24,7 @@ from manent.domain.reconcile import SessionMode
 from manent.domain.records import EventContext, IdempotencyKey
 from manent.domain.replay_events import RerunEnded
 from manent.domain.rerun_plan import RerunPlan, RerunTurn
-from manent.domain.session import appended, check_usable
+from manent.domain.session import SessionState, appended, check_usable
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.answered import Answered
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -150,16 +149,13 @@ class RunRerun:
     async def _say(self, work: Rerun, messages: tuple[Message, ...]) -> None:
         """Append what follows the last answer."""
         by, session_id = work.command.principal, work.running.session_id
-        for _ in BUSY_DELAYS_S:
-            state = await self._sessions.load(by.tenant, session_id)
-            check_usable(state, by, now_us=self._clock.now_us())
-            said = appended(session_id, messages, by=by, now_us=self._clock.now_us())
-            try:
-                await self._sessions.record(state, said, context=work.context)
-            except VersionConflict:
-                continue
-            return
-        raise StoreUnavailable(f"session {session_id!r} changed too often while it was written to")
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            now_us = self._clock.now_us()
+            check_usable(state, by, now_us=now_us)
+            return appended(session_id, messages, by=by, now_us=now_us)
+
+        await self._sessions.decide_and_record(by.tenant, session_id, decide, context=work.context)
 
     def _asked(self, work: Rerun, turn: RerunTurn) -> ChatCommand:
         command, before = work.command, work.completions.get(turn.answer.message_id)

@@ -17,6 +17,7 @@ from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
+from manent.domain.waiting import Waited, end_with_gone
 
 _T = TypeVar("_T")
 
@@ -142,18 +143,10 @@ class RunningCompletion:
         Raises:
             CompletionCancelledError: somebody did.
         """
-        working, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise CompletionCancelledError(f"cancelled before it was accepted ({self._stop_reason})")
-            return working.result()
-        finally:
-            for task in (working, stop):
-                task.cancel()
-            await asyncio.wait({working, stop})
-            if not working.cancelled():
-                working.exception()  # where it failed while it was being stopped, nobody else would ask for it
+        working = asyncio.ensure_future(work)
+        if await end_with_gone(working, self.stop_requested) is not Waited.DONE:
+            raise CompletionCancelledError(f"cancelled before it was accepted ({self._stop_reason})")
+        return working.result()
 
     @property
     def stop_reason(self) -> str | None:

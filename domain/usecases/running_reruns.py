@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from manent.domain.errors import ShuttingDown, TooManyReruns
+from manent.domain.waiting import end_with_gone
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,9 +73,14 @@ class RunningReruns:
             ShuttingDown: the server drains.
         """
         turn = asyncio.ensure_future(self._at_once.acquire())
-        if await self._stopped_before(turn):
-            if turn.done() and not turn.cancelled():
+        taken = False
+        try:
+            await end_with_gone(turn, self._stopping)
+            taken = not self._stop.is_set()
+        finally:
+            if not taken and turn.done() and not turn.cancelled():
                 self._at_once.release()
+        if not taken:
             raise ShuttingDown("the server shut down before the rerun began")
 
     async def pause(self, waiting: Awaitable[None]) -> None:
@@ -84,18 +89,12 @@ class RunningReruns:
         Raises:
             ShuttingDown: it does.
         """
-        if await self._stopped_before(asyncio.ensure_future(waiting)):
+        await end_with_gone(asyncio.ensure_future(waiting), self._stopping)
+        if self._stop.is_set():
             raise ShuttingDown("the server shut down before the rerun could go on")
 
-    async def _stopped_before(self, waiting: asyncio.Future[Any]) -> bool:
-        stop = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not waiting.done():
-                waiting.cancel()
-        return self._stop.is_set()
+    async def _stopping(self) -> None:
+        await self._stop.wait()
 
     def end_turn(self) -> None:
         """Let the next one run."""

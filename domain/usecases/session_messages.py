@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.errors import InvalidValue, MessageNotFound, StoreUnavailable, VersionConflict
-from manent.domain.events import MessageAppended, session_stream
+from manent.domain.errors import InvalidValue, MessageNotFound
+from manent.domain.events import MessageAppended, SessionEvent, session_stream
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import Appended, IdempotencyKey
@@ -15,8 +15,6 @@ from manent.domain.session import SessionState
 from manent.domain.session_upkeep import ExpectedVersion, check_readable, decide_append
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.turns import Turns
-
-CONFLICTS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +66,19 @@ class SessionMessages:
         by, session_id = command.principal, command.session_id
         if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
             return await self._added(by.tenant, session_id, kept)
+
+        async def decide(state: SessionState) -> Sequence[SessionEvent]:
+            messages, now_us = [command.message], self._clock.now_us()
+            return decide_append(state, messages, expected=command.expected, by=by, now_us=now_us)
+
         context = context_of(by, request_id=command.request_id)
         async with self._turns.take(by.tenant, session_id):
-            for _ in range(CONFLICTS_MAX):
-                state = await self._sessions.load(by.tenant, session_id)
-                events = decide_append(
-                    state, [command.message], expected=command.expected, by=by, now_us=self._clock.now_us()
-                )
-                try:
-                    after, appended = await self._sessions.record(
-                        state, events, context=context, idempotency=command.idempotency
-                    )
-                except VersionConflict:
-                    continue
-                if appended.repeated:
-                    return await self._added(by.tenant, session_id, appended)
-                return MessageAt(message=command.message, version=after.version)
-        raise StoreUnavailable(f"session {session_id!r} changed {CONFLICTS_MAX} times while it was written to")
+            after, appended = await self._sessions.decide_and_record(
+                by.tenant, session_id, decide, context=context, idempotency=command.idempotency
+            )
+        if appended is not None and appended.repeated:
+            return await self._added(by.tenant, session_id, appended)
+        return MessageAt(message=command.message, version=after.version)
 
     async def get(self, principal: Principal, session_id: str, message_id: str) -> MessageAt:
         """A message of the conversation as it stands.

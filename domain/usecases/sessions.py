@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from manent.domain.access import Principal
-from manent.domain.events import SessionEvent, session_stream
+from manent.domain.errors import StoreUnavailable, VersionConflict
+from manent.domain.events import SessionEvent, session_of, session_stream
 from manent.domain.history import History
 from manent.domain.ports import ContextCache, EventStore
 from manent.domain.records import Appended, EventContext, EventFilter, IdempotencyKey, StreamEvent
@@ -17,6 +18,10 @@ from manent.domain.usecases.lineage import ancestors, parent_of
 
 PAGE = 1000
 CATCH_UP_PAGE = 64
+CONFLICTS_MAX = 8
+
+Decide = Callable[[SessionState], Awaitable[Sequence[SessionEvent]]]
+"""What happens to a session as it stands; nothing, where there is nothing to record."""
 
 
 class _NotOfThisLog(Exception):
@@ -60,7 +65,7 @@ class Sessions:
     async def recorded_at(self, appended: Appended) -> SessionState:
         """The session as it stood after an earlier append, which an idempotency key was answered with."""
         (entry,) = await self._store.query(EventFilter(), after_position=appended.position - 1, limit=1)
-        now = await self.load(entry.header.tenant, entry.header.stream_id.removeprefix("session-"))
+        now = await self.load(entry.header.tenant, session_of(entry.header.stream_id))
         if now.version == appended.stream_version:
             return now
         return await self.load_at(now.tenant, now.session_id, appended.stream_version)
@@ -90,6 +95,35 @@ class Sessions:
         after = replace(fold(state, events), last_event_id=appended.last_event_id)
         await self._cache.put(after, before=state)
         return after, appended
+
+    async def decide_and_record(
+        self,
+        tenant: str,
+        session_id: str,
+        decide: Decide,
+        *,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
+        conflicts_max: int = CONFLICTS_MAX,
+    ) -> tuple[SessionState, Appended | None]:
+        """Record what ``decide`` says of the session as it stands, asked again whenever somebody else was faster.
+
+        ``decide`` may raise VersionConflict itself, to be asked again.
+
+        Returns:
+            The state after it, and where it landed; where nothing was to be recorded, the state as it stands and None.
+
+        Raises:
+            StoreUnavailable: somebody else was faster ``conflicts_max`` times.
+        """
+        for _ in range(conflicts_max):
+            state = await self.load(tenant, session_id)
+            with suppress(VersionConflict):
+                events = await decide(state)
+                if not events:
+                    return state, None
+                return await self.record(state, events, context=context, idempotency=idempotency)
+        raise StoreUnavailable(f"session {session_id!r} changed {conflicts_max} times while it was written to")
 
     async def _catch_up(self, state: SessionState, *, max_version: int | None, inherits: bool = True) -> SessionState:
         """``state`` with what the log has behind it, the very same where that is nothing.

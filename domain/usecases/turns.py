@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from manent.domain.errors import CompletionCancelledError, SessionBusy
+from manent.domain.waiting import Gone, Waited, end_with_gone
 
 
 @dataclass(slots=True)
@@ -25,9 +26,7 @@ class Turns:
         self._gates: dict[tuple[str, str], _Gate] = {}
 
     @asynccontextmanager
-    async def take(
-        self, tenant: str, session_id: str, *, gone: Callable[[], Awaitable[None]] | None = None
-    ) -> AsyncGenerator[None, None]:
+    async def take(self, tenant: str, session_id: str, *, gone: Gone | None = None) -> AsyncGenerator[None, None]:
         """Hold the session's turn; ``gone`` returns when nobody wants it any more.
 
         Raises:
@@ -39,27 +38,19 @@ class Turns:
         if gate.users > self._waiting_max:
             raise SessionBusy(f"{gate.users - 1} requests are waiting for session {session_id!r} already")
         gate.users += 1
+        turn = asyncio.ensure_future(gate.lock.acquire())
         try:
-            await self._acquire(gate, session_id, gone)
-            try:
-                yield
-            finally:
-                gate.lock.release()
+            waited = await end_with_gone(turn, gone, timeout_s=self._wait_s)
+            if waited is Waited.GONE:
+                raise CompletionCancelledError(f"nobody waits any more for the turn of session {session_id!r}")
+            if waited is Waited.TIMED_OUT:
+                raise SessionBusy(
+                    f"another completion of session {session_id!r} was still open after {self._wait_s:g} s"
+                )
+            yield
         finally:
+            if turn.done() and not turn.cancelled():
+                gate.lock.release()
             gate.users -= 1
             if gate.users == 0:
                 self._gates.pop(key, None)
-
-    async def _acquire(self, gate: _Gate, session_id: str, gone: Callable[[], Awaitable[None]] | None) -> None:
-        turn = asyncio.ensure_future(gate.lock.acquire())
-        waits = {turn} if gone is None else {turn, asyncio.ensure_future(gone())}
-        try:
-            await asyncio.wait(waits, timeout=self._wait_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            left = [wait for wait in waits if not wait.done()]
-            for wait in left:
-                wait.cancel()
-        if turn in left:
-            if len(left) < len(waits):
-                raise CompletionCancelledError(f"nobody waits any more for the turn of session {session_id!r}")
-            raise SessionBusy(f"another completion of session {session_id!r} was still open after {self._wait_s:g} s")

@@ -13,7 +13,6 @@ from sqlalchemy import URL
 from manent.adapters.store import bulk
 from manent.adapters.store.bulk import SQLBulkLog
 from manent.adapters.store.database import open_node
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.rows import Rows
 from manent.domain.events import DomainEvent
@@ -57,14 +56,9 @@ class World:
         await self.rows.fetch(f"DELETE FROM event_payloads WHERE position = {position}")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[World, None]:
+@pytest.fixture
+async def world(database: Path | URL) -> AsyncGenerator[World, None]:
     """The same log on one of the databases."""
-    database: Path | URL = tmp_path / "manent.db"
-    if request.param == "postgres":
-        database = request.getfixturevalue("postgres_url")
-    else:
-        upgrade(database)
     clock = FakeClock()
     store, rows = await open_node(database, clock=clock, ids=CountingIds()), open_rows(database, strict=True)
     for number in range(SESSIONS):

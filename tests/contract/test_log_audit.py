@@ -14,7 +14,6 @@ from manent.adapters.store.audit import SQLLogAudit
 from manent.adapters.store.checkpoints import SQLCheckpoints
 from manent.adapters.store.codec import header_bytes
 from manent.adapters.store.database import open_node
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.rows import Rows
 from manent.domain.errors import InvalidValue
@@ -66,14 +65,9 @@ class World:
         await self.rows.fetch(statement)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[World, None]:
+@pytest.fixture
+async def world(database: Path | URL, tmp_path: Path) -> AsyncGenerator[World, None]:
     """The same log on one of the databases."""
-    database: Path | URL = tmp_path / "manent.db"
-    if request.param == "postgres":
-        database = request.getfixturevalue("postgres_url")
-    else:
-        upgrade(database)
     store, rows = await open_node(database, clock=FakeClock(), ids=CountingIds()), open_rows(database)
     for number in range(SESSIONS):
         completion = f"c{number}"

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import URL
 
 from manent.adapters.store.database import open_node, open_subscription_engine
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.session_walk import SQLSessionWalk
 from manent.adapters.store.sql import SQLEventStore
@@ -31,14 +30,9 @@ class World:
     database: Path | URL
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[World, None]:
+@pytest.fixture
+async def world(database: Path | URL) -> AsyncGenerator[World, None]:
     """An empty log on each database."""
-    database: Path | URL = tmp_path / "manent.db"
-    if request.param == "postgres":
-        database = request.getfixturevalue("postgres_url")
-    else:
-        upgrade(database)
     store = await open_node(database, clock=SystemClock(), ids=RandomIds())
     rows = open_rows(database, strict=True)
     yield World(store, SQLSessionWalk(rows), database)

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.support.server import Server, manent
+from tests.support.commands import manent
+from tests.support.server import Server
 
 SESSION = "audited"
 

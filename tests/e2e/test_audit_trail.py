@@ -15,8 +15,9 @@ import pytest
 from manent.adapters.merkle.checkpoints import open_checkpoint
 from manent.adapters.merkle.notes import Verifier
 from manent.domain.merkle import leaf_hash, verify_consistency, verify_inclusion
+from tests.support.commands import manent
 from tests.support.independent_verifier import Wrong, header_bytes, verify
-from tests.support.server import Server, manent
+from tests.support.server import Server
 
 VERIFIER_SOURCE = Path(__file__).parents[1] / "support" / "independent_verifier.py"
 

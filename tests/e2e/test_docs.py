@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import pytest
 
 from manent.adapters.http.parameter_docs import render_page
 from manent.adapters.inference.registry import load_registry
+from tests.support.command_server import quick_command
 from tests.support.server import Server, environment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,14 +34,12 @@ EXAMPLES = [
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that looks like a checkout after ``make install``: its commands are where the documents say."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / ".venv" / "bin").mkdir(parents=True)
-    command = folder / ".venv" / "bin" / "manent"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m manent.app "$@"\n')
-    command.chmod(0o755)
-    return folder
+    with quick_command(folder / ".venv" / "bin" / "manent"):
+        yield folder
 
 
 @pytest.mark.parametrize(("document", "language", "code"), EXAMPLES)

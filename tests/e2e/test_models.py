@@ -15,7 +15,8 @@ import httpx
 import pytest
 from openai import APIStatusError
 
-from tests.support.server import Server, manent, serving
+from tests.support.commands import manent
+from tests.support.server import Server, serving
 from tests.support.tiny_models import make_tiny_model
 
 REGISTRY = """# the registry of a test

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
 from manent.adapters.store.database import open_store
-from manent.adapters.store.migrate import upgrade
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.log import tree_of, whole_log
 
@@ -25,27 +27,40 @@ Acknowledged = tuple[str, int, int]
 """Stream, version and position, as the killed process told them."""
 
 
-def append_and_kill(database: Path | URL, acknowledgements: int) -> list[Acknowledged]:
-    """Let a process append until it acknowledged so many, kill it, and return all that it acknowledged."""
-    name = str(database) if isinstance(database, Path) else database.render_as_string(hide_password=False)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.append_forever", name, str(WRITERS)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(acknowledgements)]
-    process.kill()
-    lines += process.stdout.read().splitlines(keepends=True)
-    process.stdout.close()
-    process.wait(timeout=10)
-    return [told(line) for line in lines if line.endswith(b"\n")]
+class Appenders:
+    """Processes that append, one after the other, each until it is killed."""
 
+    def __init__(self, database: Path | URL) -> None:
+        name = str(database) if isinstance(database, Path) else database.render_as_string(hide_password=False)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.append_forever", name, str(WRITERS)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-def told(line: bytes) -> Acknowledged:
-    """What a line of the process's output acknowledges: stream, version, position."""
-    stream_id, version, position = line.decode().split()
-    return stream_id, int(version), int(position)
+    def append_and_kill(self, acknowledgements: int) -> list[Acknowledged]:
+        """Let one append until it acknowledged so many, kill it, and return all that it acknowledged."""
+        asking, told = self._process.stdin, self._process.stdout
+        assert asking is not None
+        assert told is not None
+        asking.write("\n")
+        asking.flush()
+        pid = int(told.readline())
+        acknowledged = [self._acknowledged(told.readline()) for _ in range(acknowledgements)]
+        os.kill(pid, signal.SIGKILL)
+        while line := told.readline().strip():
+            acknowledged.append(self._acknowledged(line))
+        return acknowledged
+
+    def close(self) -> None:
+        """End what starts them."""
+        self._process.communicate(timeout=10)
+
+    def _acknowledged(self, line: str) -> Acknowledged:
+        stream_id, version, position = line.split()
+        return stream_id, int(version), int(position)
 
 
 async def check_log(database: Path | URL, acknowledged: Sequence[Acknowledged]) -> None:
@@ -66,15 +81,10 @@ async def check_log(database: Path | URL, acknowledged: Sequence[Acknowledged]) 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_kill_during_commit(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_kill_during_commit(database: Path | URL) -> None:
     """Fifty kills at random instants: nothing acknowledged is lost, no gap, and tree and streams agree."""
-    database: Path | URL = tmp_path / "manent.db"
-    if isinstance(database, Path) and kind == "sqlite":
-        upgrade(database)
-    else:
-        database = request.getfixturevalue("postgres_url")
     moments = random.Random(7)
-    acknowledged = [entry for _ in range(KILLS) for entry in append_and_kill(database, moments.randint(1, 120))]
+    with closing(Appenders(database)) as appenders:
+        acknowledged = [entry for _ in range(KILLS) for entry in appenders.append_and_kill(moments.randint(1, 120))]
     assert len(acknowledged) > KILLS
     await check_log(database, acknowledged)

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 from sqlalchemy import URL
 
-from tests.support.server import manent, serving
+from tests.support.commands import manent
+from tests.support.server import manent_process, serving
 
 
 def events_of(address: str, **wanted: str) -> list[dict[str, str]]:
@@ -60,13 +61,13 @@ def test_a_node_spares_the_living_and_closes_the_dead(home: Path, tmp_path: Path
 
 def test_a_database_that_is_not_there_is_named_without_its_password(home: Path) -> None:
     """The server does not start, and says what to look at; the password stays out of it."""
-    done = manent("serve", home=home, database_url="postgresql+asyncpg://ann:secret@127.0.0.1:1/nowhere")
+    done = manent_process("serve", home=home, database_url="postgresql+asyncpg://ann:secret@127.0.0.1:1/nowhere")
     assert done.returncode == 1
     assert "127.0.0.1:1/nowhere" in done.stderr
     assert "MANENT_DATABASE_URL" in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr
-    done = manent("serve", home=home, database_url="postgres://ann:secret@127.0.0.1/nowhere")
+    done = manent_process("serve", home=home, database_url="postgres://ann:secret@127.0.0.1/nowhere")
     assert done.returncode == 2
     assert "postgresql+asyncpg://" in done.stderr
     assert "secret" not in done.stderr

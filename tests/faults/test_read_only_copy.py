@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -30,22 +28,25 @@ COMMANDS = (
 )
 
 
-def obey_permissions() -> None:
-    """Root may write anywhere, unless it gives that up."""
-    if os.geteuid() == 0 and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+# Root may write anywhere, unless it gives that up. A process does so before it runs the command: Python code between
+# fork and exec (``preexec_fn``) may wait for ever for a lock that another thread of this process holds.
+AS_ANYBODY = f"""
+import ctypes, os, sys
+if os.geteuid() == 0 and sys.platform == "linux":
+    ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_DAC_OVERRIDE}, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-m", "manent.app", *sys.argv[1:]])
+"""
 
 
 def manent(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     """A command of somebody who has to obey the permissions of files."""
     return subprocess.run(
-        [sys.executable, "-m", "manent.app", *arguments],
+        [sys.executable, "-c", AS_ANYBODY, *arguments],
         env={**environment(home), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        preexec_fn=obey_permissions,
     )
 
 

@@ -16,10 +16,11 @@ from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_l
 from manent.domain.records import EventContext
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.sessions import Sessions
+from tests.support.commands import manent
 from tests.support.conversation import started
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.replays import BEGUN
-from tests.support.server import Server, manent, serving
+from tests.support.server import Server, serving
 
 LONG = 600
 WAIT_S = 60.0

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,11 @@ import pytest
 from openai import APIError, InternalServerError, Stream
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from tests.support.server import Server, environment, manent, serving
+from tests.support.commands import manent
+from tests.support.server import Server, environment, manent_process, prepare_home, serving
 
 TERMINAL = ("CompletionGenerated", "CompletionFailed", "CompletionCancelled")
-ASK_AND_TELL = """
-import httpx, sys
-body = {"model": "default", "messages": [{"role": "user", "content": "Write a long story."}], "max_tokens": 400}
-answer = httpx.post(sys.argv[1], json=body, timeout=60)
-print(answer.status_code, answer.headers.get("retry-after"), answer.json()["error"]["code"])
-"""
+BREAKAGES = ("missing", "config.json", "model.safetensors", "tokenizer.json")
 LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Write a very long story about the sea."}]
 
 
@@ -63,6 +58,11 @@ def terminal(server: Server, session_id: str) -> dict[str, Any]:
     raise AssertionError("there is no terminal event")
 
 
+def count(server: Server, type_name: str) -> int:
+    """How many events of a type there are."""
+    return len(manent("events", "--type", type_name, "--json", home=server.home).stdout.splitlines())
+
+
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
     """A server of its own."""
@@ -70,69 +70,89 @@ def server(home: Path) -> Iterator[Server]:
         yield running
 
 
-def test_a_client_that_goes_away_cancels_its_completion(server: Server) -> None:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
+    """A server for tests that hurt its clients and runners, and leave it as it was; its model is loaded."""
+    with serving(prepare_home(tmp_path_factory.mktemp("shared") / "home", starter_model)) as running:
+        httpx.post(f"{running.address}/v1/models/default/load", timeout=120).raise_for_status()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
+    """A server whose models are broken, each in the way that it is called after."""
+    home = tmp_path_factory.mktemp("broken")
+    for breakage in BREAKAGES[1:]:
+        folder = home / "models" / breakage
+        folder.mkdir(parents=True)
+        for file in starter_model.iterdir():
+            if file.name != breakage:
+                (folder / file.name).symlink_to(file)
+        (folder / breakage).write_bytes(b"\x00broken")
+    entries = "".join(f'[[models]]\nid = "{breakage}"\n' for breakage in BREAKAGES)
+    (home / "models.toml").write_text(entries, encoding="utf-8")
+    with serving(home) as running:
+        yield running
+
+
+def test_a_client_that_goes_away_cancels_its_completion(shared: Server) -> None:
     """Closing the socket mid-stream ends generation soon, and the log has what was produced until then."""
-    stream = long_stream(server, "left")
+    stream = long_stream(shared, "left")
     read(stream, 3)
     stream.response.close()
-    event = terminal(server, "left")
+    event = terminal(shared, "left")
     assert event["header"]["type"] == "CompletionCancelled"
     assert event["payload"]["reason"] == "client_disconnected"
     assert 3 <= event["payload"]["usage"]["completion_tokens"] < 100
     assert event["payload"]["text"]
 
 
-def test_a_client_that_does_not_wait_for_a_whole_answer_cancels_it(server: Server) -> None:
+def test_a_client_that_does_not_wait_for_a_whole_answer_cancels_it(shared: Server) -> None:
     """The same without streaming: a client that gives up stops the work."""
-    httpx.post(f"{server.address}/v1/models/default/load", timeout=120).raise_for_status()
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
-            f"{server.address}/v1/chat/completions",
+            f"{shared.address}/v1/chat/completions",
             json={"model": "default", "messages": LONG, "max_tokens": 2000, "session_id": "gave-up"},
-            timeout=6,
+            timeout=4,
         )
-    assert terminal(server, "gave-up")["payload"]["reason"] == "client_disconnected"
+    assert terminal(shared, "gave-up")["payload"]["reason"] == "client_disconnected"
 
 
-def test_a_killed_runner_fails_its_requests_and_the_next_starts_a_new_one(server: Server) -> None:
+def test_a_killed_runner_fails_its_requests_and_the_next_starts_a_new_one(shared: Server) -> None:
     """kill -9 of the runner mid-stream is an error to the client, an event in the log, and nothing more."""
-    stream = long_stream(server, "killed")
+    before = count(shared, "RunnerCrashed")
+    stream = long_stream(shared, "killed")
     read(stream, 2)
-    (pid,) = server.runner_pids()
+    (pid,) = shared.runner_pids()
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(APIError, match="runner"):
         read(stream, 10_000)
-    event = terminal(server, "killed")
+    event = terminal(shared, "killed")
     assert (event["header"]["type"], event["payload"]["code"]) == ("CompletionFailed", "runner_crashed")
-    again = server.client().chat.completions.create(
+    again = shared.client().chat.completions.create(
         model="default", messages=[{"role": "user", "content": "Hi."}], max_tokens=4
     )
     assert again.choices[0].message.content
-    assert server.runner_pids() != [pid]
-    crashes = manent("events", "--type", "RunnerCrashed", "--json", home=server.home).stdout.splitlines()
-    assert len(crashes) == 1
+    assert shared.runner_pids() != [pid]
+    assert count(shared, "RunnerCrashed") == before + 1
 
 
-def test_a_request_that_is_not_streamed_gets_503_when_its_runner_dies(server: Server) -> None:
+def test_a_request_that_is_not_streamed_gets_503_when_its_runner_dies(shared: Server) -> None:
     """The whole answer is refused with a wait, in OpenAI's envelope."""
-    server.client().chat.completions.create(
-        model="default", messages=[{"role": "user", "content": "Hi."}], max_tokens=2
-    )
-    (pid,) = server.runner_pids()
-    request = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            ASK_AND_TELL,
-            f"{server.address}/v1/chat/completions",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(2.5)
-    os.kill(pid, signal.SIGKILL)
-    answer, _ = request.communicate(timeout=30)
-    assert answer.split() == ["503", "1", "runner_crashed"]
+    httpx.post(f"{shared.address}/v1/models/default/load", timeout=120).raise_for_status()
+    (pid,) = shared.runner_pids()
+    before = count(shared, "CompletionRequested")
+    body = {"model": "default", "messages": LONG, "max_tokens": 400}
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(httpx.post, f"{shared.address}/v1/chat/completions", json=body, timeout=60)
+        until_s = time.monotonic() + 20
+        used_s = psutil.Process(pid).cpu_times().user
+        while count(shared, "CompletionRequested") == before or psutil.Process(pid).cpu_times().user < used_s + 0.3:
+            assert time.monotonic() < until_s
+        os.kill(pid, signal.SIGKILL)
+        answer = asking.result()
+    code = answer.json()["error"]["code"]
+    assert (answer.status_code, answer.headers["retry-after"], code) == (503, "1", "runner_crashed")
 
 
 def test_a_killed_server_loses_nothing_acknowledged_and_closes_the_rest(home: Path) -> None:
@@ -214,7 +234,7 @@ def test_a_taken_port_is_said(home: Path) -> None:
     """The message names the port and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = manent("serve", home=home, port=port)
+        done = manent_process("serve", home=home, port=port)
     assert done.returncode == 1
     assert f"port {port}" in done.stderr
     assert "MANENT_PORT=" in done.stderr
@@ -223,17 +243,17 @@ def test_a_taken_port_is_said(home: Path) -> None:
 def test_a_data_folder_that_cannot_be_written_is_said(home: Path) -> None:
     """The message names the folder and the setting."""
     (home / "file").write_text("")
-    done = manent("serve", home=home / "file" / "below")
+    done = manent_process("serve", home=home / "file" / "below")
     assert done.returncode == 1
     assert "MANENT_HOME" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_two_servers_do_not_share_a_home(server: Server) -> None:
+def test_two_servers_do_not_share_a_home(shared: Server) -> None:
     """The second is refused and names the first's process."""
-    done = manent("serve", home=server.home)
+    done = manent_process("serve", home=shared.home)
     assert done.returncode == 1
-    assert str(server.pid) in done.stderr
+    assert str(shared.pid) in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -248,51 +268,42 @@ def test_two_servers_do_not_share_a_home(server: Server) -> None:
 )
 def test_wrong_settings_are_named(home: Path, settings: dict[str, str], said: str) -> None:
     """A usage error with the setting's name, and no traceback."""
-    done = manent("serve", home=home, **settings)
+    done = manent_process("serve", home=home, **settings)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_locked_database_is_503_and_passes(server: Server) -> None:
+def test_a_locked_database_is_503_and_passes(shared: Server) -> None:
     """While another program holds the database nothing is accepted; afterwards all is well."""
-    other = sqlite3.connect(server.home / "manent.db", isolation_level=None)
+    other = sqlite3.connect(shared.home / "manent.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(InternalServerError) as caught:
-        server.client().chat.completions.create(
+        shared.client().chat.completions.create(
             model="default", messages=[{"role": "user", "content": "Hi."}], max_tokens=2
         )
     assert (caught.value.status_code, caught.value.code) == (503, "store_unavailable")
     assert caught.value.response.headers["retry-after"]
     other.execute("ROLLBACK")
     other.close()
-    server.client().chat.completions.create(
+    shared.client().chat.completions.create(
         model="default", messages=[{"role": "user", "content": "Hi."}], max_tokens=2
     )
 
 
-@pytest.mark.parametrize("breakage", ["missing", "config.json", "model.safetensors", "tokenizer.json"])
-def test_a_broken_model_folder_is_503_with_the_reason(home: Path, starter_model: Path, breakage: str) -> None:
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_a_broken_model_folder_is_503_with_the_reason(broken: Server, breakage: str) -> None:
     """The server runs, says what is wrong with the model, and answers everything else."""
-    folder = home / "models" / starter_model.name
-    folder.unlink()
-    if breakage != "missing":
-        folder.mkdir()
-        for file in starter_model.iterdir():
-            if file.name != breakage:
-                (folder / file.name).symlink_to(file)
-        (folder / breakage).write_bytes(b"\x00broken")
-    with serving(home) as server:
-        with pytest.raises(InternalServerError) as caught:
-            server.client().chat.completions.create(
-                model="default", messages=[{"role": "user", "content": "Hi."}], max_tokens=2
-            )
-        assert (caught.value.status_code, caught.value.code) == (503, "model_load_failed")
-        assert server.client().models.list().data
-        assert httpx.get(f"{server.address}/health/live").status_code == 200
-        failures = manent("events", "--type", "ModelLoadFailed", "--json", home=home).stdout.splitlines()
-        assert len(failures) == 1
-        assert "Traceback" not in caught.value.message
+    with pytest.raises(InternalServerError) as caught:
+        broken.client().chat.completions.create(
+            model=breakage, messages=[{"role": "user", "content": "Hi."}], max_tokens=2
+        )
+    assert (caught.value.status_code, caught.value.code) == (503, "model_load_failed")
+    assert broken.client().models.list().data
+    assert httpx.get(f"{broken.address}/health/live").status_code == 200
+    logged = manent("events", "--type", "ModelLoadFailed", "--json", home=broken.home).stdout.splitlines()
+    assert [json.loads(line)["payload"]["model_id"] for line in logged].count(breakage) == 1
+    assert "Traceback" not in caught.value.message
 
 
 def test_environment_is_clean() -> None:

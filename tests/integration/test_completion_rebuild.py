@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, delete, insert, select
 
 from manent.adapters.store.database import open_node, open_subscription_engine
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.schema import completions
 from manent.adapters.store.session_rebuild import rebuild_session_index
 from manent.domain.events import DomainEvent, completion_stream
@@ -17,16 +15,6 @@ from tests.support.conversation import generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
 
 ANN = EventContext(tenant="acme", actor="ann")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
-    """An empty database."""
-    if request.param == "postgres":
-        url: URL = request.getfixturevalue("postgres_url")
-        return url
-    upgrade(tmp_path / "manent.db")
-    return tmp_path / "manent.db"
 
 
 async def test_completions_are_found_again_after_a_rebuild(database: Path | URL) -> None:

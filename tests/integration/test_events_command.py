@@ -14,9 +14,9 @@ from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds
 from manent.domain.records import EventContext
+from tests.support.commands import manent
 from tests.support.conversation import requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
-from tests.support.server import manent
 
 ANN = EventContext(tenant="default", actor="ann", request_id="r1", correlation_id="k1")
 BOB = EventContext(tenant="default", actor="bob", request_id="r2", correlation_id="k2")

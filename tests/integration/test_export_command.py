@@ -26,9 +26,10 @@ from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.cli.output_file import whole_output
 from manent.domain.events import DomainEvent
 from manent.domain.records import EventContext, EventHeader
+from tests.support.commands import manent
 from tests.support.conversation import NOW_US, generated, requested, said, started
 from tests.support.fakes import CountingIds, FakeClock
-from tests.support.server import environment, manent
+from tests.support.server import environment
 
 EVENTS = 12
 LONG = 30_000

@@ -14,6 +14,7 @@ from manent.domain.errors import EngineUnavailable, InsufficientMemory, ModelLoa
 from manent.domain.generation import RenderedPrompt
 from manent.domain.model_events import RunnerCrashed
 from manent.domain.residency import Phase
+from tests.support import odd_runner
 from tests.support.engines import (
     MODEL,
     RecordedEvents,
@@ -27,7 +28,7 @@ from tests.support.engines import (
     until,
     user,
 )
-from tests.support.odd_runner import python_with_odd_runner
+from tests.support.runners import python_with_runner
 
 QUICK = RunnerLimits(load_timeout_s=20, stall_timeout_s=0.5)
 PROMPT = RenderedPrompt(token_ids=(1,))
@@ -36,7 +37,7 @@ PROMPT = RenderedPrompt(token_ids=(1,))
 @pytest.fixture(autouse=True)
 def odd_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start odd runners instead of real ones."""
-    monkeypatch.setattr(sys, "executable", python_with_odd_runner(tmp_path))
+    monkeypatch.setattr(sys, "executable", python_with_runner(tmp_path, odd_runner.__file__))
 
 
 async def test_progress_is_a_sign_of_life(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.server import Server, manent, serving
+from tests.support.commands import manent
+from tests.support.server import Server, serving
 from tests.support.valkey import ValkeyServer
 
 WAIT_S = 30.0

@@ -30,19 +30,9 @@ from manent.domain.events import (
     session_stream,
 )
 from manent.domain.records import EventContext
+from tests.support.commands import manent
 from tests.support.conversation import NOW_US, said
 from tests.support.fakes import CountingIds, FakeClock
-from tests.support.server import manent
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
-    """An empty database."""
-    if request.param == "postgres":
-        url: URL = request.getfixturevalue("postgres_url")
-        return url
-    upgrade(tmp_path / "manent.db")
-    return tmp_path / "manent.db"
 
 
 @asynccontextmanager

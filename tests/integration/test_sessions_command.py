@@ -9,17 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
-from manent.app.cli.root import build_app
-from tests.support.server import Server, environment, serving
-
-COMMANDS = build_app(None)
-
-
-def manent(*arguments: str, home: Path, **settings: object) -> Result:
-    """Run a command in this process: most of a command's time is otherwise its start."""
-    return CliRunner().invoke(COMMANDS, arguments, env=environment(home, **settings), prog_name="manent")
+from tests.support.commands import manent
+from tests.support.server import Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +33,7 @@ def server(home: Path) -> Iterator[Server]:
 def shown(home: Path, *arguments: str) -> dict[str, object]:
     """The object that a command prints with --json."""
     done = manent(*arguments, "--json", home=home)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -80,7 +72,7 @@ def test_a_rerun_is_followed_to_its_end(server: Server) -> None:
         "sessions", "rerun", "s", "--from-version", "1", "--seed", "5", "--session-id", "r", "--json",
         home=server.home, port=port,
     )  # fmt: skip
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     state = json.loads(done.stdout)
     assert (state["status"], state["turns_done"], state["session_id"]) == ("completed", 2, "r")
     diff = shown(server.home, "sessions", "diff", "s", "r")
@@ -100,12 +92,12 @@ def test_what_the_model_saw_is_shown(server: Server) -> None:
     logged = manent("events", "--session", "s", "--type", "CompletionRequested", "--json", home=server.home)
     completion_id = json.loads(logged.stdout.splitlines()[1])["payload"]["completion_id"]
     done = manent("sessions", "context", completion_id, "--url", server.address, home=server.home)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "3 messages" in done.stdout
     assert "the prompt matches" in done.stdout
     assert "<user> one <end>" in done.stdout
     missing = manent("sessions", "context", "chatcmpl-none", "--url", server.address, home=server.home)
-    assert (missing.exit_code, "no completion" in missing.stderr) == (1, True)
+    assert (missing.returncode, "no completion" in missing.stderr) == (1, True)
 
 
 def test_what_differs_is_shown(server: Server) -> None:
@@ -122,7 +114,7 @@ def test_a_session_is_exported_and_imported(server: Server, tmp_path: Path, file
     """Through a file, whole or not at all, and the log says that it was imported."""
     home, file = server.home, tmp_path / "s.file"
     done = manent("sessions", "export", "s", "--format", file_format, "--output", str(file), home=home)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == [file]
     copy = f"copy-{file_format}"
     made = shown(home, "sessions", "import", str(file), "--session-id", copy)
@@ -156,7 +148,7 @@ def test_markdown_goes_to_the_terminal(server: Server) -> None:
 def test_commands_say_what_is_wrong(server: Server, arguments: tuple[str, ...], code: int, said_why: str) -> None:
     """Exit codes and messages as documented: 1 no, 2 usage, 3 unreachable."""
     done = manent(*arguments, home=server.home)
-    assert (done.exit_code, said_why in done.stderr) == (code, True), done.stderr
+    assert (done.returncode, said_why in done.stderr) == (code, True), done.stderr
     assert not (server.home / "never").exists()
 
 
@@ -166,18 +158,18 @@ def test_a_file_that_is_none_is_refused_by_its_line(server: Server, tmp_path: Pa
     manent("sessions", "export", "s", "--output", str(file), home=server.home)
     file.write_bytes(file.read_bytes().replace(b'"two"', b'"TWO"'))
     done = manent("sessions", "import", str(file), "--session-id", "bad", home=server.home)
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert "line 6: its payload" in done.stderr
-    assert manent("sessions", "show", "bad", home=server.home).exit_code == 1
+    assert manent("sessions", "show", "bad", home=server.home).returncode == 1
 
 
 def test_a_rerun_that_was_refused_or_failed_says_so(server: Server) -> None:
     """2 for a wish that is wrong, 1 for one that cannot be fulfilled."""
     options = ("--url", server.address)
     wrong = manent("sessions", "rerun", "s", "--from-version", "9", *options, home=server.home)
-    assert (wrong.exit_code, "nothing was answered" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "nothing was answered" in wrong.stderr) == (2, True)
     unknown = manent("sessions", "rerun", "s", "--from-version", "1", "--model", "nothing", *options, home=server.home)
-    assert (unknown.exit_code, "there is no model" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "there is no model" in unknown.stderr) == (1, True)
 
 
 def test_everything_but_a_rerun_works_without_a_server(server: Server, tmp_path: Path) -> None:
@@ -191,4 +183,4 @@ def test_everything_but_a_rerun_works_without_a_server(server: Server, tmp_path:
     shown(home, "sessions", "import", str(file), "--session-id", "later")
     assert said(home, "later") == said(home, "late")
     verified = manent("log", "verify", home=home)
-    assert verified.exit_code == 0, verified.stdout
+    assert verified.returncode == 0, verified.stdout

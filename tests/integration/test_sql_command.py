@@ -31,6 +31,7 @@ from manent.domain.events import DomainEvent, SessionDeleted, SessionExpired, Se
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext, EventFilter
 from manent.domain.usecases.export_events import ExportEvents
+from tests.support.commands import manent
 from tests.support.conversation import (
     NOW_US,
     cancelled,
@@ -43,7 +44,7 @@ from tests.support.conversation import (
     system_replaced,
 )
 from tests.support.fakes import CountingIds, FakeClock
-from tests.support.server import environment, manent
+from tests.support.server import environment
 
 ERASED = 3
 AT = "2023-11-14T22:13:2{}Z"

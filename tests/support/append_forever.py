@@ -1,6 +1,7 @@
-"""A process that appends until it is killed: each line of its output is an append that was acknowledged.
+"""Processes that append until they are killed, forked from one that has its imports behind it.
 
-python -m tests.support.append_forever DATABASE WRITERS
+python -m tests.support.append_forever DATABASE WRITERS: each line of the input starts one. The first line of the output
+is then its process id, each further one is an append that was acknowledged, and an empty one says that it ended.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ async def write(store: EventStore, stream_id: str) -> None:
         events = [said("user", "x" * 200) for _ in range(version % 3 + 1)]
         appended = await store.append(stream_id, events, expected_version=version, context=CONTEXT)
         version = appended.stream_version
-        os.write(1, f"{stream_id} {version} {appended.position}\n".encode())
+        tell(f"{stream_id} {version} {appended.position}")
 
 
-async def main(database: Database, writers: int) -> None:
+async def append(database: Database, writers: int) -> None:
     """Append with many writers."""
     store = await open_node(database, clock=SystemClock(), ids=RandomIds())
     async with asyncio.TaskGroup() as group:
@@ -39,6 +40,22 @@ async def main(database: Database, writers: int) -> None:
             group.create_task(write(store, f"session-{os.getpid()}-{number}"))
 
 
+def tell(line: str) -> None:
+    """A line of the output: whole or not at all, since a pipe takes short ones at once."""
+    os.write(1, f"{line}\n".encode())
+
+
+def main(database: Database, writers: int) -> None:
+    """Start one process after the other, as the input asks for them. Nothing is open here that they could inherit."""
+    while sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            tell(str(os.getpid()))
+            asyncio.run(append(database, writers))
+        os.waitpid(pid, 0)
+        tell("")
+
+
 if __name__ == "__main__":
     given = sys.argv[1]
-    asyncio.run(main(make_url(given) if "://" in given else Path(given), int(sys.argv[2])))
+    main(make_url(given) if "://" in given else Path(given), int(sys.argv[2]))

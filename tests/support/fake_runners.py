@@ -21,6 +21,7 @@ from manent.adapters.inference.telling import Teller
 from manent.domain.generation import ModelCard
 from tests.support.engines import RecordedEvents, supervisor_settings
 from tests.support.fakes import FakeClock
+from tests.support.runners import runner_facts
 
 NO_PROCESS = 2**22 + 1
 """Above what a process's id can be, so that nothing is measured of a process that is not there."""
@@ -113,19 +114,7 @@ class FakeRunners:
         await self.gate.wait()
         if (error := self.fails(model_id)) is not None:
             raise error
-        facts = RunnerFacts(
-            context_length=None,
-            vocabulary_size=10,
-            weights_digest="sha256:0",
-            tokenizer_digest="sha256:0",
-            template_digest="sha256:0",
-            versions={},
-            device="none",
-            dtype="none",
-            quantization=None,
-            memory_bytes=self.sizes_bytes[model_id],
-            load_s=0.0,
-        )
+        facts = runner_facts(memory_bytes=self.sizes_bytes[model_id])
         runner = FakeRunner(model_id, facts, on_crash, pid)
         self.started.append(runner)
         return cast("Runner", runner)

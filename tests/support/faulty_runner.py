@@ -1,32 +1,17 @@
 """The real runner with a model that fails where it is told to, for tests of who notices.
 
-It takes the place of the real one through ``python_with_faulty_runner``, a stand-in for the interpreter. The starter
+It takes the place of the real one through ``python_with_runner``, a stand-in for the interpreter. The starter
 model's tokens ``POISON`` and ``NAN`` are special ones that it never says; a prompt may hold them.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 POISON = 5
 """An evaluation that sees it raises."""
 NAN = 6
 """Behind it come no numbers."""
-
-
-def python_with_faulty_runner(folder: Path) -> str:
-    """An interpreter that starts this module where it is asked for the runner."""
-    file = folder / "python"
-    file.write_text(
-        "#!/bin/sh\n"
-        'case "$*" in *manent.adapters.inference.runner*) shift 2; '
-        f'exec "{sys.executable}" -P "{__file__}" "$@";; esac\n'
-        f'exec "{sys.executable}" "$@"\n'
-    )
-    file.chmod(0o755)
-    return str(file)
 
 
 def break_model() -> None:

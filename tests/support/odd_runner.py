@@ -1,6 +1,6 @@
 """A runner that speaks the protocol and misbehaves, for tests of what the server makes of it.
 
-The name of the model's folder says how. It takes the place of a real runner through ``python_with_odd_runner``, a
+The name of the model's folder says how. It takes the place of a real runner through ``python_with_runner``, a
 stand-in for the interpreter, so that everything on the server's side is the product's own.
 """
 
@@ -22,38 +22,11 @@ from manent.adapters.inference.protocol import (
     Progress,
     Ready,
     Render,
-    RunnerFacts,
     ServerFrame,
 )
 from manent.adapters.inference.server_connection import ServerConnection
 from manent.domain.generation import FinishReason, Timings, Usage
-
-FACTS = RunnerFacts(
-    context_length=None,
-    vocabulary_size=10,
-    weights_digest="sha256:0",
-    tokenizer_digest="sha256:0",
-    template_digest="sha256:0",
-    versions={},
-    device="none",
-    dtype="none",
-    quantization=None,
-    memory_bytes=1,
-    load_s=0.0,
-)
-
-
-def python_with_odd_runner(folder: Path) -> str:
-    """An interpreter that starts this module where it is asked for the runner."""
-    file = folder / "python"
-    file.write_text(
-        "#!/bin/sh\n"
-        'case "$*" in *manent.adapters.inference.runner*) shift 2; '
-        f'exec "{sys.executable}" -P "{__file__}" "$@";; esac\n'
-        f'exec "{sys.executable}" "$@"\n'
-    )
-    file.chmod(0o755)
-    return str(file)
+from tests.support.runners import runner_facts
 
 
 def answer(connection: ServerConnection, raw: socket.socket, folder: Path, frame: ServerFrame) -> None:
@@ -117,7 +90,7 @@ def main() -> None:
     if behavior == "too-large":
         connection.write([LoadFailed(reason="RuntimeError: [malloc] Unable to allocate 10 bytes.")])
         return
-    connection.write([Ready(facts=FACTS)])
+    connection.write([Ready(facts=runner_facts())])
     while (frame := connection.read()) is not None or behavior == "stubborn":
         if frame is not None:
             answer(connection, raw, options.model, frame)

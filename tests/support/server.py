@@ -17,8 +17,9 @@ from queue import Empty, SimpleQueue
 import psutil
 from openai import OpenAI
 
+from tests.support.runners import RUNNER_MODULE
+
 READY_S = 60.0
-RUNNER_MODULE = "manent.adapters.inference.runner"
 READY = re.compile(r"Manent is ready on (http://\S+)")
 
 
@@ -29,8 +30,8 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
     return {**clean, "MANENT_HOME": str(home), "MANENT_PORT": "0", "PYTHONUNBUFFERED": "1", **given}
 
 
-def manent(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command of the command line to its end."""
+def manent_process(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own to its end: for ``serve``, and for what only a process does."""
     return subprocess.run(
         [sys.executable, "-m", "manent.app", *arguments],
         env=environment(home, **settings),
@@ -98,7 +99,12 @@ class Server:
         for client in self._clients:
             client.close()
         if self.process.poll() is None:
+            children = psutil.Process(self.pid).children(recursive=True)
             self.kill()
+            _, alive = psutil.wait_procs(children, timeout=5)
+            for child in alive:  # one that a test stopped ends no other way, and would keep the output open for ever
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
         self._reader.join(timeout=10)
         if self.process.stdout is not None:
             self.process.stdout.close()

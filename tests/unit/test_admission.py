@@ -55,7 +55,7 @@ async def returns_at(event: asyncio.Event) -> None:
 
 async def settle() -> None:
     """Let every task run as far as it can."""
-    for _ in range(5):
+    for _ in range(10):
         await asyncio.sleep(0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,6 +15,7 @@ from manent.domain.access import Principal, Scope
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import InsufficientMemory, ModelInUse, ModelLoadError
 from manent.domain.generation import ModelCard
+from manent.domain.waiting import Gone
 from tests.support.http import raw_connection, running_server, sse_events
 
 HUB = "mlx-community/Llama-3.2-1B"
@@ -40,7 +41,7 @@ class SlowToLoad(ScriptedEngine):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        gone: Callable[[], Awaitable[None]] | None = None,
+        gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
         """A place once the model is loaded."""
         async with super().place(model, priority=priority, gone=gone) as place:
