@@ -74,6 +74,15 @@ def runner_environment(base: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
+def blas_of(environment: Mapping[str, str]) -> str:
+    """The BLAS of a runner with this environment: OpenBLAS with its threads where it is preloaded, else MLX's own."""
+    preloaded = environment.get(PRELOAD_VARIABLE, "").replace(":", " ").split()
+    if not any(Path(entry).name.startswith("libopenblas") for entry in preloaded):
+        return "mlx"
+    threads = environment.get("OPENBLAS_NUM_THREADS") or len(os.sched_getaffinity(0))
+    return f"openblas, {threads} threads"
+
+
 @functools.cache
 def preload_problem(library: Path) -> str | None:
     """Why a process of this machine cannot preload ``library``; None where it can. Found out by doing it."""
