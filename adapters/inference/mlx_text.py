@@ -1,7 +1,7 @@
 """Continuous batching of text generation with mlx-lm: requests join and leave between evaluations.
 
-Everything here belongs to the thread that loaded the model: MLX streams are thread-local. What follows a failed
-evaluation is decided in ``trials``; that a deterministic request is alone, by whoever sends it.
+Everything here belongs to one thread, the one that loaded the model: MLX streams are thread-local. Which requests may
+be evaluated after one evaluation failed is decided in ``trials``.
 """
 
 from __future__ import annotations
@@ -121,15 +121,16 @@ class TextBatch:
             self.prefixes.keeper.after_step(prompts)
             for token in tokens:
                 frames += self._take(token.uid, token.token, token.finish_reason, batch_size=len(tokens))
-            for uid in (complete := [prompt.uid for prompt in prompts if prompt.end_of_prompt]):
+            complete = [prompt.uid for prompt in prompts if prompt.end_of_prompt]
+            for uid in complete:
                 frames += self._take_early(uid, batch_size=len(complete))
         except Exception as error:  # noqa: BLE001 (whatever a model raises fails its request and not the runner)
             return frames + self._evaluation_failed(error) + self._progress({})
         processed = {}
         for prompt in prompts:
             if (sequence := self._sequences.get(prompt.uid)) is not None:
+                sequence.entry.generated.started(began_s)
                 generated = sequence.entry.generated
-                generated.started(began_s)
                 processed[sequence.entry.request.id] = generated.cached_tokens + prompt.progress[0]
                 if sequence.entry.forks and prompt.progress[0] == prompt.progress[1] - 1:
                     self._fork(prompt.uid, sequence.entry)
@@ -140,8 +141,7 @@ class TextBatch:
         for request_id in self.prefixes.arrived(wait_s=0 if self._sequences else _DISK_WAIT_S):
             if request_id in self._entries:
                 self._admit(self._entries[request_id])
-        handed_out = {request_id: entry.handed_out_tokens for request_id, entry in self._entries.items()}
-        if (next_id := self._trials.next(handed_out)) is not None:
+        if (next_id := self._trials.next(self._handed_out())) is not None:
             self._enter(self._entries[next_id])
 
     def _admit(self, entry: BatchEntry) -> None:
@@ -153,8 +153,6 @@ class TextBatch:
 
     def _enter(self, entry: BatchEntry) -> None:
         """Hand a request to mlx-lm. Choices that begin with the same prompt share its evaluation: they wait for it."""
-        if entry.deterministic and not self._sequences:
-            self._renew_generator()  # its arrays have the same shapes whatever came before
         first, *others = entry.open
         warm = self.prefixes.find(entry.request, first.known)
         if entry.generated.began_with(warm.use, cached_tokens=warm.tokens):
@@ -196,7 +194,8 @@ class TextBatch:
         """The first token of a sequence whose prompt is complete, one whole evaluation before mlx-lm hands it out."""
         if (sequence := self._sequences.get(uid)) is None:
             return []
-        if (token := sequence.chooser.latest_token()) is None:
+        token = sequence.chooser.latest_token()
+        if token is None:
             return []
         last = len(sequence.tokens) + 1 == sequence.entry.request.parameters.max_tokens
         reason = FinishReason.LENGTH if last else None
@@ -258,7 +257,8 @@ class TextBatch:
         """
         entered = list(dict.fromkeys(sequence.entry.request.id for sequence in self._sequences.values()))
         failed = self._trials.failed(entered)
-        self._renew_generator()
+        self._generator.close()
+        self._generator = self._new_generator()
         self._sequences.clear()
         mx.clear_cache()
         for request_id in failed:
@@ -267,6 +267,9 @@ class TextBatch:
             if (entry := self._entries.get(request_id)) is not None:
                 entry.begin_again()
         return [evaluation_failed(request_id, error) for request_id in failed]
+
+    def _handed_out(self) -> dict[int, int]:
+        return {request_id: entry.handed_out_tokens for request_id, entry in self._entries.items()}
 
     def _drop(self, request_id: int) -> None:
         """Take a request out, wherever it is."""
@@ -284,10 +287,6 @@ class TextBatch:
         """Take sequences out of the generator; what was evaluated of them is kept for later."""
         self.prefixes.keeper.ended(uids)
         self._generator.remove(uids)
-
-    def _renew_generator(self) -> None:
-        self._generator.close()
-        self._generator = self._new_generator()
 
     def _new_generator(self) -> Any:
         generator = BatchGenerator(

@@ -138,7 +138,7 @@ class ScriptedEngine(AlwaysLoaded):
         script = self.script(request) if callable(self.script) else self.script
         ended = False
         try:
-            async for output in _play(script, request, self.provenance):
+            async for output in _play(script, request, lambda: self.provenance):
                 ended = isinstance(output, GenerationResult)
                 yield output
         except DomainError:
@@ -156,7 +156,7 @@ class ScriptedEngine(AlwaysLoaded):
 
 
 async def _play(
-    script: Script, request: GenerationRequest, provenance: Provenance
+    script: Script, request: GenerationRequest, provenance: Callable[[], Provenance]
 ) -> AsyncGenerator[TextDelta | GenerationResult, None]:
     choices = [_Playing(script, request.parameters, index) for index in range(request.parameters.n)]
     number = 0
@@ -176,7 +176,7 @@ async def _play(
         choices=tuple(choice.result() for choice in choices),
         usage=Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=completion_tokens),
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
-        provenance=replace(provenance, batch_size_max=len(choices)),
+        provenance=replace(provenance(), batch_size_max=len(choices)),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from manent.domain.access import Principal
 from manent.domain.errors import ContentErased, ContentNotRecorded
 from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
-from manent.domain.generation import ExplainedPrompt, Provenance
+from manent.domain.generation import Provenance, RenderedPrompt
 from manent.domain.messages import Message
 from manent.domain.usecases.find_completion import FindCompletion, FoundRequest
 from manent.domain.verification import TOLERABLE, Difference, Obstacle, RecordedChoice, differences
@@ -73,18 +73,20 @@ async def replayable(completions: FindCompletion, principal: Principal, found: F
     return Replayable(requested=requested, made_by=outcome.provenance, messages=messages, choices=choices)
 
 
-def check_unchanged(record: Replayable, prompt: ExplainedPrompt, *, other_versions: bool) -> tuple[Difference, ...]:
+def check_unchanged(record: Replayable, prompt: RenderedPrompt, *, other_versions: bool) -> tuple[Difference, ...]:
     """What is not as it was and may be looked past: other software and another device, with ``other_versions``.
 
     Raises:
         NotReplayable: something else is not as it was.
     """
+    if prompt.made_by is None:
+        raise NotReplayable(Obstacle.MODEL_UNUSABLE, "its engine does not say what generates")
     changed = differences(record.made_by, prompt.made_by)
     grave = [one for one in changed if not other_versions or one.obstacle not in TOLERABLE]
     if grave:
         told = "; ".join(f"{one.name} was {one.recorded or 'absent'} and is {one.now or 'absent'}" for one in grave)
         raise NotReplayable(grave[0].obstacle, told, changed=changed, made_by=prompt.made_by)
-    if not record.requested.prompt_digest.matches(prompt.rendered.token_bytes):
+    if not record.requested.prompt_digest.matches(prompt.token_bytes):
         told = "the messages make other tokens than they did"
         raise NotReplayable(Obstacle.OTHER_PROMPT, told, changed=changed, made_by=prompt.made_by)
     return changed

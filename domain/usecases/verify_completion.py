@@ -39,6 +39,7 @@ from manent.domain.verification import (
     Divergence,
     Obstacle,
     Verdict,
+    differences,
     verification_stream,
 )
 
@@ -129,10 +130,10 @@ class VerifyCompletion:
             async with self._engine.place(model_id, priority=Priority.BATCH, alone=True) as place:
                 if place.model_id != model_id:
                     raise NotReplayable(Obstacle.MODEL_UNUSABLE, f"model {model_id!r} cannot be used now")
-                prompt = await self._engine.explain(model_id, record.messages)
+                prompt = await self._engine.render(model_id, record.messages)
                 changed = check_unchanged(record, prompt, other_versions=command.other_versions)
                 async with asyncio.timeout(self._alone_max_s):
-                    finding = await self._compared(record, prompt.rendered)
+                    finding = await self._compared(record, prompt)
         except (ModelNotFound, ModelLoadError) as error:
             raise NotReplayable(Obstacle.MODEL_UNUSABLE, error.message) from error
         except InvalidValue as error:
@@ -164,6 +165,8 @@ class VerifyCompletion:
         async with aclosing(self._engine.generate(request)) as outputs:
             async for told in outputs:
                 if not isinstance(told, TextDelta):
+                    if request.prompt.made_by is None or differences(request.prompt.made_by, told.provenance):
+                        raise EngineUnavailable("the model's runner was replaced during the rerun")
                     reasons = [choice.finish_reason for choice in told.choices]
                     return comparison.end(output.choices, reasons)
                 output.add(told)

@@ -16,6 +16,7 @@ from manent.domain.errors import (
     CompletionNotFound,
     DeadlineExceeded,
     EngineBusy,
+    EngineUnavailable,
     GenerationFailed,
     ModelLoadError,
 )
@@ -169,19 +170,19 @@ def _changed(**members: Any) -> Callable[[World], None]:
 
 
 def _without_the_model(world: World) -> None:
-    async def explain(*_: object) -> None:
+    async def render(*_: object) -> None:
         raise ModelLoadError("its folder is missing")
 
-    world.engine.explain = explain  # type: ignore[method-assign,assignment]  # as a runner that cannot be started
+    world.engine.render = render  # type: ignore[method-assign,assignment]  # as a runner that cannot be started
 
 
 def _with_another_template(world: World) -> None:
-    explain = world.engine.explain
+    render = world.engine.render
 
     async def differently(model_id: str, messages: Any) -> Any:
-        return await explain(model_id, [*messages, user("more")])
+        return await render(model_id, [*messages, user("more")])
 
-    world.engine.explain = differently  # type: ignore[method-assign]  # the same digests, other tokens
+    world.engine.render = differently  # type: ignore[method-assign]  # the same digests, other tokens
 
 
 @pytest.mark.parametrize(
@@ -280,6 +281,20 @@ async def test_a_rerun_waits_behind_others_and_is_bounded() -> None:
     with pytest.raises(DeadlineExceeded):
         await verified(world, generated.completion_id)
     assert world.engine.admission["scripted"].in_flight == 0
+    assert await world.events(f"verification-{generated.completion_id}") == []
+
+
+async def test_a_runner_that_is_replaced_during_the_rerun_proves_nothing() -> None:
+    """What generated is not what was checked: the client is to ask again, and nothing is recorded."""
+    world = make_world(Script(pieces=PIECES))
+    generated = await completed(world)
+
+    async def replaced(_: int) -> None:
+        world.engine.provenance = replace(world.engine.provenance, weights_digest="sha256:ff")
+
+    world.engine.script = Script(pieces=PIECES, before_delta=replaced)
+    with pytest.raises(EngineUnavailable, match="replaced"):
+        await verified(world, generated.completion_id)
     assert await world.events(f"verification-{generated.completion_id}") == []
 
 
