@@ -75,12 +75,12 @@ def runner_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def blas_of(environment: Mapping[str, str]) -> str:
-    """The BLAS of a runner with this environment: OpenBLAS with its threads where it is preloaded, else MLX's own."""
-    preloaded = environment.get(PRELOAD_VARIABLE, "").replace(":", " ").split()
-    if not any(Path(entry).name.startswith("libopenblas") for entry in preloaded):
+    """The BLAS of a runner with this environment: the preloaded library with its threads, else MLX's own."""
+    preloaded = [Path(entry).name for entry in environment.get(PRELOAD_VARIABLE, "").replace(":", " ").split()]
+    libraries = [name for name in preloaded if "blas" in name]
+    if not libraries:
         return "mlx"
-    threads = environment.get("OPENBLAS_NUM_THREADS") or len(os.sched_getaffinity(0))
-    return f"openblas, {threads} threads"
+    return f"{libraries[0]}, {environment.get('OPENBLAS_NUM_THREADS') or len(os.sched_getaffinity(0))} threads"
 
 
 @functools.cache
