@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     running_max: int = Field(32, ge=1, description="How many requests a model works on at once; the others wait.")
     queue_wait_s: float = Field(60.0, gt=0, description="How long a request waits for a place at its model, seconds.")
     timeout_max_s: float = Field(3600.0, gt=0, description="How long a completion may take from its arrival, seconds.")
+    deterministic_max_s: float = Field(
+        120.0, gt=0, description="How long a deterministic completion, or its rerun, may have its model alone, seconds."
+    )
     load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, seconds.")
     stall_timeout_s: float = Field(120.0, gt=0, description="How long a runner may be silent before it is killed, s.")
     memory_total_gb: float | None = Field(

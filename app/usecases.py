@@ -100,6 +100,7 @@ def build_use_cases(
             reruns=reruns,
             clock=clock,
             ids=ids,
+            alone_max_s=settings.deterministic_max_s,
         ),
         reruns=reruns,
         closing=closing,
@@ -144,4 +145,5 @@ def _complete_chat(
         clock=clock,
         ids=ids,
         timeout_max_s=settings.timeout_max_s,
+        alone_max_s=settings.deterministic_max_s,
     )

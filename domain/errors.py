@@ -122,6 +122,10 @@ class ContentNotRecorded(DomainError):
     param = "completion_id"
 
 
+class ContentErased(ContentNotRecorded):
+    """The completion's words were erased."""
+
+
 class RerunNotFound(DomainError):
     """The session is no rerun."""
 

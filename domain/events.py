@@ -24,6 +24,7 @@ from manent.domain.messages import Message, Role
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
+from manent.domain.verification import CompletionVerified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,10 @@ class CompletionGenerated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionFailed:
-    """The completion ended in an error; ``code`` is the domain error's, or ``interrupted`` after a crash."""
+    """The completion ended in an error; ``code`` is the domain error's, or ``interrupted`` after a crash.
+
+    ``provenance`` of an answer that was cut is what generated it, without what only its end would have told.
+    """
 
     completion_id: str
     session_id: str | None
@@ -164,6 +168,7 @@ class CompletionFailed:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    provenance: Provenance | None = None
     failed_at_us: int
 
 
@@ -179,6 +184,7 @@ class CompletionCancelled:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    provenance: Provenance | None = None
     cancelled_at_us: int
 
 
@@ -245,7 +251,7 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent
+DomainEvent = SessionEvent | ModelEvent | CompletionVerified
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

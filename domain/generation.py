@@ -43,6 +43,7 @@ class RequestedParameters:
     n: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ class SamplingParameters:
     ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``top_k`` 0, ``min_p`` 0 and ``repetition_penalty`` 1 do nothing;
     ``max_tokens`` (of each choice) at least 1; ``seed`` below 2**63. ``n`` choices share the prompt. With ``logprobs``
     each token comes with the logarithm of the probability that the model itself gave it, before all of the above, and
-    with the ``top_logprobs`` most probable tokens.
+    with the ``top_logprobs`` most probable tokens. A ``deterministic`` request is evaluated alone and without a prefix
+    cache, so that a rerun of it can be compared token by token.
     """
 
     temperature: float
@@ -72,6 +74,7 @@ class SamplingParameters:
     n: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +97,41 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What produced an answer: enough for an auditor to name it and for an analyst to reproduce it.
+
+    Digests are ``sha256:<hex>``; ``weights_digest`` includes the adapter. ``versions`` maps names of software to
+    versions. ``batch_size_max`` is the largest batch the request was part of, and ``batch_sizes`` says how many of its
+    tokens came out of batches of each size (0 and nothing where it did not end well); ``cache`` says what was not
+    evaluated for it, but reused.
+    """
+
+    weights_digest: str
+    tokenizer_digest: str
+    template_digest: str
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    quantization: str | None
+    batch_size_max: int = 0
+    cache: CacheUse = field(default_factory=CacheUse)
+    adapter_digest: str | None = None
+    batch_sizes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
     """The exact tokens that the model is given: chat template and tokenizer applied.
 
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
+    ``made_by`` is what will generate behind it, where that is known.
     """
 
     token_ids: tuple[int, ...]
     vocabulary_size: int = 2**31
     history_tokens: int = 0
+    made_by: Provenance | None = None
 
     @property
     def token_bytes(self) -> bytes:
@@ -113,13 +141,11 @@ class RenderedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedPrompt:
-    """A rendered prompt with its text, and what rendered it; digests are ``sha256:<hex>``, as in ``Provenance``."""
+    """A rendered prompt with its text, and what rendered it."""
 
     text: str
     rendered: RenderedPrompt
-    weights_digest: str
-    tokenizer_digest: str
-    template_digest: str
+    made_by: Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,25 +169,6 @@ class Timings:
     queue_s: float
     prefill_s: float
     decode_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What produced an answer: enough for an auditor to name it and for an analyst to reproduce it.
-
-    Digests are ``sha256:<hex>``; ``versions`` maps package names to versions; ``batch_size_max`` is the largest
-    batch the request was part of; ``cache`` says what was not evaluated for it, but reused.
-    """
-
-    weights_digest: str
-    tokenizer_digest: str
-    template_digest: str
-    versions: dict[str, str]
-    device: str
-    dtype: str
-    quantization: str | None
-    batch_size_max: int
-    cache: CacheUse = field(default_factory=CacheUse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -207,6 +207,7 @@ class InferenceEngine(ModelHost, Protocol):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        alone: bool = False,
         gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """A place at a loaded model, waited for in its bounded queue; held from before ``render`` until ``generate``
@@ -214,7 +215,7 @@ class InferenceEngine(ModelHost, Protocol):
         place says which. A model that somebody has a place at is not unloaded.
 
         It is taken before a request is recorded, so that what the bound refuses is refused, and not a failure. ``gone``
-        returns when nobody wants it any more.
+        returns when nobody wants it any more. With ``alone`` nobody else has a place at the model meanwhile.
 
         Raises:
             ModelNotFound: the registry knows no such name.

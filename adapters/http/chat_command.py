@@ -66,6 +66,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
             n=asked.n or 1,
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
+            deterministic=bool(asked.deterministic),
         ),
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),

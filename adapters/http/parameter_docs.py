@@ -25,6 +25,7 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),
     ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),
     ("POST /v1/sessions/{id}/rerun", parameters.RERUN_PARAMETERS),
+    ("POST /v1/chat/completions/{id}/verify", parameters.VERIFY_PARAMETERS),
 )
 
 

@@ -72,6 +72,7 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("logprobs", "true gives each shown token's log probability, before biases, penalties and temperature"),
     _honored("top_logprobs", "0 to 20 most probable tokens with each; needs logprobs"),
     _honored("priority", "Manent's: 'interactive' (default), or 'batch', which waits for the others"),
+    _honored("deterministic", "Manent's: true has it generated alone and without a prefix cache, to be verified later"),
     _honored("timeout_s", "Manent's: above 0; seconds from arrival after which the completion fails with 504"),
     _honored("stream", "server-sent events"),
     _honored("stream_options", "include_usage"),
@@ -151,6 +152,10 @@ RERUN_PARAMETERS: Sequence[Parameter] = (
     _honored("seed", "without it, as it was recorded"),
     _honored("stop", "without it, as it was recorded"),
     _honored("session_id", "the rerun's id; without one it is given"),
+)
+
+VERIFY_PARAMETERS: Sequence[Parameter] = (
+    _honored("other_versions", "true reruns it in spite of other versions of the software, or another device"),
 )
 
 REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}

@@ -18,9 +18,15 @@ COMPLETION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 
 async def retrieve_context(exchange: Exchange, completion_id: str) -> HTTPResponse:
     """The context of a completion, its prompt rendered again."""
+    context = await exchange.services.replays.context.run(exchange.principal, possible_completion(completion_id))
+    return json_answer(_context(context))
+
+
+def possible_completion(completion_id: str) -> str:
+    """The id, if it is one that a completion could have; CompletionNotFound otherwise."""
     if not COMPLETION_ID.fullmatch(completion_id):
         raise CompletionNotFound(f"no completion {completion_id[:160]!r} was found")
-    return json_answer(_context(await exchange.services.replays.context.run(exchange.principal, completion_id)))
+    return completion_id
 
 
 def _context(context: completion_context.CompletionContext) -> CompletionContext:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manent.adapters.http import replay_context, replay_diff, replay_export, replay_fork, replay_import
+from manent.adapters.http import replay_context, replay_diff, replay_export, replay_fork, replay_import, replay_verify
 from manent.adapters.http import wire_replay as wire
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, STORE_ERRORS, Route
+from manent.adapters.http.wire_verify import CompletionVerification, VerifyRequest
 
 READING = ("unknown_parameter", "invalid_value", "session_not_found", "session_expired", "log_corrupt", *STORE_ERRORS)
 STARTING = (*BODY_LIMITS, "session_already_exists", "idempotency_conflict")
@@ -96,5 +97,28 @@ REPLAY_ROUTES: Sequence[Route] = (
         tag="Replay",
         answer=wire.CompletionContext,
         errors=(*READING, "completion_not_found", "content_not_recorded", "generation_failed", "engine_busy"),
+    ),
+    Route(
+        name="verifyCompletion",
+        method="POST",
+        path="/chat/completions/<completion_id:str>/verify",
+        handler=replay_verify.verify_completion,
+        summary="Generate a deterministic completion again, and compare it with the record token by token",
+        tag="Replay",
+        body=VerifyRequest,
+        body_required=False,
+        answer=CompletionVerification,
+        errors=(
+            *BODY_ERRORS,
+            *BODY_LIMITS,
+            *READING,
+            "completion_not_found",
+            "generation_failed",
+            "engine_busy",
+            "insufficient_memory",
+            "model_unavailable",
+            "runner_crashed",
+            "deadline_exceeded",
+        ),
     ),
 )

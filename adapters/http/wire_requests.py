@@ -121,6 +121,7 @@ class ChatRequest(Wire):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
     priority: Literal["interactive", "batch"] | None = None
+    deterministic: bool | None = None
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     seed: Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)] | None = None
     stream: bool | None = None

@@ -1,4 +1,7 @@
-"""The queue in front of a model: bounded in length and in time, interactive requests before batches."""
+"""The queue in front of a model: bounded in length and in time, interactive requests before batches.
+
+A place may be taken *alone*: it comes once everybody else has left, and nobody enters until it is given back.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,14 @@ class AdmissionLimits:
     wait_max_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Somebody in the queue; ``came`` is done with the place."""
+
+    came: asyncio.Future[None]
+    alone: bool
+
+
 class Admission:
     """Hands out the places of one model. Belongs to one event loop."""
 
@@ -36,8 +47,9 @@ class Admission:
         self._limits = limits
         self._running_max = min(limits.running_max, limits.in_flight_max)
         self._running: dict[Priority, int] = dict.fromkeys(Priority, 0)
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {priority: deque() for priority in Priority}
+        self._waiting: dict[Priority, deque[_Turn]] = {priority: deque() for priority in Priority}
         self._in_a_row = 0
+        self._taken_alone = False
 
     @property
     def in_flight(self) -> int:
@@ -56,9 +68,13 @@ class Admission:
 
     @asynccontextmanager
     async def place(
-        self, priority: Priority = Priority.INTERACTIVE, *, gone: Gone | None = None
+        self,
+        priority: Priority = Priority.INTERACTIVE,
+        *,
+        alone: bool = False,
+        gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
-        """Hold a place; ``gone`` returns when nobody wants it any more.
+        """Hold a place, or ``alone`` all of them; ``gone`` returns when nobody wants it any more.
 
         Raises:
             EngineBusy: too many have one or wait for one already, or none became free in time.
@@ -66,29 +82,28 @@ class Admission:
         """
         if self.in_flight >= self._limits.in_flight_max:
             raise EngineBusy(f"{self.in_flight} requests are waiting for model {self._model_id} already")
-        place = await self._wait(priority, gone)
+        place = await self._wait(priority, gone, alone=alone)
         try:
             yield place
         finally:
-            self._running[priority] -= 1
-            self._hand_over()
+            self._leave(priority, alone=alone)
 
-    async def _wait(self, priority: Priority, gone: Gone | None) -> QueuePlace:
+    async def _wait(self, priority: Priority, gone: Gone | None, *, alone: bool) -> QueuePlace:
         loop = asyncio.get_running_loop()
         began_s, position = loop.time(), self._ahead_of(priority)
-        turn: asyncio.Future[None] = loop.create_future()
+        turn = _Turn(loop.create_future(), alone)
         self._waiting[priority].append(turn)
         self._hand_over()
-        if not turn.done():
+        if not turn.came.done():
             await self._until(turn, priority, gone)
         else:
             position = 0
         return QueuePlace(model_id=self._model_id, position=position, waited_s=loop.time() - began_s)
 
-    async def _until(self, turn: asyncio.Future[None], priority: Priority, gone: Gone | None) -> None:
+    async def _until(self, turn: _Turn, priority: Priority, gone: Gone | None) -> None:
         waited = None
         try:
-            waited = await done_or_gone(turn, gone, timeout_s=self._limits.wait_max_s)
+            waited = await done_or_gone(turn.came, gone, timeout_s=self._limits.wait_max_s)
         finally:
             if waited is not Waited.DONE:
                 self._give_up(turn, priority)
@@ -97,24 +112,38 @@ class Admission:
         if waited is Waited.TIMED_OUT:
             raise EngineBusy(f"no place at model {self._model_id} became free in {self._limits.wait_max_s:g} s")
 
-    def _give_up(self, turn: asyncio.Future[None], priority: Priority) -> None:
+    def _give_up(self, turn: _Turn, priority: Priority) -> None:
         """Leave the queue, or hand on the place that came at the last moment."""
-        if turn.done():
-            self._running[priority] -= 1
-            self._hand_over()
+        if turn.came.done():
+            self._leave(priority, alone=turn.alone)
         else:
             self._waiting[priority].remove(turn)
+            self._hand_over()
+
+    def _leave(self, priority: Priority, *, alone: bool) -> None:
+        """Give a place back."""
+        self._running[priority] -= 1
+        if alone:
+            self._taken_alone = False
+        self._hand_over()
 
     def _ahead_of(self, priority: Priority) -> int:
         return self.waiting if priority is Priority.BATCH else len(self._waiting[Priority.INTERACTIVE])
 
     def _hand_over(self) -> None:
-        """Give the free places to those who come next."""
-        while self.running < self._running_max and (priority := self._next()) is not None:
+        """Give the free places to those who come next. Nobody overtakes who is next and waits to be alone."""
+        while (priority := self._next()) is not None and self._has_room(self._waiting[priority][0]):
+            turn = self._waiting[priority].popleft()
             passed_over = priority is Priority.INTERACTIVE and self._waiting[Priority.BATCH]
             self._in_a_row = self._in_a_row + 1 if passed_over else 0
             self._running[priority] += 1
-            self._waiting[priority].popleft().set_result(None)
+            self._taken_alone = turn.alone
+            turn.came.set_result(None)
+
+    def _has_room(self, turn: _Turn) -> bool:
+        if self._taken_alone:
+            return False
+        return self.running == 0 if turn.alone else self.running < self._running_max
 
     def _next(self) -> Priority | None:
         room_for_batch = self._running[Priority.BATCH] < max(1, self._running_max * 3 // 4)

@@ -45,6 +45,11 @@ class BatchEntry:
         self.forks: list[BatchSequence] = []
 
     @property
+    def deterministic(self) -> bool:
+        """Whether nothing of how it is evaluated may depend on time; nobody else is in the batch then."""
+        return self.request.parameters.deterministic
+
+    @property
     def handed_out_tokens(self) -> int:
         """Of the choice that has the fewest."""
         return min((len(sequence.tokens) for sequence in self.open), default=0)

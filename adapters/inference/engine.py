@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 
 from manent.adapters.inference.exchange import RunnerKilled
 from manent.adapters.inference.manager import ModelManager
@@ -86,10 +87,11 @@ class RunnerEngine:
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        alone: bool = False,
         gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """A place at a loaded model; see ``InferenceEngine.place``."""
-        return self._manager.place(model, priority=priority, gone=gone)
+        return self._manager.place(model, priority=priority, alone=alone, gone=gone)
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
@@ -101,6 +103,7 @@ class RunnerEngine:
                         token_ids=token_ids,
                         vocabulary_size=runner.facts.vocabulary_size,
                         history_tokens=history_tokens,
+                        made_by=_made_by(runner.facts),
                     )
                 case frame:
                     raise _error(frame, param="messages")
@@ -114,9 +117,7 @@ class RunnerEngine:
                     return ExplainedPrompt(
                         text=text,
                         rendered=RenderedPrompt(token_ids=token_ids),
-                        weights_digest=runner.facts.weights_digest,
-                        tokenizer_digest=runner.facts.tokenizer_digest,
-                        template_digest=runner.facts.template_digest,
+                        made_by=_made_by(runner.facts),
                     )
                 case frame:
                     raise _error(frame, param="messages")
@@ -239,15 +240,24 @@ def _result(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> Ge
         choices=output.choices_finished(finished.finish_reasons),
         usage=finished.usage,
         timings=finished.timings,
-        provenance=Provenance(
-            weights_digest=facts.weights_digest,
-            tokenizer_digest=facts.tokenizer_digest,
-            template_digest=facts.template_digest,
-            versions=dict(facts.versions),
-            device=facts.device,
-            dtype=facts.dtype,
-            quantization=facts.quantization,
+        provenance=replace(
+            _made_by(facts),
             batch_size_max=finished.batch_size_max,
+            batch_sizes=finished.batch_sizes,
             cache=finished.cache,
         ),
+    )
+
+
+def _made_by(facts: RunnerFacts) -> Provenance:
+    """What generates, before it is known how."""
+    return Provenance(
+        weights_digest=facts.weights_digest,
+        adapter_digest=facts.adapter_digest,
+        tokenizer_digest=facts.tokenizer_digest,
+        template_digest=facts.template_digest,
+        versions=dict(facts.versions),
+        device=facts.device,
+        dtype=facts.dtype,
+        quantization=facts.quantization,
     )

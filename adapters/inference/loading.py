@@ -23,6 +23,7 @@ from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
 from manent.adapters.inference.model_folder import adapter_files, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.openblas import blas_of
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
@@ -97,12 +98,13 @@ def load_model(
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
         template_digest=digest_of_text(str(tokenizer.chat_template or "")),
-        versions={"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}},
+        versions=_versions(),
         device=_device(),
         dtype=_dtype(model),
         quantization=_quantization(config),
         memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
         load_s=time.monotonic() - began_s,
+        adapter_digest=None if adapter is None else digests.digest_of_files(adapter_files(adapter)),
     )
     if prefix is not None and prefix.disk_bytes:
         batch.prefixes.open_disk(_prefix_disk(prefix, facts))
@@ -171,6 +173,14 @@ def _vocabulary_size(config: dict[str, Any], tokenizer: Any) -> int:
     nested = config.get("text_config")
     size = config.get("vocab_size") or (nested.get("vocab_size") if isinstance(nested, dict) else None)
     return int(size or len(tokenizer))
+
+
+def _versions() -> dict[str, str]:
+    """What computes, by name: packages and, on a CPU, the BLAS with its threads, whose number moves the last bits."""
+    versions = {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
+    if _on_cpu():
+        versions["blas"] = blas_of(os.environ)
+    return versions
 
 
 def _version(package: str) -> str:

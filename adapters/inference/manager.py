@@ -85,6 +85,7 @@ class ModelManager:
         name: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        alone: bool = False,
         gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
         """A place at a model that is loaded: the one that is asked for or, where that fails, the next of its fallbacks.
@@ -98,7 +99,7 @@ class ModelManager:
             async with AsyncExitStack() as stack:
                 supervisor = self._supervisors[model_id]
                 try:
-                    place = await stack.enter_async_context(supervisor.place(priority, gone=gone))
+                    place = await stack.enter_async_context(supervisor.place(priority, alone=alone, gone=gone))
                     await _load_unless(gone, supervisor)
                 except (ModelLoadError, InsufficientMemory, ModelUnavailable, EngineUnavailable) as error:
                     refusal = refusal or error

@@ -137,7 +137,7 @@ class TextBatch:
     def _evaluate(self) -> tuple[list[Any], list[Any]]:
         """mlx-lm's reports on prompts and on tokens, of a step with as much of the prompts as others can bear."""
         began_s = time.monotonic()
-        decoding = sum(bool(sequence.tokens) for sequence in self._sequences.values())
+        decoding = sum(bool(one.tokens) and not one.entry.deterministic for one in self._sequences.values())
         prefilling = min(len(self._sequences) - decoding, self._limits.prefill_sequences)
         self._generator.prefill_step_size = self._pace.chunk_tokens(decoding=decoding, prefilling=prefilling)
         before = self._generator.prompt_tokens

@@ -74,6 +74,15 @@ def runner_environment(base: Mapping[str, str]) -> dict[str, str]:
     return environment
 
 
+def blas_of(environment: Mapping[str, str]) -> str:
+    """The BLAS of a runner with this environment: the preloaded library with its threads, else MLX's own."""
+    preloaded = [Path(entry).name for entry in environment.get(PRELOAD_VARIABLE, "").replace(":", " ").split()]
+    libraries = [name for name in preloaded if "blas" in name]
+    if not libraries:
+        return "mlx"
+    return f"{libraries[0]}, {environment.get('OPENBLAS_NUM_THREADS') or len(os.sched_getaffinity(0))} threads"
+
+
 @functools.cache
 def preload_problem(library: Path) -> str | None:
     """Why a process of this machine cannot preload ``library``; None where it can. Found out by doing it."""

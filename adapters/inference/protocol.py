@@ -109,6 +109,7 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     quantization: str | None
     memory_bytes: int
     load_s: float
+    adapter_digest: str | None = None
 
 
 class Ready(_Frame, frozen=True):
@@ -176,6 +177,7 @@ class Finished(_Frame, frozen=True):
     timings: Timings
     batch_size_max: int
     cache: CacheUse = CacheUse()
+    batch_sizes: dict[int, int] = {}
 
 
 class Failed(_Frame, frozen=True):

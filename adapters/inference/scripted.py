@@ -10,7 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
 from manent.adapters.inference.always_loaded import AlwaysLoaded
@@ -45,7 +45,6 @@ SCRIPTED_PROVENANCE = Provenance(
     device="none",
     dtype="none",
     quantization=None,
-    batch_size_max=1,
 )
 _ROOM_FOR_EVERYBODY = AdmissionLimits(running_max=100_000, in_flight_max=100_000)
 _ENVELOPE_TOKENS = 2
@@ -91,6 +90,7 @@ class ScriptedEngine(AlwaysLoaded):
         limits: AdmissionLimits | None = None,
     ) -> None:
         self.script = script or Script()
+        self.provenance = SCRIPTED_PROVENANCE
         self.rendered: deque[tuple[Message, ...]] = deque(maxlen=_REMEMBERED_MAX)
         self.requests: deque[GenerationRequest] = deque(maxlen=_REMEMBERED_MAX)
         self.cancelled: deque[str] = deque(maxlen=_REMEMBERED_MAX)
@@ -103,10 +103,11 @@ class ScriptedEngine(AlwaysLoaded):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        alone: bool = False,
         gone: Gone | None = None,
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """One of the places of the model's queue; see ``InferenceEngine.place``."""
-        return self.admission[self.resolve(model).model_id].place(priority, gone=gone)
+        return self.admission[self.resolve(model).model_id].place(priority, alone=alone, gone=gone)
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """One token per word, two around each message, and one that asks for the answer."""
@@ -114,7 +115,8 @@ class ScriptedEngine(AlwaysLoaded):
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
-        return RenderedPrompt(token_ids=tuple(map(token_of, _words(messages))), vocabulary_size=2**32)
+        token_ids = tuple(map(token_of, _words(messages)))
+        return RenderedPrompt(token_ids=token_ids, vocabulary_size=2**32, made_by=self.provenance)
 
     async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
         """The words, with spaces between them."""
@@ -122,9 +124,7 @@ class ScriptedEngine(AlwaysLoaded):
         return ExplainedPrompt(
             text=" ".join(_words(messages)),
             rendered=rendered,
-            weights_digest=SCRIPTED_PROVENANCE.weights_digest,
-            tokenizer_digest=SCRIPTED_PROVENANCE.tokenizer_digest,
-            template_digest=SCRIPTED_PROVENANCE.template_digest,
+            made_by=self.provenance,
         )
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class ScriptedEngine(AlwaysLoaded):
         script = self.script(request) if callable(self.script) else self.script
         ended = False
         try:
-            async for output in _play(script, request):
+            async for output in _play(script, request, lambda: self.provenance):
                 ended = isinstance(output, GenerationResult)
                 yield output
         except DomainError:
@@ -156,7 +156,9 @@ class ScriptedEngine(AlwaysLoaded):
         """Nothing to stop."""
 
 
-async def _play(script: Script, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
+async def _play(
+    script: Script, request: GenerationRequest, provenance: Callable[[], Provenance]
+) -> AsyncGenerator[TextDelta | GenerationResult, None]:
     choices = [_Playing(script, request.parameters, index) for index in range(request.parameters.n)]
     number = 0
     while any(choice.finish_reason is None for choice in choices):
@@ -175,7 +177,7 @@ async def _play(script: Script, request: GenerationRequest) -> AsyncGenerator[Te
         choices=tuple(choice.result() for choice in choices),
         usage=Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=completion_tokens),
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
-        provenance=SCRIPTED_PROVENANCE,
+        provenance=replace(provenance(), batch_size_max=len(choices)),
     )
 
 

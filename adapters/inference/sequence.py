@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,6 +54,7 @@ class GeneratedRequest:
         self.cached_tokens = 0
         self.cache: CacheUse | None = None
         self.batch_size_max = 0
+        self._batch_sizes: Counter[int] = Counter()
         self._choices = [
             _GeneratedText(new_detokenizer(), StopMatcher(request.parameters.stop)) for _ in range(request.parameters.n)
         ]
@@ -112,6 +113,7 @@ class GeneratedRequest:
         self._times.first_token_s = self._times.first_token_s or now_s
         self._times.heard_s = now_s
         self._completion_tokens += 1
+        self._batch_sizes[batch_size] += 1
         self.batched(batch_size)
         text, told = self._choices[index].push(token, batch_reason, logprobs)
         delta = Delta(id=self.id, index=index, text=text, token_ids=(token,), logprobs=told)
@@ -135,6 +137,7 @@ class GeneratedRequest:
                 decode_s=now_s - times.first_token_s,
             ),
             batch_size_max=self.batch_size_max,
+            batch_sizes=dict(self._batch_sizes),
             cache=self.cache or CacheUse(),
         )
 

@@ -85,16 +85,19 @@ class RunnerSupervisor:
 
     @asynccontextmanager
     async def place(
-        self, priority: Priority = Priority.INTERACTIVE, *, gone: Gone | None = None
+        self,
+        priority: Priority = Priority.INTERACTIVE,
+        *,
+        alone: bool = False,
+        gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
         """One of the bounded places for requests, from before the prompt is rendered until the answer ended.
 
-        Raises:
-            EngineBusy, CompletionCancelledError: see ``Admission.place``.
-            ModelLoadError, InsufficientMemory, ModelUnavailable: it failed before, and is not tried again so soon.
+        Raises as ``Admission.place``, and ModelLoadError, InsufficientMemory, ModelUnavailable: it failed before, and
+        is not tried again so soon.
         """
         try:
-            async with self._admission.place(priority, gone=gone) as place:
+            async with self._admission.place(priority, alone=alone, gone=gone) as place:
                 with self.circuit.trial():
                     yield place
         finally:

@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     NO = 1
     USAGE = 2
     UNREACHABLE = 3
+    UNDECIDED = 4
 
 
 def visible(text: str) -> str:

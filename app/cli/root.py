@@ -19,6 +19,7 @@ MODULES = {
     "chat": "chat",
     "sessions": "sessions",
     "replay": "sessions",
+    "verify": "verify",
     "events": "log",
     "log": "audit",
     "export": "export",

@@ -113,6 +113,7 @@ class CloseCompletion:
             usage=outcome.usage,
             failed_at_us=self._clock.now_us(),
             alternatives=outcome.alternatives,
+            provenance=outcome.provenance,
         )
 
     def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:

@@ -48,6 +48,7 @@ class CompleteChat:
         clock: Clock,
         ids: Ids,
         timeout_max_s: float | None = None,
+        alone_max_s: float | None = None,
     ) -> None:
         self._accept = accept
         self._repeat = repeat
@@ -58,6 +59,7 @@ class CompleteChat:
         self._clock = clock
         self._ids = ids
         self._timeout_max_s = timeout_max_s
+        self._alone_max_s = alone_max_s
 
     def start(self, command: ChatCommand) -> RunningCompletion:
         """Start a completion in a task of its own; its ``accepted()`` tells whether it was accepted.
@@ -86,9 +88,7 @@ class CompleteChat:
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
             async with AsyncExitStack() as stack:
-                if command.timeout_s is not None:
-                    timer = asyncio.get_running_loop().call_later(command.timeout_s, running.expire, command.timeout_s)
-                    stack.callback(timer.cancel)
+                _limit(running, command.timeout_s, stack)
                 if command.idempotency is not None:
                     numbered, answered = await self._repeat.next_attempt(command.idempotency)
                     if answered is not None:
@@ -98,8 +98,12 @@ class CompleteChat:
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
-                place = self._engine.place(command.model, priority=command.priority, gone=running.stop_requested)
+                alone = command.parameters.deterministic
+                place = self._engine.place(
+                    command.model, priority=command.priority, alone=alone, gone=running.stop_requested
+                )
                 running.place = await stack.enter_async_context(place)
+                _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:
             await self._tell_again(running, repeated.appended)
@@ -152,7 +156,12 @@ class CompleteChat:
         generation = asyncio.create_task(self._follow(running, prepared, partial))
         await end_with_gone(generation, running.stop_requested)
         ending = Ending(
-            requested, partial, now_us=self._clock.now_us(), salt=self._ids.salt, record_content=prepared.record_content
+            requested,
+            partial,
+            now_us=self._clock.now_us(),
+            salt=self._ids.salt,
+            record_content=prepared.record_content,
+            made_by=prepared.prompt.made_by,
         )
         if generation.cancelled():
             if running.deadline_error is not None:
@@ -168,12 +177,13 @@ class CompleteChat:
 
     async def _follow(self, running: RunningCompletion, prepared: Prepared, partial: PartialOutput) -> GenerationResult:
         requested = prepared.accepted.requested
+        scope = CacheScope(tenant=running.tenant, conversation=requested.session_id, durable=prepared.record_content)
         request = GenerationRequest(
             completion_id=requested.completion_id,
             model_id=requested.model_id,
             prompt=prepared.prompt,
             parameters=requested.parameters,
-            cache=CacheScope(tenant=running.tenant, conversation=requested.session_id, durable=prepared.record_content),
+            cache=None if requested.parameters.deterministic else scope,
         )
         async with aclosing(self._engine.generate(request)) as outputs:
             async for output in outputs:
@@ -183,3 +193,10 @@ class CompleteChat:
                 else:
                     return output
         raise EngineUnavailable("the engine ended a generation without a result")
+
+
+def _limit(running: RunningCompletion, seconds: float | None, stack: AsyncExitStack) -> None:
+    """Have the completion end ``seconds`` from now at the latest."""
+    if seconds is not None:
+        timer = asyncio.get_running_loop().call_later(seconds, running.expire, seconds)
+        stack.callback(timer.cancel)

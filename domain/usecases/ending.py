@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from manent.domain.errors import CompletionCancelledError, DomainError
 from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
-from manent.domain.generation import FinishReason, GenerationResult, SaltedDigest, TokenLogprobs, Usage
+from manent.domain.generation import FinishReason, GenerationResult, Provenance, SaltedDigest, TokenLogprobs, Usage
 from manent.domain.output import Alternative, PartialOutput
 
 
@@ -21,12 +21,14 @@ class Ending:
         now_us: int,
         salt: Callable[[], bytes],
         record_content: bool,
+        made_by: Provenance | None = None,
     ) -> None:
         self._requested = requested
         self._output = output
         self._now_us = now_us
         self._salt = salt
         self._content = record_content
+        self._made_by = made_by
 
     def generated(self, result: GenerationResult, *, message_id: str) -> CompletionGenerated:
         """It ended well."""
@@ -60,6 +62,7 @@ class Ending:
             usage=self._usage(),
             failed_at_us=self._now_us,
             alternatives=self._alternatives([None] * len(self._output.choices)),
+            provenance=self._made_by,
         )
         return event, error
 
@@ -75,6 +78,7 @@ class Ending:
             usage=self._usage(),
             cancelled_at_us=self._now_us,
             alternatives=self._alternatives([None] * len(self._output.choices)),
+            provenance=self._made_by,
         )
         return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
 

@@ -11,6 +11,7 @@ from manent.domain.usecases.completion_context import ShowContext
 from manent.domain.usecases.diff_sessions import DiffSessions
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.export_session import ExportSession
+from manent.domain.usecases.find_completion import FindCompletion
 from manent.domain.usecases.fork_session import ForkSession
 from manent.domain.usecases.import_session import ImportSession, SessionFile
 from manent.domain.usecases.replay import Replay
@@ -18,6 +19,7 @@ from manent.domain.usecases.rerun_session import RerunSession
 from manent.domain.usecases.run_rerun import RunRerun
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.verify_completion import VerifyCompletion
 
 ReadEventsFile = Callable[[bytes, Ids], SessionFile]
 """Knows the log's format; raises ImportRefused."""
@@ -42,6 +44,7 @@ class Replays:
     recorded: Recorded
     rerun: RerunSession
     context: ShowContext
+    verify: VerifyCompletion
 
 
 def build_recorded(
@@ -70,6 +73,7 @@ def build_replays(
     reruns: RunningReruns,
     clock: Clock,
     ids: Ids,
+    alone_max_s: float,
 ) -> Replays:
     """Everything, over the server's completions and its bounded set of reruns."""
     run = RunRerun(sessions=sessions, chat=chat, ending=ending, reruns=reruns, clock=clock, ids=ids)
@@ -83,5 +87,6 @@ def build_replays(
         clock=clock,
         ids=ids,
     )
-    context = ShowContext(store=store, replay=recorded.replay, engine=engine)
-    return Replays(recorded=recorded, rerun=rerun, context=context)
+    find = FindCompletion(store=store, replay=recorded.replay)
+    verify = VerifyCompletion(store=store, find=find, engine=engine, clock=clock, alone_max_s=alone_max_s)
+    return Replays(recorded=recorded, rerun=rerun, context=ShowContext(find=find, engine=engine), verify=verify)

@@ -193,4 +193,5 @@ def _parameters(asked: RequestedParameters, before: Answered | None) -> Requeste
         max_tokens=asked.max_tokens or then.max_tokens,
         stop=asked.stop or then.stop,
         seed=then.seed if asked.seed is None else asked.seed,
+        deterministic=then.deterministic,
     )

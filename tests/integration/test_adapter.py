@@ -46,6 +46,8 @@ async def test_an_adapter_changes_the_answers_and_the_provenance(starter_model: 
     without, with_adapter = results
     assert without.choices[0].token_ids != with_adapter.choices[0].token_ids
     assert without.provenance.weights_digest != with_adapter.provenance.weights_digest
+    assert without.provenance.adapter_digest is None
+    assert str(with_adapter.provenance.adapter_digest).startswith("sha256:")
 
 
 async def test_a_missing_adapter_is_named(starter_model: Path, tmp_path: Path) -> None:

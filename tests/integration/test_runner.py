@@ -99,7 +99,9 @@ async def test_a_seed_gives_the_same_tokens_alone_and_among_others(engine: Runne
     among, *rest = await asyncio.gather(answer(engine, STORY, sampled), *others)
     assert among.token_ids == alone.token_ids
     assert among.provenance.batch_size_max == 4
-    assert alone.provenance.batch_size_max == 1
+    assert (alone.provenance.batch_size_max, alone.provenance.batch_sizes) == (1, {1: 20})
+    assert sum(among.provenance.batch_sizes.values()) == 20
+    assert among.provenance.batch_sizes[4] > 0
     assert len({result.token_ids for result in rest}) == 3
     differently = await answer(engine, STORY, parameters(max_tokens=20, temperature=0.8, top_p=0.95, seed=1235))
     assert differently.token_ids != alone.token_ids

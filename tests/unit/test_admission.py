@@ -30,10 +30,17 @@ class Users:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._leave: dict[str, asyncio.Event] = {}
 
-    async def come(self, name: str, priority: Priority = INTERACTIVE, *, gone: asyncio.Event | None = None) -> None:
+    async def come(
+        self,
+        name: str,
+        priority: Priority = INTERACTIVE,
+        *,
+        alone: bool = False,
+        gone: asyncio.Event | None = None,
+    ) -> None:
         """Join the queue."""
         self._leave[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._use(name, priority, gone))
+        self.tasks[name] = asyncio.create_task(self._use(name, priority, alone=alone, gone=gone))
         await settle()
 
     async def leave(self, name: str) -> None:
@@ -41,8 +48,9 @@ class Users:
         self._leave[name].set()
         await settle()
 
-    async def _use(self, name: str, priority: Priority, gone: asyncio.Event | None) -> None:
-        async with self.queue.place(priority, gone=None if gone is None else partial(returns_at, gone)) as place:
+    async def _use(self, name: str, priority: Priority, *, alone: bool, gone: asyncio.Event | None) -> None:
+        left = None if gone is None else partial(returns_at, gone)
+        async with self.queue.place(priority, alone=alone, gone=left) as place:
             self.came.append(name)
             self.places[name] = place
             await self._leave[name].wait()
@@ -108,6 +116,61 @@ async def test_batches_leave_room_for_who_is_interactive() -> None:
     assert users.queue.in_flight == 0
 
 
+async def test_who_is_to_be_alone_waits_for_the_others_and_they_for_it() -> None:
+    """Who came before ends first, nobody overtakes, and those who waited behind come in together."""
+    users = Users(admission(running_max=4))
+    for name in ("a", "b"):
+        await users.come(name)
+    await users.come("alone", alone=True)
+    for name in ("c", "d"):
+        await users.come(name)
+    await users.leave("a")
+    assert users.came == ["a", "b"]
+    await users.leave("b")
+    assert users.came == ["a", "b", "alone"]
+    await users.leave("alone")
+    assert users.came == ["a", "b", "alone", "c", "d"]
+    assert {name: place.position for name, place in users.places.items() if place.position} == {"c": 1, "d": 2}
+    for name in ("c", "d"):
+        await users.leave(name)
+    assert users.queue.in_flight == 0
+
+
+async def test_a_batch_that_is_to_be_alone_gets_its_turn() -> None:
+    """Interactive requests go before it four times; then the model empties for it, whoever else comes."""
+    users = Users(admission(running_max=8))
+    await users.come("first")
+    await users.come("alone", BATCH, alone=True)
+    for number in range(INTERACTIVE_IN_A_ROW + 2):
+        await users.come(f"i{number}")
+    assert len(users.came) == 1 + INTERACTIVE_IN_A_ROW
+    for name in list(users.came):
+        await users.leave(name)
+    assert users.came[-1] == "alone"
+    await users.leave("alone")
+    assert users.came[-2:] == ["i4", "i5"]
+    for name in ("i4", "i5"):
+        await users.leave(name)
+    assert users.queue.in_flight == 0
+
+
+async def test_who_gives_up_being_alone_holds_nobody_up() -> None:
+    """Those behind it come in at once."""
+    users, gone = Users(admission(running_max=4)), asyncio.Event()
+    await users.come("first")
+    await users.come("alone", alone=True, gone=gone)
+    await users.come("next")
+    assert users.came == ["first"]
+    gone.set()
+    with pytest.raises(CompletionCancelledError):
+        await users.tasks["alone"]
+    await settle()
+    assert users.came == ["first", "next"]
+    for name in ("first", "next"):
+        await users.leave(name)
+    assert users.queue.in_flight == 0
+
+
 async def test_too_many_are_refused_at_once() -> None:
     """The bound counts those who wait, and says when to come back."""
     users = Users(admission(in_flight_max=2))
@@ -162,16 +225,18 @@ async def test_a_place_that_comes_at_the_last_moment_is_handed_on(steps: int) ->
 
 
 async def test_places_are_counted_right_in_a_crowd() -> None:
-    """Two hundred come and go at random moments; at no moment more than allowed have a place."""
+    """Two hundred come and go at random moments; at no moment more than allowed have a place, nor is one not alone."""
     queue = admission(running_max=3, in_flight_max=300)
-    most = 0
+    most = most_with_one_alone = 0
 
     async def one(number: int) -> None:
-        nonlocal most
+        nonlocal most, most_with_one_alone
+        alone = number % 11 == 0
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(queue.place(BATCH if number % 3 else INTERACTIVE))
-            most = max(most, queue.running)
-            for _ in range(number % 5):
+            await stack.enter_async_context(queue.place(BATCH if number % 3 else INTERACTIVE, alone=alone))
+            for _ in range(number % 5 + 1):
+                most = max(most, queue.running)
+                most_with_one_alone = max(most_with_one_alone, queue.running if alone else 0)
                 await asyncio.sleep(0)
 
     tasks = [asyncio.create_task(one(number)) for number in range(200)]
@@ -180,5 +245,5 @@ async def test_places_are_counted_right_in_a_crowd() -> None:
         if number % 7 == 0:
             task.cancel()
     await asyncio.wait(tasks)
-    assert most == 3
+    assert (most, most_with_one_alone) == (3, 1)
     assert queue.in_flight == 0

@@ -101,7 +101,8 @@ async def test_another_template_renders_another_prompt() -> None:
     explain = world.engine.explain
 
     async def differently(model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
-        return replace(await explain(model_id, [*messages, user("more")]), template_digest="sha256:ff")
+        explained = await explain(model_id, [*messages, user("more")])
+        return replace(explained, made_by=replace(explained.made_by, template_digest="sha256:ff"))
 
     world.engine.explain = differently  # type: ignore[method-assign]  # a template that was changed since
     context = await shown(world, generated.completion_id)

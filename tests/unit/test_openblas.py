@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.inference.openblas import find_openblas, main, openblas_advice, preload_problem, runner_environment
+from manent.adapters.inference.openblas import (
+    blas_of,
+    find_openblas,
+    main,
+    openblas_advice,
+    preload_problem,
+    runner_environment,
+)
 
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere mlx brings its own BLAS, and nothing is preloaded"
@@ -41,6 +48,24 @@ def test_the_library_is_preloaded_before_others(library: Path) -> None:
     """OpenBLAS answers first, what was preloaded already stays, and every other variable is untouched."""
     base = {"MANENT_OPENBLAS": str(library), "LD_PRELOAD": "/lib/libfirst.so", "HOME": "/root"}
     assert runner_environment(base) == {**base, "LD_PRELOAD": f"{library}:/lib/libfirst.so"}
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "mlx"),
+        ({"LD_PRELOAD": "/lib/libfirst.so"}, "mlx"),
+        (
+            {"LD_PRELOAD": "/lib/libfirst.so:/usr/lib/libopenblas.so.0", "OPENBLAS_NUM_THREADS": "3"},
+            "libopenblas.so.0, 3 threads",
+        ),
+        ({"LD_PRELOAD": "/mine/libblas.so", "OPENBLAS_NUM_THREADS": "1"}, "libblas.so, 1 threads"),
+    ],
+)
+def test_a_runner_says_what_multiplies_its_matrices(environment: dict[str, str], expected: str) -> None:
+    """The library and its threads move the last bits of an answer, so they are a part of its provenance."""
+    assert blas_of(environment) == expected
 
 
 @linux_only

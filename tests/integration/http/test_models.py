@@ -41,10 +41,11 @@ class SlowToLoad(ScriptedEngine):
         model: str,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        alone: bool = False,
         gone: Gone | None = None,
     ) -> AsyncGenerator[QueuePlace, None]:
         """A place once the model is loaded."""
-        async with super().place(model, priority=priority, gone=gone) as place:
+        async with super().place(model, priority=priority, alone=alone, gone=gone) as place:
             await self.loaded.wait()
             if self.error is not None:
                 raise self.error
