@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 
+from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.adapters.inference.exchange import RunnerKilled
 from manent.adapters.inference.manager import ModelManager
 from manent.adapters.inference.prefix_disk import forget_files
@@ -28,7 +29,15 @@ from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
-from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, GenerationFailed, InvalidValue
+from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
+from manent.domain.errors import (
+    ContextLengthExceeded,
+    DomainError,
+    EngineBusy,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidValue,
+)
 from manent.domain.generation import (
     ExplainedPrompt,
     GenerationRequest,
@@ -44,7 +53,8 @@ from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock
 
 _ERRORS: dict[str, type[DomainError]] = {
-    error.code: error for error in (InvalidValue, EngineBusy, GenerationFailed, EngineUnavailable)
+    error.code: error
+    for error in (InvalidValue, ContextLengthExceeded, EngineBusy, GenerationFailed, EngineUnavailable)
 }
 
 
@@ -151,6 +161,14 @@ class RunnerEngine:
             async for output in outputs:
                 yield output
 
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """A vector for each input; where the system killed the runner, for want of memory, it is tried once more."""
+        try:
+            return await self._embed(request)
+        except RunnerKilled:
+            await self._manager.recover(request.model_id)
+        return await self._embed(request)
+
     async def forget(self, tenant: str, conversation: str | None = None) -> None:
         """Have the runners drop what they keep of it, and remove what is on disk, of models that are not loaded too."""
         if self._prefix is None:
@@ -190,6 +208,28 @@ class RunnerEngine:
     async def aclose(self, deadline_s: float) -> None:
         """Stop all runners, at the same time; what they still work on fails with EngineUnavailable."""
         await self._manager.aclose(deadline_s)
+
+    async def _embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        supervisor, ended = self.supervisor(request.model_id), False
+        async with supervisor.exchange() as (runner, exchange):
+            try:
+                await exchange.send(
+                    Embed(
+                        id=exchange.id,
+                        inputs=request.inputs,
+                        tokens_max=request.tokens_max,
+                        dimensions=request.dimensions,
+                    )
+                )
+                answer = await exchange.receive()
+                ended = True
+            finally:
+                if not ended:
+                    runner.cancel(exchange.id)
+            if isinstance(answer, Embedded):
+                supervisor.circuit.forgive()
+                return EmbeddingResult(vectors=answer.vectors, prompt_tokens=answer.prompt_tokens)
+            raise _error(answer, param="input")
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):

@@ -87,6 +87,15 @@ def context_length_of(config: dict[str, Any]) -> int | None:
     return None
 
 
+def input_length_of(folder: Path, config: dict[str, Any]) -> int | None:
+    """How many tokens of an input an embedding model takes: what sentence-transformers cuts off at, else positions."""
+    try:
+        length = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+    except (OSError, ValueError, KeyError, TypeError):
+        length = None
+    return length if isinstance(length, int) and length > 0 else context_length_of(config)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """All weights of the folder, in the order of their names."""
     return sorted(folder.glob("*.safetensors"))

@@ -11,6 +11,7 @@ import struct
 
 import msgspec
 
+from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.messages import Message
@@ -217,8 +218,10 @@ class Pong(_Frame, frozen=True):
     prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | Explain | CountTokens | Generate | Cancel | Forget | Ping | Shutdown
-RunnerFrame = Ready | LoadFailed | Rendered | Explained | Counted | Progress | Delta | Finished | Failed | Pong
+ServerFrame = Render | Explain | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
+RunnerFrame = (
+    Ready | LoadFailed | Rendered | Explained | Counted | Embedded | Progress | Delta | Finished | Failed | Pong
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _server_frames: msgspec.msgpack.Decoder[ServerFrame] = msgspec.msgpack.Decoder(ServerFrame)
