@@ -70,8 +70,10 @@ def load_embedding_model(folder: Path, config: dict[str, Any], *, digest_folder:
     shape, pooling = read_bert_config(config), read_pooling(folder)
     weights = [folder / "config.json", *weight_files(folder)]
     weights_digest = in_background(lambda: digests.digest_of_files(weights))
-    bert = Bert(shape)
-    _load_weights(bert, folder, config)
+    bert = load_encoder(folder, config)
+    if on_cpu():  # where half precision is many times slower
+        bert.update(tree_map(_widened, bert.parameters()))
+    mx.eval(bert.parameters())
     warm_up = pooling(bert(mx.array([[0]]), mx.array([[True]])), mx.array([[True]]))
     mx.eval(warm_up)
     tokenizer = _tokenizer(folder)
@@ -100,7 +102,14 @@ def load_embedding_model(folder: Path, config: dict[str, Any], *, digest_folder:
     )
 
 
-def _load_weights(bert: Bert, folder: Path, config: dict[str, Any]) -> None:
+def load_encoder(folder: Path, config: dict[str, Any]) -> Bert:
+    """The encoder with its weights, which are read when they are used.
+
+    Raises:
+        ModelFolderError: it is of another architecture.
+        ValueError: the weights are not those of the configuration.
+    """
+    bert = Bert(read_bert_config(config))
     arrays: dict[str, mx.array] = {}
     for file in weight_files(folder):
         arrays |= mx.load(str(file))  # type: ignore[arg-type]  # a dict, for safetensors
@@ -113,9 +122,7 @@ def _load_weights(bert: Bert, folder: Path, config: dict[str, Any]) -> None:
             class_predicate=lambda path, _: f"{path}.scales" in weights,
         )
     bert.load_weights(list(weights.items()))
-    if on_cpu():  # where half precision is many times slower
-        bert.update(tree_map(_widened, bert.parameters()))
-    mx.eval(bert.parameters())
+    return bert
 
 
 def _widened(array: mx.array) -> mx.array:

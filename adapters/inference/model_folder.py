@@ -10,6 +10,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from manent.domain.embedding import ModelType
+
+EMBEDDING_ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 _HEADER_MAX_BYTES = 256 * 2**20
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json")
 _TOKENIZER_PARTS = (
@@ -75,6 +78,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelFolderError(f"{file} holds no JSON object; download the model again")
     return config
+
+
+def model_type_of(config: dict[str, Any]) -> ModelType:
+    """What a model is for, by its architecture."""
+    return ModelType.EMBEDDING if config.get("model_type") in EMBEDDING_ARCHITECTURES else ModelType.LLM
 
 
 def context_length_of(config: dict[str, Any]) -> int | None:
