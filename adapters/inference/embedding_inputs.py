@@ -24,9 +24,8 @@ class InputTokenizer:
     def tokenized(self, request: Embed) -> Embed | Failed:
         """The same request with tokens alone in it, or why it cannot be done."""
         if request.dimensions is not None and request.dimensions > self._dimensions:
-            return _refused(
-                request, f"dimensions is {request.dimensions}, but the model's vectors have {self._dimensions}"
-            )
+            message = f"dimensions is {request.dimensions}, but the model's vectors have {self._dimensions}"
+            return _refused(request, message, param="dimensions")
         texts = [text for text in request.inputs if isinstance(text, str)]
         try:
             encodings = iter(self._tokenizer.encode_batch(texts))
@@ -61,5 +60,5 @@ class InputTokenizer:
         return None
 
 
-def _refused(request: Embed, message: str, *, code: str = "invalid_value") -> Failed:
-    return Failed(id=request.id, code=code, message=message)
+def _refused(request: Embed, message: str, *, code: str = "invalid_value", param: str = "input") -> Failed:
+    return Failed(id=request.id, code=code, message=message, param=param)

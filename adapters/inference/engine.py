@@ -269,7 +269,7 @@ class RunnerEngine:
 def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
     """What a runner's refusal means in the domain's words."""
     if isinstance(frame, Failed):
-        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=param)
+        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=frame.param or param)
     return EngineUnavailable(f"the model's runner answered with an unexpected {type(frame).__name__} frame")
 
 

@@ -20,7 +20,7 @@ from manent.adapters.inference.model_folder import ModelFolderError, check_model
 from manent.domain.embedding import ModelType
 
 GROUP_SIZES = (64, 32)
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "*.bin", "*.gguf", "*.onnx", ".*")
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf", "*.onnx", ".*")
 
 
 def quantize_folder(source: Path, target: Path, *, bits: int) -> str:

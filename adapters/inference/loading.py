@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ _WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
 # 4.9 s to 0.4 s. A GPU wants larger pieces to be busy.
 _CHUNK_CPU_TOKENS = 64
 _CHUNK_GPU_TOKENS = 256
+
+
+# Of mlx-lm's models with a state these take the padding of a batch of prompts into it, and answers mix: their prompts
+# are evaluated one by one.
+_PADDING_READERS = frozenset({"mamba", "jamba", "nemotron_h"})
 
 
 class EvaluationFailed(Exception):
@@ -116,12 +121,18 @@ def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: Prefi
         vocabulary_size=_vocabulary_size(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
-        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS),
+        limits=_limits(model),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),
             limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
         ),
     )
+
+
+def _limits(model: Any) -> BatchLimits:
+    limits = BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS)
+    reads_padding = type(model).__module__.rpartition(".")[2] in _PADDING_READERS
+    return replace(limits, prefill_sequences=1) if reads_padding else limits
 
 
 def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:

@@ -180,11 +180,12 @@ class Finished(_Frame, frozen=True):
 
 
 class Failed(_Frame, frozen=True):
-    """The request failed; ``code`` is a domain error's. Other requests are not concerned."""
+    """The request failed; ``code`` and ``param`` are a domain error's. Other requests are not concerned."""
 
     id: int
     code: str
     message: str
+    param: str | None = None
 
 
 class PrefixStats(msgspec.Struct, frozen=True):

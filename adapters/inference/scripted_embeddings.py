@@ -16,7 +16,7 @@ def scripted_embeddings(request: EmbeddingRequest) -> EmbeddingResult:
     """A vector of length 1 for each input, drawn from a generator that the input seeds."""
     dimensions = request.dimensions or DIMENSIONS
     if dimensions > DIMENSIONS:
-        raise InvalidValue(f"dimensions is {dimensions}, but the vectors have {DIMENSIONS}", param="input")
+        raise InvalidValue(f"dimensions is {dimensions}, but the vectors have {DIMENSIONS}", param="dimensions")
     counts = [_token_count(item) for item in request.inputs]
     if max(counts) > request.tokens_max:
         raise ContextLengthExceeded(f"an input has {max(counts)} tokens, at most {request.tokens_max}", param="input")

@@ -118,7 +118,7 @@ async def test_what_the_model_cannot_take_is_refused(
     """Nothing is cut off in silence; the message names the input and the bound."""
     with pytest.raises(error, match=says) as caught:
         await engine.embed(asked)
-    assert caught.value.param == "input"
+    assert caught.value.param == ("input" if asked.dimensions is None else "dimensions")
 
 
 async def test_a_small_request_does_not_wait_for_a_large_one(engine: RunnerEngine) -> None:

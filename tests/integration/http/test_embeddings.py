@@ -83,7 +83,7 @@ async def test_the_official_client_reads_them() -> None:
         ({"input": ["a"] * 2049}, "invalid_value", "input", "2048"),
         ({"input": "a", "encoding_format": "int8"}, "invalid_value", "encoding_format", "base64"),
         ({"input": "a", "dimensions": 0}, "invalid_value", "dimensions", ""),
-        ({"input": "a", "dimensions": 9}, "invalid_value", "input", "8"),
+        ({"input": "a", "dimensions": 9}, "invalid_value", "dimensions", "8"),
         ({"input": "w " * 21}, "context_length_exceeded", "input", "at most 20"),
         ({"input": "a", "temperature": 1}, "unknown_parameter", "temperature", ""),
         ({"input": "a", "model": "embbed"}, "model_not_found", "model", ""),
