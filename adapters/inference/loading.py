@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
+from manent.adapters.inference.architectures import batch_limits, mend
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
@@ -40,11 +41,6 @@ _WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
 # 4.9 s to 0.4 s. A GPU wants larger pieces to be busy.
 _CHUNK_CPU_TOKENS = 64
 _CHUNK_GPU_TOKENS = 256
-
-
-# Of mlx-lm's models with a state these take the padding of a batch of prompts into it, and answers mix: their prompts
-# are evaluated one by one.
-_PADDING_READERS = frozenset({"mamba", "jamba", "nemotron_h"})
 
 
 class EvaluationFailed(Exception):
@@ -91,6 +87,7 @@ def load_model(
     weights = [folder / "config.json", *weight_files(folder), *([] if adapter is None else adapter_files(adapter))]
     weights_digest = in_background(lambda: digests.digest_of_files(weights))
     model, tokenizer = load(str(folder), adapter_path=None if adapter is None else str(adapter))[:2]
+    mend(model)
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
     batch = _new_batch(model, tokenizer, config, prefix)
@@ -115,24 +112,19 @@ def load_model(
 
 
 def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
+    chunk_tokens = _CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
         vocabulary_size=_vocabulary_size(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
-        limits=_limits(model),
+        limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=chunk_tokens)),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),
             limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
         ),
     )
-
-
-def _limits(model: Any) -> BatchLimits:
-    limits = BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS)
-    reads_padding = type(model).__module__.rpartition(".")[2] in _PADDING_READERS
-    return replace(limits, prefill_sequences=1) if reads_padding else limits
 
 
 def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:

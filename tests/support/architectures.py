@@ -71,6 +71,32 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere2": {},
     "deepseek_v32": {},
     "gemma2": {},
+    "gemma3n": {
+        "text_config": {
+            **_COMMON,
+            "activation_sparsity_pattern": [0.0] * 4,
+            "altup_active_idx": 0,
+            "altup_coef_clip": 120.0,
+            "altup_correct_scale": True,
+            "altup_num_inputs": 2,
+            "final_logit_softcapping": 30.0,
+            "hidden_size_per_layer_input": 8,
+            "laurel_rank": 8,
+            "layer_types": _ALTERNATING,
+            "model_type": "gemma3n_text",
+            "num_kv_shared_layers": 2,
+            "rope_local_base_freq": 10000.0,
+            "vocab_size_per_layer_input": VOCABULARY,
+        },
+    },
+    "gemma4_text": {
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 8,
+        "layer_types": _ALTERNATING,
+        "num_kv_shared_layers": 2,
+        "tie_word_embeddings": True,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
     "gpt_oss": {"layer_types": _ALTERNATING},
     "granitemoehybrid": {
         "attention_multiplier": 0.3,
@@ -165,8 +191,7 @@ def make_architecture(folder: Path, architecture: str) -> Path:
     module = importlib.import_module(f"mlx_lm.models.{architecture}")
     mx.random.seed(7)
     model = module.Model(module.ModelArgs.from_dict(config))
-    # Larger than trained weights are, so that a wrong state shows in the very next token.
-    grown: Any = tree_map(lambda weight: weight * 3 if weight.ndim >= 2 else weight, model.parameters())
+    grown: Any = tree_map(_grown, model.parameters())
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(grown)), {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config))
     letters = {chr(ord("0") + number): number for number in range(VOCABULARY)}
@@ -177,3 +202,10 @@ def make_architecture(folder: Path, architecture: str) -> Path:
     last = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": chr(ord("0") + VOCABULARY - 1)}
     (folder / "tokenizer_config.json").write_text(json.dumps(last))
     return folder
+
+
+def _grown(weight: mx.array) -> mx.array:
+    """Larger than a trained weight, and never nothing, so that a wrong state shows in the very next token."""
+    if not mx.any(weight):
+        return mx.random.normal(weight.shape)
+    return weight * 3 if weight.ndim >= 2 else weight
