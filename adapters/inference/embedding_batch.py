@@ -12,6 +12,8 @@ from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.adapters.inference.pooling import Pooling
 from manent.adapters.inference.protocol import Failed, Progress, RunnerFrame
 
+_CANCELLED_MAX = 4096
+
 Evaluate = Callable[[Sequence[Sequence[int]]], mx.array]
 
 
@@ -33,6 +35,7 @@ class EmbeddingBatch:
         self._limits = limits
         self._entries: dict[int, _Entry] = {}
         self._alone: set[int] = set()
+        self._cancelled: dict[int, None] = {}
         self.steps = 0
 
     @property
@@ -41,12 +44,18 @@ class EmbeddingBatch:
         return len(self._entries)
 
     def add(self, request: Embed) -> None:
-        """Let a request join; its inputs are tokens."""
-        self._entries[request.id] = _Entry(request)
+        """Let a request join, unless it was cancelled before; its inputs are tokens."""
+        if request.id in self._cancelled:
+            del self._cancelled[request.id]
+        else:
+            self._entries[request.id] = _Entry(request)
 
     def cancel(self, request_id: int) -> None:
-        """Drop a request before its next evaluation; an unknown one has ended already."""
-        self._entries.pop(request_id, None)
+        """Drop a request before its next evaluation; an unknown one has ended already, or its texts become tokens."""
+        if self._entries.pop(request_id, None) is None:
+            self._cancelled[request_id] = None
+            if len(self._cancelled) > _CANCELLED_MAX:
+                del self._cancelled[next(iter(self._cancelled))]
         self._alone.discard(request_id)
 
     def step(self) -> list[RunnerFrame]:

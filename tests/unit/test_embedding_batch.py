@@ -104,14 +104,17 @@ def test_a_failure_stays_with_its_request() -> None:
 
 
 def test_a_cancelled_request_is_evaluated_no_further() -> None:
-    """And one that has ended, or never was, is no error."""
+    """Nor is one whose cancellation overtook it, while its texts became tokens."""
     model = Model()
     batch = batch_of(model, inputs=1)
     batch.add(asking(1, [1], [1], [1]))
     batch.step()
     batch.cancel(1)
-    batch.cancel(1)
+    batch.cancel(2)
+    batch.add(asking(2, [2]))
     assert (batch.active, len(model.batches)) == (0, 1)
+    batch.add(asking(3, [3]))
+    assert batch.active == 1
 
 
 def test_whoever_waits_is_told_that_it_goes_on() -> None:
