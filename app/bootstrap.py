@@ -54,6 +54,7 @@ class Manent:
         return create_app(
             HttpServices(
                 chat=use_cases.complete_chat,
+                embeddings=use_cases.create_embeddings,
                 models=use_cases.manage_models,
                 sessions=use_cases.manage_sessions,
                 session_list=use_cases.list_sessions,

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from manent.adapters.inference.installing import verify_model
 from manent.adapters.inference.openblas import find_openblas, openblas_advice
 from manent.adapters.inference.registry import RegistryError, load_registry
-from manent.adapters.inference.starter import STARTER_ID, verify_starter
+from manent.adapters.inference.starter import STARTER_ID
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.app.home import HomeError, prepare_folder
@@ -135,7 +136,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 def _starter(settings: Settings) -> Finding:
     folder = settings.models_folder / STARTER_ID
-    if problems := verify_starter(folder):
+    if problems := verify_model(folder):
         advice = f"remove {folder} and run `manent models install`"
         return Finding(check=f"model {STARTER_ID}", verdict=Verdict.FAILURE, detail="; ".join(problems), advice=advice)
     return Finding(check=f"model {STARTER_ID}", verdict=Verdict.OK, detail="there, every file as it was written")

@@ -11,6 +11,7 @@ from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceE
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
 from manent.domain.usecases.follow_log import FollowLog
@@ -37,6 +38,7 @@ class UseCases:
     engine: InferenceEngine
     live: LiveCompletions
     complete_chat: CompleteChat
+    create_embeddings: CreateEmbeddings
     manage_models: ManageModels
     manage_sessions: ManageSessions
     list_sessions: ListSessions
@@ -77,6 +79,7 @@ def build_use_cases(
         engine=engine,
         live=live,
         complete_chat=complete_chat,
+        create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
         manage_models=ManageModels(engine),
         manage_sessions=ManageSessions(
             store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids

@@ -38,6 +38,13 @@ class ModelNotFound(DomainError):
     param = "model"
 
 
+class WrongModelType(DomainError):
+    """The model exists, and is for something else: a chat was sent to an embedding model, or the other way round."""
+
+    code = "wrong_model_type"
+    param = "model"
+
+
 class ContextLengthExceeded(DomainError):
     """Prompt and requested output do not fit the model's context window."""
 

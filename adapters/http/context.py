@@ -12,6 +12,7 @@ from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
@@ -33,6 +34,7 @@ class HttpServices:
     """
 
     chat: CompleteChat
+    embeddings: CreateEmbeddings
     models: ManageModels
     sessions: ManageSessions
     session_list: ListSessions

@@ -36,6 +36,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "unknown_parameter": ErrorRow(status=400, type=INVALID_REQUEST, why="No parameter has this name."),
     "unsupported_parameter": ErrorRow(status=400, type=INVALID_REQUEST, why="Manent cannot do what it asks for."),
     "context_length_exceeded": ErrorRow(status=400, type=INVALID_REQUEST, why="It does not fit the context window."),
+    "wrong_model_type": ErrorRow(status=400, type=INVALID_REQUEST, why="The model is for something else."),
     "import_refused": ErrorRow(status=400, type=INVALID_REQUEST, why="A file to import is not what it should be."),
     # What a connection says.
     "bad_request": ErrorRow(status=400, type=INVALID_REQUEST, why="The request is not valid HTTP/1.1."),

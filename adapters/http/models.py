@@ -72,6 +72,7 @@ def _model(card: ModelCard, status: ModelStatus) -> Model:
         id=card.model_id,
         created=card.created_at_s,
         owned_by=card.owned_by,
+        type=card.type.value,
         aliases=list(card.aliases),
         context_length=card.context_length,
         available=card.available,

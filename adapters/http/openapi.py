@@ -18,6 +18,7 @@ from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS,
 from manent.adapters.http.query import PairsQuery, QueryParameter
 from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
+from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
@@ -131,6 +132,7 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     _, definitions = models_json_schema(list(wanted.items()), ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = definitions["$defs"]
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
+    _describe(schemas["EmbeddingsRequest"], EMBEDDING_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
     return schemas
 

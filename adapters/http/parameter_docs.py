@@ -8,6 +8,7 @@ from pathlib import Path
 
 from manent.adapters.http import parameters
 from manent.adapters.http.parameters import Parameter
+from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 
 HEAD = """# HTTP parameters
 
@@ -21,6 +22,7 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("stream_options", parameters.STREAM_OPTIONS),
     ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),
+    ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
     ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),
     ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),

@@ -26,6 +26,7 @@ CHAT_ERRORS = (
     *STORE_ERRORS,
     *SESSION_ERRORS,
     "model_not_found",
+    "wrong_model_type",
     "context_length_exceeded",
     "history_conflict",
     "precondition_failed",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manent.adapters.http import chat, docs, event_stream, events, health, log, wire_completions
+from manent.adapters.http import chat, docs, embeddings, event_stream, events, health, log, wire_completions
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
+from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
 
 ROUTES: Sequence[Route] = (
@@ -25,6 +27,17 @@ ROUTES: Sequence[Route] = (
         streams=wire_completions.ChatCompletionChunk,
         takes=("Idempotency-Key", "If-Match"),
         errors=CHAT_ERRORS,
+    ),
+    Route(
+        name="createEmbeddings",
+        method="POST",
+        path="/embeddings",
+        handler=embeddings.create_embeddings,
+        summary="Turn texts into vectors",
+        tag="Embeddings",
+        body=EmbeddingsRequest,
+        answer=EmbeddingList,
+        errors=EMBEDDING_ERRORS,
     ),
     *MODEL_ROUTES,
     *SESSION_ROUTES,

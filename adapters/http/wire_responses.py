@@ -35,6 +35,7 @@ class Model(Answer):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    type: Literal["llm", "embedding"] = Field(description="What it is for: chats, or embeddings.")
     aliases: list[str]
     context_length: int = Field(description="Tokens of prompt and output together.")
     available: bool = Field(description="Whether its folder is there.")

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator
 
+from manent.adapters.inference.embedding_frames import Embedded
 from manent.adapters.inference.exchange import Exchange, LoadOutOfMemory, RunnerKilled, RunnerLimits
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.process import RunnerCommand, RunnerProcess
@@ -235,11 +236,21 @@ class Runner:
 
     def _hand_out(self, frame: RunnerFrame) -> None:
         match frame:
-            case Rendered() | Explained() | Counted() | Progress() | Delta() | Finished() | Failed() | Pong():
+            case (
+                Rendered()
+                | Explained()
+                | Counted()
+                | Embedded()
+                | Progress()
+                | Delta()
+                | Finished()
+                | Failed()
+                | Pong()
+            ):
                 exchange = self._exchanges.get(frame.id)
                 if exchange is not None:
                     exchange.heard(frame)
-                if self._owed_since_s is not None and isinstance(frame, Progress | Delta | Finished):
+                if self._owed_since_s is not None and isinstance(frame, Progress | Delta | Finished | Embedded):
                     self._evaluates()
             case Ready() | LoadFailed():
                 raise ProtocolError(f"an unexpected {type(frame).__name__} frame")

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 
+from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.adapters.inference.exchange import RunnerKilled
 from manent.adapters.inference.manager import ModelManager
 from manent.adapters.inference.prefix_disk import forget_files
@@ -29,7 +30,15 @@ from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
-from manent.domain.errors import DomainError, EngineBusy, EngineUnavailable, GenerationFailed, InvalidValue
+from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
+from manent.domain.errors import (
+    ContextLengthExceeded,
+    DomainError,
+    EngineBusy,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidValue,
+)
 from manent.domain.generation import (
     ExplainedPrompt,
     GenerationRequest,
@@ -46,7 +55,8 @@ from manent.domain.ports import Clock
 from manent.domain.waiting import Gone
 
 _ERRORS: dict[str, type[DomainError]] = {
-    error.code: error for error in (InvalidValue, EngineBusy, GenerationFailed, EngineUnavailable)
+    error.code: error
+    for error in (InvalidValue, ContextLengthExceeded, EngineBusy, GenerationFailed, EngineUnavailable)
 }
 
 
@@ -153,6 +163,14 @@ class RunnerEngine:
             async for output in outputs:
                 yield output
 
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """A vector for each input; where the system killed the runner, for want of memory, it is tried once more."""
+        try:
+            return await self._embed(request)
+        except RunnerKilled:
+            await self._manager.recover(request.model_id)
+        return await self._embed(request)
+
     async def forget(self, tenant: str, conversation: str | None = None) -> None:
         """Have the runners drop what they keep of it, and remove what is on disk, of models that are not loaded too."""
         if self._prefix is None:
@@ -193,6 +211,28 @@ class RunnerEngine:
         """Stop all runners, at the same time; what they still work on fails with EngineUnavailable."""
         await self._manager.aclose(deadline_s)
 
+    async def _embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        supervisor, ended = self.supervisor(request.model_id), False
+        async with supervisor.exchange() as (runner, exchange):
+            try:
+                await exchange.send(
+                    Embed(
+                        id=exchange.id,
+                        inputs=request.inputs,
+                        tokens_max=request.tokens_max,
+                        dimensions=request.dimensions,
+                    )
+                )
+                answer = await exchange.receive()
+                ended = True
+            finally:
+                if not ended:
+                    runner.cancel(exchange.id)
+            if isinstance(answer, Embedded):
+                supervisor.circuit.forgive()
+                return EmbeddingResult(vectors=answer.vectors, prompt_tokens=answer.prompt_tokens)
+            raise _error(answer, param="input")
+
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
             ended = False
@@ -231,7 +271,7 @@ class RunnerEngine:
 def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
     """What a runner's refusal means in the domain's words."""
     if isinstance(frame, Failed):
-        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=param)
+        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=frame.param or param)
     return EngineUnavailable(f"the model's runner answered with an unexpected {type(frame).__name__} frame")
 
 

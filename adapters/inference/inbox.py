@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Condition
 
+from manent.adapters.inference.embedding_frames import Embed
 from manent.adapters.inference.protocol import Cancel, Forget, Generate, Ping
 
 INBOX_MAX_FRAMES = 4096
@@ -20,7 +21,7 @@ class InboxFull(Exception):
 class Received:
     """A frame, and the moment at which it came in, on the monotonic clock."""
 
-    frame: Generate | Cancel | Forget | Ping
+    frame: Generate | Embed | Cancel | Forget | Ping
     at_s: float
 
 
@@ -35,11 +36,13 @@ class Inbox:
         self._changed = Condition()
         self._waiting: OrderedDict[tuple[type, int], Received] = OrderedDict()
 
-    def put(self, frame: Generate | Cancel | Forget | Ping) -> None:
+    def put(self, frame: Generate | Embed | Cancel | Forget | Ping) -> None:
         """Leave a frame; InboxFull if nothing was taken for too long."""
         with self._changed:
-            if isinstance(frame, Cancel) and self._waiting.pop((Generate, frame.id), None) is not None:
-                return
+            if isinstance(frame, Cancel):
+                for kind in (Generate, Embed):
+                    if self._waiting.pop((kind, frame.id), None) is not None:
+                        return
             if len(self._waiting) >= INBOX_MAX_FRAMES:
                 raise InboxFull(f"{INBOX_MAX_FRAMES} frames wait to be evaluated")
             self._waiting[type(frame), frame.id] = Received(frame, time.monotonic())

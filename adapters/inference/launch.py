@@ -10,6 +10,7 @@ from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.process import RunnerCommand
 from manent.adapters.inference.registry import RegisteredModel
 from manent.adapters.inference.supervision import NoRoom, Room, StartRunner, SupervisorSettings
+from manent.domain.embedding import ModelType
 from manent.domain.errors import InsufficientMemory
 from manent.domain.residency import gigabytes
 
@@ -21,10 +22,13 @@ class Launch:
 
     def __init__(self, model: RegisteredModel, *, settings: SupervisorSettings, room: Room, start: StartRunner) -> None:
         self._command = RunnerCommand(
+            type=model.card.type,
             model_folder=model.path,
             digest_folder=settings.digest_folder,
             adapter=model.adapter,
-            prefix=None if settings.prefix is None else settings.prefix.options(model.card.model_id),
+            prefix=None
+            if settings.prefix is None or model.card.type is ModelType.EMBEDDING
+            else settings.prefix.options(model.card.model_id),
         )
         self._model_id = model.card.model_id
         self._settings = settings

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import platform
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
+from manent.adapters.inference.architectures import batch_limits, mend
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
+from manent.adapters.inference.model_facts import (
+    device,
+    device_bytes,
+    dtype_of,
+    exempt_from_collection,
+    in_background,
+    on_cpu,
+    quantization_of,
+    versions,
+)
 from manent.adapters.inference.model_folder import adapter_files, context_length_of, tokenizer_files, weight_files
-from manent.adapters.inference.openblas import blas_of
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
@@ -32,15 +35,12 @@ from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
 from manent.adapters.inference.token_text import token_bytes_of
 from manent.domain.generation import SamplingParameters
 
-_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
 _WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
 
 # Prefill of 800 tokens on a CPU takes the same time in chunks of 64 as in one piece, and the longest step falls from
 # 4.9 s to 0.4 s. A GPU wants larger pieces to be busy.
 _CHUNK_CPU_TOKENS = 64
 _CHUNK_GPU_TOKENS = 256
-
-_T = TypeVar("_T")
 
 
 class EvaluationFailed(Exception):
@@ -56,8 +56,8 @@ class LoadedModel:
     facts: RunnerFacts
 
     def device_bytes(self) -> int:
-        """What MLX's allocator holds, with what it keeps for the next evaluation."""
-        return mx.get_active_memory() + mx.get_cache_memory()
+        """What MLX's allocator holds."""
+        return device_bytes()
 
 
 def load_model(
@@ -85,23 +85,24 @@ def load_model(
     digests = DigestCache(digest_folder)
     # Hashing releases the GIL, and so does loading: for a model that is seen for the first time they overlap.
     weights = [folder / "config.json", *weight_files(folder), *([] if adapter is None else adapter_files(adapter))]
-    weights_digest = _in_background(lambda: digests.digest_of_files(weights))
+    weights_digest = in_background(lambda: digests.digest_of_files(weights))
     model, tokenizer = load(str(folder), adapter_path=None if adapter is None else str(adapter))[:2]
+    mend(model)
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
     batch = _new_batch(model, tokenizer, config, prefix)
     _warm_up(batch)
-    _exempt_from_collection()
+    exempt_from_collection()
     facts = RunnerFacts(
         context_length=context_length_of(config),
         vocabulary_size=_vocabulary_size(config, tokenizer),
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
         template_digest=digest_of_text(str(tokenizer.chat_template or "")),
-        versions=_versions(),
-        device=_device(),
-        dtype=_dtype(model),
-        quantization=_quantization(config),
+        versions=versions(),
+        device=device(),
+        dtype=dtype_of(model),
+        quantization=quantization_of(config),
         memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
         load_s=time.monotonic() - began_s,
         adapter_digest=None if adapter is None else digests.digest_of_files(adapter_files(adapter)),
@@ -111,20 +112,15 @@ def load_model(
     return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
 
 
-def _exempt_from_collection() -> None:
-    """What the imports and the model made stays for good; a collection that walks through it stalls every stream."""
-    gc.collect()
-    gc.freeze()
-
-
 def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
+    chunk_tokens = _CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
         vocabulary_size=_vocabulary_size(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
-        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
+        limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=chunk_tokens)),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),
             limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
@@ -154,65 +150,8 @@ def _warm_up(batch: TextBatch) -> None:
             raise EvaluationFailed(frame.message)
 
 
-def _in_background(work: Callable[[], _T]) -> Future[_T]:
-    """The result of work on a daemon thread, which does not keep a process alive that gives up loading."""
-    future: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 (handed over to whoever asks for the result)
-            future.set_exception(error)
-
-    Thread(target=run, name="digests", daemon=True).start()
-    return future
-
-
 def _vocabulary_size(config: dict[str, Any], tokenizer: Any) -> int:
     """The rows of the embedding; the tokenizer's size is at most that, and the answer where the config is silent."""
     nested = config.get("text_config")
     size = config.get("vocab_size") or (nested.get("vocab_size") if isinstance(nested, dict) else None)
     return int(size or len(tokenizer))
-
-
-def _versions() -> dict[str, str]:
-    """What computes, by name: packages and, on a CPU, the BLAS with its threads, whose number moves the last bits."""
-    versions = {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
-    if _on_cpu():
-        versions["blas"] = blas_of(os.environ)
-    return versions
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "unknown"
-
-
-def _on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
-def _device() -> str:
-    if _on_cpu():
-        return f"cpu ({platform.machine()})"
-    return f"gpu ({mx.device_info().get('device_name', 'unknown')})"
-
-
-def _dtype(model: Any) -> str:
-    """The floating-point type that most parameters have, by bytes."""
-    sizes: dict[str, int] = {}
-    parameters: Any = tree_flatten(model.parameters())
-    for _, array in parameters:
-        if mx.issubdtype(array.dtype, mx.floating):
-            name = str(array.dtype).removeprefix("mlx.core.")
-            sizes[name] = sizes.get(name, 0) + array.nbytes
-    return max(sizes, key=lambda name: sizes[name], default="unknown")
-
-
-def _quantization(config: dict[str, Any]) -> str | None:
-    scheme = config.get("quantization") or config.get("quantization_config")
-    if not isinstance(scheme, dict) or "bits" not in scheme:
-        return None
-    return f"{scheme.get('mode', 'affine')} {scheme['bits']}-bit, group {scheme.get('group_size')}"

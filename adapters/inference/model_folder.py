@@ -10,6 +10,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from manent.domain.embedding import ModelType
+
+EMBEDDING_ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 _HEADER_MAX_BYTES = 256 * 2**20
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json")
 _TOKENIZER_PARTS = (
@@ -77,6 +80,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def model_type_of(config: dict[str, Any]) -> ModelType:
+    """What a model is for, by its architecture."""
+    return ModelType.EMBEDDING if config.get("model_type") in EMBEDDING_ARCHITECTURES else ModelType.LLM
+
+
 def context_length_of(config: dict[str, Any]) -> int | None:
     """How many tokens the model's positions reach, if its configuration says so."""
     nested = config.get("text_config")
@@ -85,6 +93,15 @@ def context_length_of(config: dict[str, Any]) -> int | None:
         if isinstance(length, int) and length > 0:
             return length
     return None
+
+
+def input_length_of(folder: Path, config: dict[str, Any]) -> int | None:
+    """How many tokens of an input an embedding model takes: what sentence-transformers cuts off at, else positions."""
+    try:
+        length = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+    except (OSError, ValueError, KeyError, TypeError):
+        length = None
+    return length if isinstance(length, int) and length > 0 else context_length_of(config)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from threading import Thread
 
 from manent.adapters.inference.openblas import runner_environment
 from manent.adapters.inference.prefix_settings import PrefixOptions
+from manent.domain.embedding import ModelType
 
 _TAIL_MAX_BYTES = 8192
 _TAIL_S = 1.0
@@ -30,13 +31,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerCommand:
-    """What a runner is started with: the model's folder, where digests are remembered, a LoRA adapter's folder.
+    """What a runner is started with: the model's type and folder, where digests are remembered, an adapter's folder.
 
     Without ``prefix`` it has no prefix cache.
     """
 
     model_folder: Path
     digest_folder: Path
+    type: ModelType = ModelType.LLM
     adapter: Path | None = None
     prefix: PrefixOptions | None = None
 
@@ -48,6 +50,7 @@ class RunnerCommand:
             sys.executable,
             "-m",
             "manent.adapters.inference.runner",
+            f"--type={self.type}",
             f"--model={self.model_folder}",
             f"--digest-folder={self.digest_folder}",
             *adapter,

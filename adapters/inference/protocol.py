@@ -11,6 +11,7 @@ import struct
 
 import msgspec
 
+from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.messages import Message
@@ -181,11 +182,12 @@ class Finished(_Frame, frozen=True):
 
 
 class Failed(_Frame, frozen=True):
-    """The request failed; ``code`` is a domain error's. Other requests are not concerned."""
+    """The request failed; ``code`` and ``param`` are a domain error's. Other requests are not concerned."""
 
     id: int
     code: str
     message: str
+    param: str | None = None
 
 
 class PrefixStats(msgspec.Struct, frozen=True):
@@ -219,8 +221,10 @@ class Pong(_Frame, frozen=True):
     prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | Explain | CountTokens | Generate | Cancel | Forget | Ping | Shutdown
-RunnerFrame = Ready | LoadFailed | Rendered | Explained | Counted | Progress | Delta | Finished | Failed | Pong
+ServerFrame = Render | Explain | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
+RunnerFrame = (
+    Ready | LoadFailed | Rendered | Explained | Counted | Embedded | Progress | Delta | Finished | Failed | Pong
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _server_frames: msgspec.msgpack.Decoder[ServerFrame] = msgspec.msgpack.Decoder(ServerFrame)

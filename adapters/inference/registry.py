@@ -7,12 +7,18 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
-from manent.adapters.inference.model_folder import ModelFolderError, context_length_of, read_config
+from manent.adapters.inference.model_folder import (
+    ModelFolderError,
+    context_length_of,
+    input_length_of,
+    read_config,
+)
 from manent.adapters.inference.starter import STARTER_ID
+from manent.domain.embedding import ModelType
 from manent.domain.errors import ModelNotFound
 from manent.domain.generation import ModelCard
 
@@ -46,7 +52,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Name
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    type: Literal["llm"] = "llm"
+    type: ModelType = ModelType.LLM
     context_length: Tokens | None = None
     aliases: tuple[Name, ...] = ()
     memory_gb: Gigabytes | None = None
@@ -183,8 +189,11 @@ def _check_keys(file: Path, where: str, table: dict[str, Any], struct: type[msgs
 
 
 def _check_type(file: Path, where: str, entry: dict[str, Any]) -> None:
-    if (kind := entry.get("type", "llm")) != "llm":
-        raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves only type 'llm'")
+    if (kind := entry.get("type", ModelType.LLM)) not in list(ModelType):
+        known = " and ".join(repr(known.value) for known in ModelType)
+        raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves types {known}")
+    if kind == ModelType.EMBEDDING and (of_chats := {"adapter", "defaults"} & entry.keys()):
+        raise RegistryError(f"{file}: {where} has {' and '.join(sorted(of_chats))}, which only models for chats have")
 
 
 def _check_names(file: Path, entries: Iterable[_Model]) -> dict[str, str]:
@@ -206,12 +215,15 @@ def _check_names(file: Path, entries: Iterable[_Model]) -> dict[str, str]:
 def _check_fallbacks(file: Path, entries: Iterable[_Model], names: Mapping[str, str]) -> None:
     """Every fallback is a model of the file, and no model falls back to itself, also not over others."""
     next_ids: dict[str, list[str]] = {}
+    types = {entry.id: entry.type for entry in entries}
     for entry in entries:
         for name in entry.fallback:
             if name not in names:
                 raise RegistryError(
                     f"{file}: the fallback {name!r} of {entry.id!r} is no model{_did_you_mean(name, names)}"
                 )
+            if types[names[name]] is not entry.type:
+                raise RegistryError(f"{file}: the fallback {name!r} of {entry.id!r} is of another type")
         next_ids[entry.id] = [names[name] for name in entry.fallback]
     done: set[str] = set()
     for model_id in next_ids:
@@ -234,7 +246,7 @@ def _cycle(next_ids: Mapping[str, list[str]], path: list[str], done: set[str]) -
 
 def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
     path = models_folder / Path(entry.path or entry.id).expanduser()
-    context_length, created_at_s = _looked_up(path)
+    context_length, created_at_s = _looked_up(path, entry.type)
     return RegisteredModel(
         path=path,
         memory_bytes=None if entry.memory_gb is None else int(entry.memory_gb * BYTES_PER_GB),
@@ -252,14 +264,18 @@ def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
             default_temperature=entry.defaults.temperature,
             default_top_p=entry.defaults.top_p,
             default_max_tokens=entry.defaults.max_tokens,
+            type=entry.type,
         ),
     )
 
 
-def _looked_up(folder: Path) -> tuple[int | None, int]:
+def _looked_up(folder: Path, model_type: ModelType) -> tuple[int | None, int]:
     """Context length and creation time of a model's folder; a broken one is explained when it is loaded."""
     try:
-        return context_length_of(read_config(folder)), int((folder / "config.json").stat().st_mtime)
+        config = read_config(folder)
+        is_embedding = model_type is ModelType.EMBEDDING
+        length = input_length_of(folder, config) if is_embedding else context_length_of(config)
+        return length, int((folder / "config.json").stat().st_mtime)
     except (ModelFolderError, OSError):
         return None, 0
 

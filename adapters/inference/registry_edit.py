@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manent.adapters.inference.model_folder import check_model_folder
+from manent.adapters.inference.model_folder import check_adapter_folder, check_model_folder, model_type_of
 from manent.adapters.inference.registry import DEFAULT_ALIAS, RegistryError, parse_registry
 from manent.adapters.inference.starter import STARTER_ID
+from manent.domain.embedding import ModelType
 
 _TABLE = re.compile(r"^\s*\[")
 _MODEL = re.compile(r"^\s*\[\[\s*models\s*\]\]\s*(#.*)?$")
@@ -24,20 +25,33 @@ _PIN = re.compile(r"^(\s*pin\s*=\s*)(?:true|false)(.*)$")
 _FIRST = f'[[models]]\nid = "{STARTER_ID}"\naliases = ["{DEFAULT_ALIAS}"]\n'
 
 
-def add_model(file: Path, models_folder: Path, *, path: Path, model_id: str, aliases: Sequence[str] = ()) -> None:
-    """Add an entry for the model in the folder ``path`` at the end of the file.
+def add_model(
+    file: Path,
+    models_folder: Path,
+    *,
+    path: Path,
+    model_id: str,
+    aliases: Sequence[str] = (),
+    adapter: Path | None = None,
+) -> None:
+    """Add an entry for the model in the folder ``path``, with a LoRA adapter's folder if given, at the file's end.
 
     Raises:
         RegistryError: the file is wrong, would become wrong, or cannot be written; it stands as it was.
-        ModelFolderError: the folder holds no model.
+        ModelFolderError: a folder does not hold what it should.
     """
     folder = path.expanduser().absolute()
-    check_model_folder(folder)
-    text = _read(file)
-    named = folder.relative_to(models_folder) if folder.is_relative_to(models_folder) else folder
-    entry = [f"id = {_quoted(model_id)}", f"path = {_quoted(str(named))}"]
+    model_type = model_type_of(check_model_folder(folder))
+    entry = [f"id = {_quoted(model_id)}", f"path = {_quoted(_named(folder, models_folder))}"]
+    if model_type is not ModelType.LLM:
+        entry.append(f"type = {_quoted(model_type)}")
     if aliases:
         entry.append(f"aliases = [{', '.join(map(_quoted, aliases))}]")
+    if adapter is not None:
+        adapter = adapter.expanduser().absolute()
+        check_adapter_folder(adapter)
+        entry.append(f"adapter = {_quoted(_named(adapter, models_folder))}")
+    text = _read(file)
     gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
     _write(file, models_folder, f"{text}{gap}[[models]]\n" + "\n".join(entry) + "\n")
 
@@ -113,6 +127,11 @@ def _write(file: Path, models_folder: Path, text: str) -> None:
             raise
     except OSError as error:
         raise RegistryError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _named(folder: Path, models_folder: Path) -> str:
+    """A folder as an entry names it."""
+    return str(folder.relative_to(models_folder) if folder.is_relative_to(models_folder) else folder)
 
 
 def _quoted(text: str) -> str:

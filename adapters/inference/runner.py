@@ -13,11 +13,12 @@ import queue
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from manent.adapters.inference.embedding_frames import Embed
 from manent.adapters.inference.inbox import Inbox, InboxFull
 from manent.adapters.inference.model_folder import ModelFolderError, check_adapter_folder, check_model_folder
 from manent.adapters.inference.prefix_settings import PrefixOptions
@@ -39,16 +40,21 @@ from manent.adapters.inference.protocol import (
 )
 from manent.adapters.inference.rendering import PromptRenderer
 from manent.adapters.inference.server_connection import ServerConnection
+from manent.domain.embedding import ModelType
 
 if TYPE_CHECKING:
+    from manent.adapters.inference.embedding_model import EmbeddingModel
     from manent.adapters.inference.loading import LoadedModel
+
+_T = TypeVar("_T")
 
 _TEXT_REQUESTS_MAX = 1024
 _EXIT_DONE = 0
 _EXIT_LOAD_FAILED = 1
 _EXIT_PROTOCOL = 70
 
-_TextRequests = queue.Queue[Render | Explain | CountTokens]
+TextRequest = Render | Explain | CountTokens | Embed
+_TextRequests = queue.Queue[TextRequest]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -59,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     connection = ServerConnection(socket.socket(fileno=options.fd))
     inbox, text_requests = Inbox(), _TextRequests(maxsize=_TEXT_REQUESTS_MAX)
     Thread(target=_read, args=(connection, inbox, text_requests), name="reader", daemon=True).start()
-    loaded = _load(connection, options)
+    if options.type == ModelType.EMBEDDING:
+        embedding = _load(connection, options, _load_embedding)
+        _serve_embeddings(connection, embedding, inbox, text_requests)
+    loaded = _load(connection, options, _load_text)
     renderer = PromptRenderer(loaded.tokenizer)
     Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
@@ -69,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="manent.adapters.inference.runner")
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket that leads to the server")
+    parser.add_argument("--type", choices=list(ModelType), default=ModelType.LLM, help="what the model is for")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--adapter", type=Path, help="the folder of a LoRA adapter")
     parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
@@ -84,7 +94,7 @@ def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextReques
     code = _EXIT_PROTOCOL
     try:
         while (frame := connection.read()) is not None and not isinstance(frame, Shutdown):
-            if isinstance(frame, Render | Explain | CountTokens):
+            if isinstance(frame, TextRequest):
                 _queue_text_request(connection, frame, text_requests)
             else:
                 inbox.put(frame)
@@ -95,41 +105,64 @@ def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextReques
         os._exit(code)
 
 
-def _queue_text_request(
-    connection: ServerConnection, frame: Render | Explain | CountTokens, text_requests: _TextRequests
-) -> None:
+def _queue_text_request(connection: ServerConnection, frame: TextRequest, text_requests: _TextRequests) -> None:
     try:
         text_requests.put_nowait(frame)
     except queue.Full:
-        message = f"{_TEXT_REQUESTS_MAX} prompts wait to be rendered"
+        message = f"{_TEXT_REQUESTS_MAX} texts wait to be tokenized"
         connection.write([Failed(id=frame.id, code="engine_busy", message=message)])
 
 
-def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedModel:
+def _load(connection: ServerConnection, options: argparse.Namespace, load: Callable[[argparse.Namespace], _T]) -> _T:
     """The model; or, after saying why not, the end of the process."""
     # Nothing that a model's folder or code says may reach out to the internet.
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     try:
-        # Before anything slow: a folder that is not complete is known in milliseconds.
-        config = check_model_folder(options.model)
-        if options.adapter is not None:
-            check_adapter_folder(options.adapter)
-        # Importing MLX takes seconds, during which the reader must already watch for the server's end.
-        from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
-
-        return load_model(
-            options.model,
-            config,
-            digest_folder=options.digest_folder,
-            adapter=options.adapter,
-            prefix=_prefix_options(options),
-        )
+        return load(options)
     except ModelFolderError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 (whatever libraries and models raise becomes the reason that is shown)
         reason = f"{options.model} could not be loaded: {type(error).__name__}: {error}"[:1000]
     connection.write([LoadFailed(reason=reason)])
     os._exit(_EXIT_LOAD_FAILED)
+
+
+def _load_text(options: argparse.Namespace) -> LoadedModel:
+    # Before anything slow: a folder that is not complete is known in milliseconds.
+    config = check_model_folder(options.model)
+    if options.adapter is not None:
+        check_adapter_folder(options.adapter)
+    # Importing MLX takes seconds, during which the reader must already watch for the server's end.
+    from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
+
+    return load_model(
+        options.model,
+        config,
+        digest_folder=options.digest_folder,
+        adapter=options.adapter,
+        prefix=_prefix_options(options),
+    )
+
+
+def _load_embedding(options: argparse.Namespace) -> EmbeddingModel:
+    config = check_model_folder(options.model)
+    from manent.adapters.inference.embedding_model import load_embedding_model  # noqa: PLC0415 (only where it is used)
+
+    return load_embedding_model(options.model, config, digest_folder=options.digest_folder)
+
+
+def _serve_embeddings(
+    connection: ServerConnection, model: EmbeddingModel, inbox: Inbox, text_requests: _TextRequests
+) -> NoReturn:
+    from manent.adapters.inference.embedding_runner import (  # noqa: PLC0415 (only where it is used)
+        evaluate_embeddings,
+        tokenize_inputs,
+    )
+
+    tokenizing = (connection, model, inbox, text_requests)
+    Thread(target=tokenize_inputs, args=tokenizing, name="tokenizer", daemon=True).start()
+    connection.write([Ready(facts=model.facts)])
+    evaluate_embeddings(connection, model, inbox)
 
 
 def _prefix_options(options: argparse.Namespace) -> PrefixOptions | None:
@@ -145,7 +178,12 @@ def _prefix_options(options: argparse.Namespace) -> PrefixOptions | None:
 
 def _render(connection: ServerConnection, renderer: PromptRenderer, text_requests: _TextRequests) -> None:
     while True:
-        connection.write([renderer.answer(text_requests.get())])
+        request = text_requests.get()
+        if isinstance(request, Embed):
+            message = "the model generates text, and makes no embeddings"
+            connection.write([Failed(id=request.id, code="invalid_value", message=message)])
+        else:
+            connection.write([renderer.answer(request)])
 
 
 def _evaluate(connection: ServerConnection, loaded: LoadedModel, inbox: Inbox) -> NoReturn:

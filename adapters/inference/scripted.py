@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
 from manent.adapters.inference.always_loaded import AlwaysLoaded
+from manent.adapters.inference.scripted_embeddings import scripted_embeddings
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.admission import Priority, QueuePlace
+from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
 from manent.domain.errors import DomainError, InvalidValue
 from manent.domain.generation import (
     ExplainedPrompt,
@@ -148,6 +150,11 @@ class ScriptedEngine(AlwaysLoaded):
         finally:
             if not ended:
                 self.cancelled.append(request.completion_id)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """Vectors of eight numbers that depend on the input alone; a token is a word."""
+        self.resolve(request.model_id)
+        return scripted_embeddings(request)
 
     async def forget(self, tenant: str, conversation: str | None = None) -> None:
         """Nothing is kept."""

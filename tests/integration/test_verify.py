@@ -24,11 +24,11 @@ from manent.domain.events import CompletionGenerated
 from manent.domain.generation import RequestedParameters
 from manent.domain.usecases.verify_completion import VerifyCommand
 from manent.domain.verification import Verdict
+from tests.support.commands import manent
 from tests.support.conversation import ANN, user
 from tests.support.engines import runner_engine
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.manent import ask
-from tests.support.commands import manent
 from tests.support.server import Server, serving
 from tests.support.tiny_models import make_tiny_model
 

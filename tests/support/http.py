@@ -99,6 +99,7 @@ async def running_server(
     use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
     services = HttpServices(
         chat=use_cases.complete_chat,
+        embeddings=use_cases.create_embeddings,
         models=use_cases.manage_models,
         sessions=use_cases.manage_sessions,
         session_list=use_cases.list_sessions,

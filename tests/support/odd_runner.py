@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--digest-folder", type=Path)
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()
     behavior = options.model.name
     raw = socket.socket(fileno=options.fd)
     connection = ServerConnection(raw)

@@ -26,16 +26,38 @@ _CONFIG = {
 }
 
 
-def make_tiny_model(folder: Path, *, starter: Path, seed: int) -> Path:
+_RANK = 4
+
+
+def make_tiny_model(folder: Path, *, starter: Path, seed: int, **config: Any) -> Path:
     """Write a model with the tokenizer of the starter model and weights drawn from ``seed``; its folder."""
     folder.mkdir(parents=True)
-    model = Model(ModelArgs.from_dict(_CONFIG))  # type: ignore[no-untyped-call]  # mlx-lm's
+    whole = _CONFIG | config
+    model = Model(ModelArgs.from_dict(whole))  # type: ignore[no-untyped-call]  # mlx-lm's
     shapes: Any = tree_flatten(model.parameters())
     keys = mx.random.split(mx.random.key(seed), len(shapes))
     weights = {name: mx.random.normal(old.shape, key=key) * 0.3 for (name, old), key in zip(shapes, keys, strict=True)}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    (folder / "config.json").write_text(json.dumps(whole))
     for name in _TOKENIZER:
         if (starter / name).is_file():
             (folder / name).symlink_to(starter / name)
+    return folder
+
+
+def make_tiny_adapter(folder: Path) -> Path:
+    """Write an adapter for a tiny model that turns the last layer's values around; its folder."""
+    folder.mkdir()
+    config = {
+        "fine_tune_type": "lora",
+        "num_layers": 1,
+        "lora_parameters": {"rank": _RANK, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.v_proj"]},
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    layer = "model.layers.1.self_attn.v_proj"
+    weights = {
+        f"{layer}.lora_a": mx.random.normal((64, _RANK), key=mx.random.key(1)),
+        f"{layer}.lora_b": mx.random.normal((_RANK, 32), key=mx.random.key(2)),
+    }
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
     return folder

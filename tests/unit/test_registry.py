@@ -84,6 +84,16 @@ def test_the_context_length_comes_from_the_models_configuration(tmp_path: Path, 
     assert load(tmp_path, '[[models]]\nid = "a"\ncontext_length = 5').resolve("a").context_length == 5
 
 
+def test_an_embedding_model_takes_what_it_was_trained_on(tmp_path: Path) -> None:
+    """Its longest input is what sentence-transformers says, which is often less than there are positions for."""
+    model = put_model(tmp_path, "a", {"max_position_embeddings": 512})
+    card = load(tmp_path, '[[models]]\nid = "a"\ntype = "embedding"').resolve("a")
+    assert (card.type, card.context_length) == ("embedding", 512)
+    (model / "sentence_bert_config.json").write_text('{"max_seq_length": 256}', encoding="utf-8")
+    assert load(tmp_path, '[[models]]\nid = "a"\ntype = "embedding"').resolve("a").context_length == 256
+    assert load(tmp_path, '[[models]]\nid = "a"').resolve("a").context_length == 512
+
+
 def test_availability_is_looked_up_when_it_is_asked_for(tmp_path: Path) -> None:
     """A model that is downloaded while the server runs becomes available."""
     registry = load(tmp_path, '[[models]]\nid = "a"')
@@ -126,7 +136,9 @@ def test_an_unknown_model_is_answered_with_the_nearest_name(tmp_path: Path) -> N
             '[[models]]\nid = "a"\n[models.defaults]\ntemprature = 1',
             "defaults has an unknown key 'temprature'; did you",
         ),
-        ('[[models]]\nid = "a"\ntype = "vlm"', "type 'vlm'; this version serves only type 'llm'"),
+        ('[[models]]\nid = "a"\ntype = "vlm"', "type 'vlm'; this version serves types 'llm' and 'embedding'"),
+        ('[[models]]\nid = "a"\ntype = "embedding"\nadapter = "x"', "has adapter, which only models for chats have"),
+        ('models = [{id="a", fallback=["b"]}, {id="b", type="embedding"}]', "fallback 'b' of 'a' is of another type"),
         ('[[models]]\nid = "a b"', r"at `\$.models\[0\].id`"),
         ('[[models]]\nid = ""', r"at `\$.models\[0\].id`"),
         ('[[models]]\nid = "a"\ncontext_length = 0', r"at `\$.models\[0\].context_length`"),

@@ -83,6 +83,23 @@ def test_a_model_is_added_at_the_end(file: Path, tmp_path: Path) -> None:
     assert (c.path, d.path, d.card.aliases) == (tmp_path / "models/c", odd, ("fast", "small"))
 
 
+def test_what_a_model_is_for_and_its_adapter_are_written_down(file: Path, tmp_path: Path) -> None:
+    """A BERT makes embeddings; an adapter's folder is looked at before it is named."""
+    bert, llm, adapter = model_at(tmp_path / "bert"), model_at(tmp_path / "llm"), tmp_path / "models" / "adapter"
+    (bert / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"adapter_config\.json is missing"):
+        add_model(file, tmp_path / "models", path=llm, model_id="llm", adapter=adapter)
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapters.safetensors").write_bytes((llm / "model.safetensors").read_bytes())
+    add_model(file, tmp_path / "models", path=llm, model_id="llm", adapter=adapter)
+    add_model(file, tmp_path / "models", path=bert, model_id="bert")
+    with pytest.raises(RegistryError, match="only models for chats have"):
+        add_model(file, tmp_path / "models", path=bert, model_id="other", adapter=adapter)
+    *_, first, second = load_registry(file, tmp_path / "models").models
+    assert (first.card.type, first.adapter, second.card.type) == ("llm", adapter, "embedding")
+
+
 def test_the_first_entry_does_not_take_the_starter_model_away(tmp_path: Path) -> None:
     """Without a file there is the starter model; the file that is made says so."""
     file = tmp_path / "models.toml"
