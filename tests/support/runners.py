@@ -36,8 +36,8 @@ def python_with_runner(folder: Path, file: str) -> str:
     python = folder / "python"
     python.write_text(
         "#!/bin/sh\n"
-        f'case "$*" in *{RUNNER_MODULE}*) shift 2; PYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -P "{file}" "$@";; '
-        "esac\n"
+        f'case "$*" in *{RUNNER_MODULE}*) shift 2; export PYTHONPATH="{REPOSITORY}"; '
+        f'exec "{sys.executable}" -P "{file}" "$@";; esac\n'
         f'exec "{sys.executable}" "$@"\n'
     )
     python.chmod(0o755)
