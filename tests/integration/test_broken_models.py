@@ -21,10 +21,10 @@ from tests.support.engines import (
     parameters,
     request,
     runner_engine,
-    runners_of,
     said,
     user,
 )
+from tests.support.runners import runners_of
 
 
 @pytest.fixture

@@ -22,13 +22,11 @@ from tests.support.engines import (
     parameters,
     request,
     runner_engine,
-    runners_of,
     running,
-    runs,
     until,
     user,
 )
-from tests.support.runners import python_with_runner
+from tests.support.runners import python_with_runner, runners_of, runs
 
 QUICK = RunnerLimits(load_timeout_s=20, stall_timeout_s=0.5)
 PROMPT = RenderedPrompt(token_ids=(1,))

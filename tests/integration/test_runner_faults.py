@@ -24,10 +24,10 @@ from tests.support.engines import (
     parameters,
     request,
     runner_engine,
-    runners_of,
     running,
     user,
 )
+from tests.support.runners import runners_of
 
 STORY = "Tell me a long story about a lighthouse."
 SERVER = """

@@ -14,7 +14,8 @@ import pytest
 from manent.adapters.inference import process as process_module
 from manent.adapters.inference.process import RunnerCommand, RunnerProcess
 from manent.domain.errors import EngineUnavailable, ModelLoadError
-from tests.support.engines import MODEL, eventually_gone, runner_engine, runs, until, user
+from tests.support.engines import MODEL, eventually_gone, runner_engine, until, user
+from tests.support.runners import runs
 
 COMMAND = RunnerCommand(model_folder=Path("/none"), digest_folder=Path("/none"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget
 from tests.support import sampling
 from tests.support.fakes import FakeClock
+from tests.support.runners import runners_of, runs
 
 MODEL = "starter"
 parameters = sampling.parameters
@@ -156,19 +156,6 @@ async def eventually_gone(pid: int, *, within_s: float = 5.0) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
-
-
-def runs(pid: int) -> bool:
-    """Whether there is such a process, and not only its remains."""
-    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return shown.strip() != "" and shown.strip()[0] not in "ZX"
-
-
-def runners_of(pid: int) -> list[int]:
-    """The runner processes that a process started and that still run."""
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(None, 2) for line in shown.splitlines() if "runner" in line]
-    return [int(child) for child, parent, _ in lines if int(parent) == pid and runs(int(child))]
 
 
 async def first_runners_of(pid: int) -> list[int]:

@@ -1,12 +1,16 @@
-"""What takes a real runner's place in tests: facts to tell, and an interpreter that starts another module."""
+"""Runners as processes: which there are, and what takes a real one's place."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from manent.adapters.inference.protocol import RunnerFacts
 
+REPOSITORY = Path(__file__).parents[2]
 RUNNER_MODULE = "manent.adapters.inference.runner"
 
 
@@ -32,8 +36,27 @@ def python_with_runner(folder: Path, file: str) -> str:
     python = folder / "python"
     python.write_text(
         "#!/bin/sh\n"
-        f'case "$*" in *{RUNNER_MODULE}*) shift 2; exec "{sys.executable}" -P "{file}" "$@";; esac\n'
+        f'case "$*" in *{RUNNER_MODULE}*) shift 2; export PYTHONPATH="{REPOSITORY}"; '
+        f'exec "{sys.executable}" -P "{file}" "$@";; esac\n'
         f'exec "{sys.executable}" "$@"\n'
     )
     python.chmod(0o755)
     return str(python)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and not only its remains."""
+    try:
+        return psutil.Process(pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return False
+
+
+def runners_of(pid: int) -> list[int]:
+    """The runner processes that a process started and that still run."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):  # it ended meanwhile
+            if RUNNER_MODULE in child.cmdline() and runs(child.pid):
+                found.append(child.pid)
+    return found

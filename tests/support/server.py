@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 import psutil
 from openai import OpenAI
 
-from tests.support.runners import RUNNER_MODULE
+from tests.support.runners import runners_of
 
 READY_S = 60.0
 READY = re.compile(r"Manent is ready on (http://\S+)")
@@ -87,12 +87,7 @@ class Server:
 
     def runner_pids(self) -> list[int]:
         """Process ids of the runners that this server started."""
-        runners = []
-        for child in psutil.Process(self.pid).children():
-            with suppress(psutil.Error):  # it ended meanwhile
-                if RUNNER_MODULE in child.cmdline():
-                    runners.append(child.pid)
-        return runners
+        return runners_of(self.pid)
 
     def close(self) -> None:
         """End it, whatever state it is in."""
