@@ -1,8 +1,9 @@
-"""What a batch knows of a request and of each of its choices, and what the server is told of a token."""
+"""A batch's limits, what it knows of a request and of each of its choices, and what the server is told of a token."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from manent.adapters.inference.protocol import Failed, Generate
 from manent.adapters.inference.sampling import Choice, TokenChooser
@@ -12,6 +13,20 @@ from manent.domain.generation import TokenCandidate, TokenLogprobs
 
 _LOGPROB_MIN = -9999.0
 """What OpenAI says of a token that cannot come: JSON has no infinity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How much is evaluated at once.
+
+    Small prefill chunks let the others go on while a long prompt comes in; they are what a step's length, and so the
+    delay of a cancellation, is bounded by.
+    """
+
+    decode_sequences: int = 32
+    prefill_sequences: int = 8
+    prefill_chunk_tokens: int = 128
+    progress_interval_s: float = 1.0
 
 
 class BatchSequence:

@@ -13,9 +13,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
 from manent.adapters.inference.architectures import batch_limits, mend
+from manent.adapters.inference.batch_entry import BatchLimits
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
-from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
+from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.model_facts import (
     device,
     device_bytes,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from manent.adapters.inference.batch_entry import (
     BatchEntry,
+    BatchLimits,
     BatchSequence,
     evaluation_failed,
     refusal_of,
@@ -34,20 +34,6 @@ from manent.domain.generation import FinishReason
 
 _DISK_WAIT_S = 0.01
 """How long a step waits for the disk where nothing can be evaluated meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """How much is evaluated at once.
-
-    Small prefill chunks let the others go on while a long prompt comes in; they are what a step's length, and so the
-    delay of a cancellation, is bounded by.
-    """
-
-    decode_sequences: int = 32
-    prefill_sequences: int = 8
-    prefill_chunk_tokens: int = 128
-    progress_interval_s: float = 1.0
 
 
 class TextBatch:

@@ -11,7 +11,8 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.llama import Model, ModelArgs
 
-from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
+from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.protocol import Delta, Failed, Finished, Generate, Progress, RunnerFrame
 from manent.adapters.inference.sequence import GeneratedRequest
 from manent.domain.generation import FinishReason

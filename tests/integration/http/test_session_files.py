@@ -96,7 +96,7 @@ async def test_a_long_import_is_one_session(tmp_path: Path) -> None:
         content = json.dumps([{"role": "user", "content": str(number)} for number in range(count)])
         headers = {**JSON, "idempotency-key": "once"}
         query = "/v1/sessions/import?session_id=copy"
-        made = [await running.http.post(query, content=content, headers=headers) for _ in range(2)]
+        made = [await running.http.post(query, content=content, headers=headers, timeout=60) for _ in range(2)]
         assert [(one.status_code, one.json()["message_count"]) for one in made] == [(201, count)] * 2
         listed = (await running.http.get("/v1/sessions")).json()["data"]
         assert [session["id"] for session in listed] == ["copy"]
