@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 
 from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.adapters.inference.exchange import RunnerKilled
@@ -17,34 +16,23 @@ from manent.adapters.inference.protocol import (
     Delta,
     Explain,
     Explained,
-    Failed,
     Finished,
     Generate,
     Render,
     Rendered,
-    RunnerFacts,
-    RunnerFrame,
 )
 from manent.adapters.inference.registry import Registry
+from manent.adapters.inference.runner_answers import error_of, provenance_of, result_of
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
-from manent.domain.errors import (
-    ContextLengthExceeded,
-    DomainError,
-    EngineBusy,
-    EngineUnavailable,
-    GenerationFailed,
-    InvalidValue,
-)
 from manent.domain.generation import (
     ExplainedPrompt,
     GenerationRequest,
     GenerationResult,
     ModelCard,
-    Provenance,
     RenderedPrompt,
     TextDelta,
 )
@@ -53,11 +41,6 @@ from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock
 from manent.domain.waiting import Gone
-
-_ERRORS: dict[str, type[DomainError]] = {
-    error.code: error
-    for error in (InvalidValue, ContextLengthExceeded, EngineBusy, GenerationFailed, EngineUnavailable)
-}
 
 
 class RunnerEngine:
@@ -113,10 +96,10 @@ class RunnerEngine:
                         token_ids=token_ids,
                         vocabulary_size=runner.facts.vocabulary_size,
                         history_tokens=history_tokens,
-                        made_by=_made_by(runner.facts),
+                        made_by=provenance_of(runner.facts),
                     )
                 case frame:
-                    raise _error(frame, param="messages")
+                    raise error_of(frame, param="messages")
 
     async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
         """Apply the model's chat template and tokenize, in the runner, and say what did it."""
@@ -127,10 +110,10 @@ class RunnerEngine:
                     return ExplainedPrompt(
                         text=text,
                         rendered=RenderedPrompt(token_ids=token_ids),
-                        made_by=_made_by(runner.facts),
+                        made_by=provenance_of(runner.facts),
                     )
                 case frame:
-                    raise _error(frame, param="messages")
+                    raise error_of(frame, param="messages")
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds to a prompt, measured in the runner."""
@@ -140,7 +123,7 @@ class RunnerEngine:
                 case Counted(token_counts=token_counts):
                     return token_counts
                 case frame:
-                    raise _error(frame, param="messages")
+                    raise error_of(frame, param="messages")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         """Yield deltas, one per token with text that may be empty, and last the result; closing it cancels.
@@ -231,7 +214,7 @@ class RunnerEngine:
             if isinstance(answer, Embedded):
                 supervisor.circuit.forgive()
                 return EmbeddingResult(vectors=answer.vectors, prompt_tokens=answer.prompt_tokens)
-            raise _error(answer, param="input")
+            raise error_of(answer, param="input")
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
@@ -259,45 +242,10 @@ class RunnerEngine:
                         case Finished() as finished:
                             ended = True
                             self.supervisor(request.model_id).circuit.forgive()
-                            yield _result(finished, partial, runner.facts)
+                            yield result_of(finished, partial, runner.facts)
                         case frame:
                             ended = True
-                            raise _error(frame)
+                            raise error_of(frame)
             finally:
                 if not ended:
                     runner.cancel(exchange.id)
-
-
-def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
-    """What a runner's refusal means in the domain's words."""
-    if isinstance(frame, Failed):
-        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=frame.param or param)
-    return EngineUnavailable(f"the model's runner answered with an unexpected {type(frame).__name__} frame")
-
-
-def _result(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> GenerationResult:
-    return GenerationResult(
-        choices=output.choices_finished(finished.finish_reasons),
-        usage=finished.usage,
-        timings=finished.timings,
-        provenance=replace(
-            _made_by(facts),
-            batch_size_max=finished.batch_size_max,
-            batch_sizes=finished.batch_sizes,
-            cache=finished.cache,
-        ),
-    )
-
-
-def _made_by(facts: RunnerFacts) -> Provenance:
-    """What generates, before it is known how."""
-    return Provenance(
-        weights_digest=facts.weights_digest,
-        adapter_digest=facts.adapter_digest,
-        tokenizer_digest=facts.tokenizer_digest,
-        template_digest=facts.template_digest,
-        versions=dict(facts.versions),
-        device=facts.device,
-        dtype=facts.dtype,
-        quantization=facts.quantization,
-    )

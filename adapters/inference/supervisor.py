@@ -85,11 +85,7 @@ class RunnerSupervisor:
 
     @asynccontextmanager
     async def place(
-        self,
-        priority: Priority = Priority.INTERACTIVE,
-        *,
-        alone: bool = False,
-        gone: Gone | None = None,
+        self, priority: Priority = Priority.INTERACTIVE, *, alone: bool = False, gone: Gone | None = None
     ) -> AsyncGenerator[QueuePlace, None]:
         """One of the bounded places for requests, from before the prompt is rendered until the answer ended.
 
