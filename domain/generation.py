@@ -6,8 +6,11 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from manent.domain.caching import CacheScope, CacheUse
+from manent.domain.images import ImagesUsed
+from manent.domain.messages import Message, digests_of
 
 
 class FinishReason(StrEnum):
@@ -91,11 +94,19 @@ class ModelCard:
     default_temperature: float = 1.0
     default_top_p: float = 1.0
     default_max_tokens: int | None = None
+    reads_images: bool = False
+
+    @property
+    def input_modalities(self) -> tuple[Literal["text", "image"], ...]:
+        """What may be in messages for it, in OpenAI's words."""
+        return ("text", "image") if self.reads_images else ("text",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
     """The exact tokens that the model is given: chat template and tokenizer applied.
+
+    Tokens only say where images are; ``messages`` are those that it was rendered from, where there are any among them.
 
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
@@ -104,6 +115,12 @@ class RenderedPrompt:
     token_ids: tuple[int, ...]
     vocabulary_size: int = 2**31
     history_tokens: int = 0
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def committed_bytes(self) -> bytes:
+        """What a commitment to the prompt is made of: ``token_bytes`` and the SHA-256 of each image, in order."""
+        return self.token_bytes + digests_of(image for message in self.messages for image in message.images)
 
     @property
     def token_bytes(self) -> bytes:
@@ -150,7 +167,8 @@ class Provenance:
     """What produced an answer: enough for an auditor to name it and for an analyst to reproduce it.
 
     Digests are ``sha256:<hex>``; ``versions`` maps package names to versions; ``batch_size_max`` is the largest
-    batch the request was part of; ``cache`` says what was not evaluated for it, but reused.
+    batch the request was part of; ``cache`` says what was not evaluated for it, but reused. ``images`` is None where
+    there were none.
     """
 
     weights_digest: str
@@ -162,6 +180,7 @@ class Provenance:
     quantization: str | None
     batch_size_max: int
     cache: CacheUse = field(default_factory=CacheUse)
+    images: ImagesUsed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,7 @@ def _model(card: ModelCard, status: ModelStatus) -> Model:
         created=card.created_at_s,
         owned_by=card.owned_by,
         aliases=list(card.aliases),
+        input_modalities=list(card.input_modalities),
         context_length=card.context_length,
         available=card.available,
         status=status.phase.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 
 from manent.adapters.inference.exchange import RunnerKilled
 from manent.adapters.inference.manager import ModelManager
@@ -100,6 +101,7 @@ class RunnerEngine:
                         token_ids=token_ids,
                         vocabulary_size=runner.facts.vocabulary_size,
                         history_tokens=history_tokens,
+                        messages=_seen_again(messages),
                     )
                 case frame:
                     raise _error(frame, param="messages")
@@ -112,7 +114,7 @@ class RunnerEngine:
                 case Explained(text=text, token_ids=token_ids):
                     return ExplainedPrompt(
                         text=text,
-                        rendered=RenderedPrompt(token_ids=token_ids),
+                        rendered=RenderedPrompt(token_ids=token_ids, messages=_seen_again(messages)),
                         weights_digest=runner.facts.weights_digest,
                         tokenizer_digest=runner.facts.tokenizer_digest,
                         template_digest=runner.facts.template_digest,
@@ -123,7 +125,7 @@ class RunnerEngine:
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds to a prompt, measured in the runner."""
         async with self.supervisor(model_id).exchange() as (_, exchange):
-            await exchange.send(CountTokens(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(CountTokens(id=exchange.id, messages=tuple(map(_without_data, messages))))
             match await exchange.receive():
                 case Counted(token_counts=token_counts):
                     return token_counts
@@ -203,6 +205,7 @@ class RunnerEngine:
                         parameters=request.parameters,
                         prefix=None if prefix is None or request.cache is None else prefix.tags.scope(request.cache),
                         history_tokens=request.prompt.history_tokens,
+                        messages=request.prompt.messages,
                     )
                 )
                 partial = PartialOutput(request.parameters.n)
@@ -224,6 +227,17 @@ class RunnerEngine:
             finally:
                 if not ended:
                     runner.cancel(exchange.id)
+
+
+def _seen_again(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, where the model has to be shown their images once more to generate."""
+    return tuple(messages) if any(message.images for message in messages) else ()
+
+
+def _without_data(message: Message) -> Message:
+    if not message.images:
+        return message
+    return replace(message, images=tuple(replace(image, data=b"") for image in message.images))
 
 
 def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
@@ -248,5 +262,6 @@ def _result(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> Ge
             quantization=facts.quantization,
             batch_size_max=finished.batch_size_max,
             cache=finished.cache,
+            images=finished.images,
         ),
     )

@@ -24,6 +24,7 @@ class Launch:
             model_folder=model.path,
             digest_folder=settings.digest_folder,
             adapter=model.adapter,
+            vision=model.card.reads_images,
             prefix=None if settings.prefix is None else settings.prefix.options(model.card.model_id),
         )
         self._model_id = model.card.model_id

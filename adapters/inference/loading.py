@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
 from manent.adapters.inference.prefix_settings import PrefixOptions
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
+from manent.adapters.inference.rendering import PromptRenderer
 from manent.adapters.inference.token_text import token_bytes_of
 from manent.domain.generation import SamplingParameters
 
@@ -48,10 +49,10 @@ class EvaluationFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model that has evaluated a token, its tokenizer, and what is known of both."""
+    """A model that has evaluated a token, what makes prompts for it, and what is known of both."""
 
     batch: TextBatch
-    tokenizer: Any
+    renderer: PromptRenderer
     facts: RunnerFacts
 
     def device_bytes(self) -> int:
@@ -84,29 +85,52 @@ def load_model(
     digests = DigestCache(digest_folder)
     # Hashing releases the GIL, and so does loading: for a model that is seen for the first time they overlap.
     weights = [folder / "config.json", *weight_files(folder), *([] if adapter is None else adapter_files(adapter))]
-    weights_digest = _in_background(lambda: digests.digest_of_files(weights))
+    weights_digest = in_background(lambda: digests.digest_of_files(weights))
     model, tokenizer = load(str(folder), adapter_path=None if adapter is None else str(adapter))[:2]
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
     batch = _new_batch(model, tokenizer, config, prefix)
-    _warm_up(batch)
-    _exempt_from_collection()
-    facts = RunnerFacts(
-        context_length=context_length_of(config),
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+    warm_up(batch)
+    facts = facts_of(
+        config,
+        tokenizer=tokenizer,
+        dtype=dtype_of(model),
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
+        began_s=began_s,
+    )
+    if prefix is not None and prefix.disk_bytes:
+        batch.prefixes.open_disk(_prefix_disk(prefix, facts))
+    return LoadedModel(batch=batch, renderer=PromptRenderer(tokenizer), facts=facts)
+
+
+def facts_of(
+    config: dict[str, Any],
+    *,
+    tokenizer: Any,
+    dtype: str,
+    weights_digest: str,
+    tokenizer_digest: str,
+    began_s: float,
+    packages: Sequence[str] = (),
+) -> RunnerFacts:
+    """What goes into provenance, of a model that was loaded since ``began_s``; ``packages`` had a part in that too."""
+    return RunnerFacts(
+        context_length=context_length_of(config),
+        vocabulary_size=vocabulary_size_of(config, tokenizer),
+        weights_digest=weights_digest,
+        tokenizer_digest=tokenizer_digest,
         template_digest=digest_of_text(str(tokenizer.chat_template or "")),
-        versions={"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}},
+        versions={
+            "python": platform.python_version(),
+            **{package: _version(package) for package in (*_PACKAGES, *packages)},
+        },
         device=_device(),
-        dtype=_dtype(model),
+        dtype=dtype,
         quantization=_quantization(config),
         memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
         load_s=time.monotonic() - began_s,
     )
-    if prefix is not None and prefix.disk_bytes:
-        batch.prefixes.open_disk(_prefix_disk(prefix, facts))
-    return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
 
 
 def _exempt_from_collection() -> None:
@@ -119,15 +143,20 @@ def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: Prefi
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+        vocabulary_size=vocabulary_size_of(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
-        limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
+        limits=BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens()),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),
             limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
         ),
     )
+
+
+def prefill_chunk_tokens() -> int:
+    """How much of a prompt is evaluated between two tokens of the others."""
+    return _CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS
 
 
 def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:
@@ -142,17 +171,22 @@ def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:
     )
 
 
-def _warm_up(batch: TextBatch) -> None:
-    """Generate one token: compiles what the device compiles, and refuses a model that fails on its first request."""
+def warm_up(batch: TextBatch) -> None:
+    """Generate one token: compiles what the device compiles, and refuses a model that fails on its first request.
+
+    Raises:
+        EvaluationFailed: it does.
+    """
     frames = batch.add(Generate(id=0, token_ids=(0, 0), parameters=_WARM_UP), received_s=time.monotonic())
     while batch.active:
         frames = batch.step()
     for frame in frames:
         if isinstance(frame, Failed):
             raise EvaluationFailed(frame.message)
+    _exempt_from_collection()
 
 
-def _in_background(work: Callable[[], _T]) -> Future[_T]:
+def in_background(work: Callable[[], _T]) -> Future[_T]:
     """The result of work on a daemon thread, which does not keep a process alive that gives up loading."""
     future: Future[_T] = Future()
 
@@ -166,7 +200,7 @@ def _in_background(work: Callable[[], _T]) -> Future[_T]:
     return future
 
 
-def _vocabulary_size(config: dict[str, Any], tokenizer: Any) -> int:
+def vocabulary_size_of(config: dict[str, Any], tokenizer: Any) -> int:
     """The rows of the embedding; the tokenizer's size is at most that, and the answer where the config is silent."""
     nested = config.get("text_config")
     size = config.get("vocab_size") or (nested.get("vocab_size") if isinstance(nested, dict) else None)
@@ -190,7 +224,7 @@ def _device() -> str:
     return f"gpu ({mx.device_info().get('device_name', 'unknown')})"
 
 
-def _dtype(model: Any) -> str:
+def dtype_of(model: Any) -> str:
     """The floating-point type that most parameters have, by bytes."""
     sizes: dict[str, int] = {}
     parameters: Any = tree_flatten(model.parameters())

@@ -32,13 +32,14 @@ _logger = logging.getLogger(__name__)
 class RunnerCommand:
     """What a runner is started with: the model's folder, where digests are remembered, a LoRA adapter's folder.
 
-    Without ``prefix`` it has no prefix cache.
+    Without ``prefix`` it has no prefix cache; ``vision`` is for models that read images.
     """
 
     model_folder: Path
     digest_folder: Path
     adapter: Path | None = None
     prefix: PrefixOptions | None = None
+    vision: bool = False
 
     @property
     def arguments(self) -> list[str]:
@@ -51,6 +52,7 @@ class RunnerCommand:
             f"--model={self.model_folder}",
             f"--digest-folder={self.digest_folder}",
             *adapter,
+            *(["--vision"] if self.vision else []),
             *([] if self.prefix is None else self.prefix.arguments),
         ]
 

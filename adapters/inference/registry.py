@@ -46,7 +46,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Name
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    type: Literal["llm"] = "llm"
+    type: Literal["llm", "vlm"] = "llm"
     context_length: Tokens | None = None
     aliases: tuple[Name, ...] = ()
     memory_gb: Gigabytes | None = None
@@ -183,8 +183,10 @@ def _check_keys(file: Path, where: str, table: dict[str, Any], struct: type[msgs
 
 
 def _check_type(file: Path, where: str, entry: dict[str, Any]) -> None:
-    if (kind := entry.get("type", "llm")) != "llm":
-        raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves only type 'llm'")
+    if (kind := entry.get("type", "llm")) not in {"llm", "vlm"}:
+        raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves types 'llm' and 'vlm'")
+    if kind == "vlm" and "adapter" in entry:
+        raise RegistryError(f"{file}: {where} has an adapter; only models of type 'llm' can have one")
 
 
 def _check_names(file: Path, entries: Iterable[_Model]) -> dict[str, str]:
@@ -252,6 +254,7 @@ def _registered(entry: _Model, models_folder: Path) -> RegisteredModel:
             default_temperature=entry.defaults.temperature,
             default_top_p=entry.defaults.top_p,
             default_max_tokens=entry.defaults.max_tokens,
+            reads_images=entry.type == "vlm",
         ),
     )
 

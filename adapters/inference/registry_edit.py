@@ -24,7 +24,9 @@ _PIN = re.compile(r"^(\s*pin\s*=\s*)(?:true|false)(.*)$")
 _FIRST = f'[[models]]\nid = "{STARTER_ID}"\naliases = ["{DEFAULT_ALIAS}"]\n'
 
 
-def add_model(file: Path, models_folder: Path, *, path: Path, model_id: str, aliases: Sequence[str] = ()) -> None:
+def add_model(
+    file: Path, models_folder: Path, *, path: Path, model_id: str, aliases: Sequence[str] = (), vision: bool = False
+) -> None:
     """Add an entry for the model in the folder ``path`` at the end of the file.
 
     Raises:
@@ -36,6 +38,8 @@ def add_model(file: Path, models_folder: Path, *, path: Path, model_id: str, ali
     text = _read(file)
     named = folder.relative_to(models_folder) if folder.is_relative_to(models_folder) else folder
     entry = [f"id = {_quoted(model_id)}", f"path = {_quoted(str(named))}"]
+    if vision:
+        entry.append('type = "vlm"')
     if aliases:
         entry.append(f"aliases = [{', '.join(map(_quoted, aliases))}]")
     gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"

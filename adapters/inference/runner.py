@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     inbox, text_requests = Inbox(), _TextRequests(maxsize=_TEXT_REQUESTS_MAX)
     Thread(target=_read, args=(connection, inbox, text_requests), name="reader", daemon=True).start()
     loaded = _load(connection, options)
-    renderer = PromptRenderer(loaded.tokenizer)
-    Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
+    Thread(target=_render, args=(connection, loaded.renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
     _evaluate(connection, loaded, inbox)
 
@@ -71,6 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket that leads to the server")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--adapter", type=Path, help="the folder of a LoRA adapter")
+    parser.add_argument("--vision", action="store_true", help="the model reads images")
     parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
     parser.add_argument("--prefix-folder", type=Path, help="where prefix caches are kept on disk")
     parser.add_argument("--prefix-model", default="", help="the model's name there")
@@ -115,6 +115,10 @@ def _load(connection: ServerConnection, options: argparse.Namespace) -> LoadedMo
         if options.adapter is not None:
             check_adapter_folder(options.adapter)
         # Importing MLX takes seconds, during which the reader must already watch for the server's end.
+        if options.vision:
+            from manent.adapters.inference.vision_loading import load_vision_model  # noqa: PLC0415 (see below)
+
+            return load_vision_model(options.model, config, digest_folder=options.digest_folder)
         from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
 
         return load_model(

@@ -88,13 +88,16 @@ def add(
     *,
     model_id: Annotated[str | None, typer.Option("--id", help="What requests call it; without it, its folder.")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name; may be given several times.")] = None,
+    vision: Annotated[bool, typer.Option("--vision", help="It reads images (type vlm).")] = False,
 ) -> None:
     """Add a model to the registry; the server knows it from its next start on."""
     settings = settings_or_fail()
     name = model_id or path.expanduser().absolute().name
     try:
         prepare_folder(settings.models_file.parent)
-        add_model(settings.models_file, settings.models_folder, path=path, model_id=name, aliases=alias or ())
+        add_model(
+            settings.models_file, settings.models_folder, path=path, model_id=name, aliases=alias or (), vision=vision
+        )
     except (HomeError, RegistryError, ModelFolderError) as error:
         fail(str(error), ExitCode.USAGE)
     out.print(f"{name} is in {settings.models_file}", soft_wrap=True)

@@ -80,7 +80,7 @@ class ShowContext:
         verdict = PromptVerdict.UNAVAILABLE
         changed: tuple[str, ...] = ()
         if prompt is not None:
-            same = requested.prompt_digest.matches(prompt.rendered.token_bytes)
+            same = requested.prompt_digest.matches(prompt.rendered.committed_bytes)
             verdict = PromptVerdict.MATCHES if same else PromptVerdict.DIFFERS
             changed = _changed(prompt, await self._provenance(header, completion_id))
         return CompletionContext(
