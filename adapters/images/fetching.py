@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -65,6 +66,7 @@ class ImageFetcher:
         self._resolve = resolve
         self._reachable = reachable
         self._timeout_s = timeout_s
+        self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, url: str, *, param: str) -> bytes:
         """The file at ``url``.
@@ -77,7 +79,7 @@ class ImageFetcher:
                 for _ in range(REDIRECTS_MAX + 1):
                     target = self._judged(url, param)
                     address = await self._address(target, param)
-                    async with _answer(target, address) as response:
+                    async with _answer(target, address, await self._certificates()) as response:
                         if not response.is_redirect:
                             return await _body(response, param)
                         url = str(target.join(response.headers.get("location", "")))
@@ -86,6 +88,12 @@ class ImageFetcher:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _refused(f"could not be fetched ({type(error).__name__})", param) from None
         raise _refused(f"is behind more than {REDIRECTS_MAX} redirects", param)
+
+    async def _certificates(self) -> ssl.SSLContext:
+        """Those of the world; reading them takes a tenth of a second, once."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context)
+        return self._tls
 
     def _judged(self, url: str, param: str) -> httpx.URL:
         if self._allowed == "data":
@@ -119,11 +127,11 @@ class ImageFetcher:
 
 
 @asynccontextmanager
-async def _answer(target: httpx.URL, address: str) -> AsyncGenerator[httpx.Response, None]:
+async def _answer(target: httpx.URL, address: str, tls: ssl.SSLContext) -> AsyncGenerator[httpx.Response, None]:
     """The head of the answer that ``address`` gives when it is asked for ``target``."""
     timeout = httpx.Timeout(FETCH_S, connect=CONNECT_S)
     async with (
-        httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client,
+        httpx.AsyncClient(timeout=timeout, verify=tls, trust_env=False, follow_redirects=False) as client,
         client.stream(
             "GET",
             target.copy_with(host=address),

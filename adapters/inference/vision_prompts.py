@@ -53,7 +53,7 @@ class PromptImages:
         """The prompt of a text with these images.
 
         Raises:
-            TemplateRefusal: the text has no places for them.
+            TemplateRefusal: the text has no places for them, or one cannot be read.
             Exception: whatever decoders and processors raise.
         """
         name = text, tuple(image.digest for image in images)
@@ -80,14 +80,18 @@ class PromptImages:
             return tokens
 
     def _processed(self, text: str, images: list[Image.Image]) -> ProcessedPrompt:
-        with warnings.catch_warnings(action="ignore"):
-            inputs = prepare_inputs(  # type: ignore[no-untyped-call]  # mlx-vlm's
-                self._processor,
-                images=images,
-                prompts=[text],
-                image_token_index=self.image_token_id,
-                add_special_tokens=False,
-            )
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                inputs = prepare_inputs(  # type: ignore[no-untyped-call]  # mlx-vlm's
+                    self._processor,
+                    images=images,
+                    prompts=[text],
+                    image_token_index=self.image_token_id,
+                    add_special_tokens=False,
+                )
+        except ValueError as error:
+            # What processors raise where a template made other places than there are images.
+            raise TemplateRefusal(f"the model's processor refuses text and images: {error}"[:500]) from error
         arrays = {name: _as_numpy(value) for name, value in inputs.items() if value is not None}
         (token_ids,) = arrays.pop("input_ids").tolist()
         arrays.pop("attention_mask", None)
@@ -138,10 +142,17 @@ def _part(part: TextPart | ImagePart) -> dict[str, str]:
 
 def _decoded(image: ImagePart) -> Image.Image:
     """The picture as it is to be seen. It was checked when it came in; an import may have brought it past that."""
-    with Image.open(io.BytesIO(image.data), formats=("PNG", "JPEG", "WEBP", "GIF")) as file:
-        if file.width * file.height > PIXELS_MAX:
-            raise TemplateRefusal(f"an image has {file.width * file.height} pixels; at most {PIXELS_MAX} are allowed")
-        return ImageOps.exif_transpose(file).convert("RGB")
+    try:
+        with Image.open(io.BytesIO(image.data), formats=("PNG", "JPEG", "WEBP", "GIF")) as file:
+            _check_size(file)
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except Exception as error:  # decoders raise whatever they come upon in a damaged file
+        raise TemplateRefusal(f"image {image.digest} cannot be read: {error}"[:300]) from error
+
+
+def _check_size(file: Image.Image) -> None:
+    if file.width * file.height > PIXELS_MAX:
+        raise ValueError(f"it has more than {PIXELS_MAX} pixels")
 
 
 def _as_numpy(value: Any) -> Any:

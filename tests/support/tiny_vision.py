@@ -1,15 +1,13 @@
-"""A vision model of a few megabytes with random weights, Qwen3-VL's architecture; and image files to show it."""
+"""A vision model of a few megabytes with random weights: Qwen3-VL's architecture."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from PIL import Image
 from tokenizers import AddedToken, Tokenizer
 
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -95,18 +93,6 @@ def make_tiny_vision_model(folder: Path, *, starter: Path, seed: int = 3) -> Pat
     )
     _write_tokenizer(folder, starter)
     return folder
-
-
-def picture(
-    *, width: int = 64, height: int = 64, color: tuple[int, int, int] = (200, 30, 30), kind: str = "PNG", **options: Any
-) -> bytes:
-    """An image file: a gradient, so that neighbouring patches differ."""
-    image = Image.new("RGB", (width, height), color)
-    for column in range(0, width, 8):
-        image.paste((column % 256, *color[1:]), (column, 0, min(column + 4, width), height // 2))
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def _write_tokenizer(folder: Path, starter: Path) -> None:
