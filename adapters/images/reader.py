@@ -13,7 +13,7 @@ from threading import Lock
 from manent.adapters.images.decoding import FoundImage, found_image
 from manent.adapters.images.fetching import ImageFetcher
 from manent.domain.errors import InvalidValue
-from manent.domain.images import IMAGE_BYTES_MAX, IMAGES_MAX, ImageSource
+from manent.domain.images import IMAGE_BYTES_MAX, IMAGES_MAX, PROMPT_BYTES_MAX, ImageSource
 from manent.domain.messages import ImagePart
 
 DATA = "data:"
@@ -21,6 +21,7 @@ REQUEST_PIXELS_MAX = 200_000_000
 """Of all images of one request that are seen for the first time: what decoding them costs is bounded by this."""
 KNOWN_MAX = 4096
 AT_ONCE_MAX = 2
+FETCH_ALL_S = 60.0
 
 
 class CheckedImages:
@@ -37,11 +38,7 @@ class CheckedImages:
         if not sources:
             return []
         _check_count(sources)
-        fetched = {
-            source.url: await self._fetcher.fetch(source.url, param=source.param)
-            for source in sources
-            if not _is_embedded(source)
-        }
+        fetched = await self._fetched([source for source in sources if not _is_embedded(source)])
         async with self._at_once:
             return await asyncio.to_thread(self._read, sources, fetched)
 
@@ -51,6 +48,24 @@ class CheckedImages:
             if not _is_embedded(source):
                 raise InvalidValue("only images in data URLs can be taken here", param=source.param)
         return self._read(sources, {})
+
+    async def _fetched(self, sources: Sequence[ImageSource]) -> dict[str, bytes]:
+        """What is at the addresses, by address."""
+        fetched: dict[str, bytes] = {}
+        try:
+            async with asyncio.timeout(FETCH_ALL_S):
+                for source in sources:
+                    if source.url not in fetched:
+                        fetched[source.url] = await self._fetcher.fetch(source.url, param=source.param)
+                    if sum(map(len, fetched.values())) > PROMPT_BYTES_MAX:
+                        raise InvalidValue(
+                            f"the images of this request have more than {PROMPT_BYTES_MAX} bytes", param=source.param
+                        )
+        except TimeoutError:
+            raise InvalidValue(
+                f"the images of this request did not come within {FETCH_ALL_S:g} s", param=sources[len(fetched)].param
+            ) from None
+        return fetched
 
     def _read(self, sources: Sequence[ImageSource], fetched: dict[str, bytes]) -> list[ImagePart]:
         pixels = 0

@@ -39,6 +39,7 @@ from manent.domain.generation import (
     RenderedPrompt,
     TextDelta,
 )
+from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
@@ -93,6 +94,7 @@ class RunnerEngine:
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
+        self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
             await exchange.send(Render(id=exchange.id, messages=tuple(messages)))
             match await exchange.receive():
@@ -108,6 +110,7 @@ class RunnerEngine:
 
     async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
         """Apply the model's chat template and tokenize, in the runner, and say what did it."""
+        self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
             await exchange.send(Explain(id=exchange.id, messages=tuple(messages)))
             match await exchange.receive():
@@ -192,6 +195,10 @@ class RunnerEngine:
     async def aclose(self, deadline_s: float) -> None:
         """Stop all runners, at the same time; what they still work on fails with EngineUnavailable."""
         await self._manager.aclose(deadline_s)
+
+    def _check_images(self, model_id: str, messages: Sequence[Message]) -> None:
+        card = self._registry.resolve(model_id)
+        check_images(card.model_id, messages, reads_images=card.reads_images)
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):

@@ -58,7 +58,10 @@ class _Sequence:
 
 
 class VisionGenerator:
-    """The sequences of one language model. Prompts are evaluated one after another, in the order of their arrival."""
+    """The sequences of one language model. Prompts are evaluated one after another, in the order of their arrival.
+
+    ``prompt_tokens`` counts those of prompts that were evaluated so far.
+    """
 
     def __init__(self, language_model: Any, limits: BatchLimits) -> None:
         self.prefill_step_size = limits.prefill_chunk_tokens
@@ -74,6 +77,7 @@ class VisionGenerator:
         self._running: dict[int, _Sequence] = {}
         self._prefilling: tuple[int, int] | None = None
         self._next_uid = 0
+        self.prompt_tokens = 0
         # Where the keeper of prefix caches, which has nothing to keep here, looks for sequences.
         self._generation_batch = self._prompt_batch = SimpleNamespace(uids=[])
 
@@ -127,11 +131,12 @@ class VisionGenerator:
     def _prompts(self, completed: Collection[int]) -> list[PromptReport]:
         if self._prefilling is None:
             return []
-        inner_uid, done = self._prefilling
+        inner_uid, before = self._prefilling
         sequence = self._running[inner_uid]
         total, ended = len(sequence.prompt.token_ids), inner_uid in completed
         step = total if sequence.prompt.has_images else self.prefill_step_size
-        done = total if ended else min(done + step, total - 1)
+        done = total if ended else min(before + step, total - 1)
+        self.prompt_tokens += done - before
         self._prefilling = None if ended else (inner_uid, done)
         return [PromptReport(uid=sequence.uid, progress=(done, total), end_of_prompt=ended)]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from manent.domain.context import select_messages
 from manent.domain.events import ContextUsed, DroppedMessages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
-from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import InferenceEngine
@@ -58,7 +57,7 @@ class ModelView:
         if truncates and await self._is_surely_longer(card, messages, asked.tenant, room):
             return await self._truncated(card, messages, asked)
         kept = tuple(messages)
-        prompt = await self._render(card, kept)
+        prompt = await self._engine.render(card.model_id, kept)
         if truncates and len(prompt.token_ids) > room:
             return await self._truncated(card, messages, asked)
         return self._view(card, asked, kept, None, prompt)
@@ -81,16 +80,12 @@ class ModelView:
         budget = room
         for _ in range(TRUNCATION_ROUNDS_MAX):
             selection = select_messages(messages, counts, budget_tokens=budget)
-            prompt = await self._render(card, selection.kept)
+            prompt = await self._engine.render(card.model_id, selection.kept)
             excess = len(prompt.token_ids) - room
             if excess <= 0:
                 break
             budget -= excess
         return self._view(card, asked, selection.kept, _dropped(messages, selection.dropped), prompt)
-
-    async def _render(self, card: ModelCard, messages: Sequence[Message]) -> RenderedPrompt:
-        check_images(card.model_id, messages, reads_images=card.reads_images)
-        return await self._engine.render(card.model_id, messages)
 
     def _view(
         self,

@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.server import Server, prepare_home, serving
+from tests.support.tiny_vision import make_tiny_vision_model
 
 MODELS = """
 [[models]]
@@ -18,14 +19,23 @@ aliases = ["default"]
 [[models]]
 id = "second"
 path = "{second}"
+
+[[models]]
+id = "vision"
+path = "{vision}"
+type = "vlm"
 """
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, four_bit_model: Path) -> Iterator[Server]:
-    """A server that answers with the starter model, and has a second one: the same with 4-bit weights."""
+    """A server that answers with the starter model, and has a second one: the same with 4-bit weights.
+
+    A third, tiny one reads images.
+    """
     home = prepare_home(tmp_path_factory.mktemp("server") / "home", starter_model)
-    (home / "models.toml").write_text(MODELS.format(second=four_bit_model), encoding="utf-8")
+    vision = make_tiny_vision_model(home / "models" / "tiny-vision", starter=starter_model)
+    (home / "models.toml").write_text(MODELS.format(second=four_bit_model, vision=vision), encoding="utf-8")
     with serving(home) as running:
         yield running
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
 import socket
 from collections.abc import AsyncGenerator
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from manent.adapters.images.fetching import Address, ImageFetcher, is_public
+from manent.adapters.images.reader import CheckedImages
 from manent.domain.errors import InvalidValue
+from manent.domain.images import ImageSource
 from tests.support.pictures import picture
 
 PNG = picture()
@@ -54,6 +57,8 @@ class Site:
                 await writer.drain()
         elif path == "/a.png":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(PNG), PNG))
+        elif path == "/a.html":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-length: 6\r\n\r\n<html>")
         else:
             writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
@@ -117,6 +122,16 @@ async def test_a_name_is_looked_up_once(site: Site) -> None:
     one = ImageFetcher("http", resolve=rebinding, reachable=lambda address: address == LOOPBACK)
     assert await one.fetch(f"http://pictures.test:{site.port}/a.png", param="here") == PNG
     assert asked == ["pictures.test"]
+
+
+async def test_images_of_a_request_are_fetched_once_each(site: Site) -> None:
+    """The same address twice is one request; what comes back is judged as what is sent in is."""
+    images = CheckedImages(fetcher())
+    source = ImageSource(url=f"http://pictures.test:{site.port}/a.png")
+    one, other = await images.read([source, dataclasses.replace(source, text_before=1)])
+    assert (one.data, one.width, other.text_before, len(site.heads)) == (PNG, 64, 1, 1)
+    with pytest.raises(InvalidValue, match="no image that can be read"):
+        await images.read([dataclasses.replace(source, url=f"http://pictures.test:{site.port}/a.html")])
 
 
 @pytest.mark.parametrize(
