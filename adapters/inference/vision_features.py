@@ -21,6 +21,7 @@ FEATURES_BYTES_MAX = 512 * 2**20
 TOWERS = ("vision_tower", "vision_model", "visual", "vision_encoder")
 """Under which names mlx-vlm's models have theirs."""
 
+_TOLD_BY_REPR = (bool, int, float, str, mx.Dtype)
 _GRID_SIZES = 3
 """A grid says for each image how many patches it has in time, height and width."""
 
@@ -59,7 +60,7 @@ class CachedTower:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tower, name)
 
-    def __call__(self, pixels: mx.array, *others: Any, **options: Any) -> Any:
+    def __call__(self, pixels: Any, *others: Any, **options: Any) -> Any:
         """What the tower makes of pixels, or made of them before."""
         if self._tenant is None:
             return self._tower(pixels, *others, **options)
@@ -68,8 +69,11 @@ class CachedTower:
         made = [self._one(self._tenant, images_each, *part, options) for part in parts]
         return made[0] if len(made) == 1 else tree_map(lambda *arrays: mx.concatenate(list(arrays), axis=0), *made)
 
-    def _one(self, tenant: str, images: int, pixels: mx.array, others: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        name = tenant, _digest(pixels, others, options)
+    def _one(self, tenant: str, images: int, pixels: Any, others: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        digest = _digest(pixels, others, options)
+        if digest is None:
+            return self._tower(pixels, *others, **options)
+        name = tenant, digest
         if name in self._kept:
             self._kept.move_to_end(name)
             self.reused += images
@@ -83,9 +87,9 @@ class CachedTower:
         return made
 
 
-def _images(pixels: mx.array, others: tuple[Any, ...]) -> Iterator[tuple[mx.array, tuple[Any, ...]]]:
+def _images(pixels: Any, others: tuple[Any, ...]) -> Iterator[tuple[mx.array, tuple[Any, ...]]]:
     """The call as one for each image, where a grid beside the pixels says whose which rows are (Qwen's models)."""
-    if len(others) != 1 or not isinstance(others[0], mx.array):
+    if not isinstance(pixels, mx.array) or len(others) != 1 or not isinstance(others[0], mx.array):
         return
     grid = others[0]
     if grid.ndim != 2 or grid.shape[1] != _GRID_SIZES:  # noqa: PLR2004 (a row for each image)
@@ -99,14 +103,18 @@ def _images(pixels: mx.array, others: tuple[Any, ...]) -> Iterator[tuple[mx.arra
         start += count
 
 
-def _digest(pixels: mx.array, others: tuple[Any, ...], options: dict[str, Any]) -> bytes:
+def _digest(pixels: Any, others: tuple[Any, ...], options: dict[str, Any]) -> bytes | None:
+    """SHA-256 of all that a tower is called with; None where that holds something whose content cannot be told."""
     digest = hashlib.sha256()
-    for value in (pixels, *others, *(value for _, value in sorted(options.items()))):
-        if isinstance(value, mx.array):
-            digest.update(f"{value.shape} {value.dtype}".encode())
-            digest.update(np.ascontiguousarray(np.array(value.reshape(-1).view(mx.uint8))).data)
+    leaves: Any = tree_flatten([pixels, list(others), options])
+    for place, leaf in leaves:
+        if isinstance(leaf, mx.array):
+            digest.update(f"{place} {leaf.shape} {leaf.dtype}".encode())
+            digest.update(np.ascontiguousarray(np.array(leaf.reshape(-1).view(mx.uint8))).data)
+        elif leaf is None or isinstance(leaf, _TOLD_BY_REPR):
+            digest.update(f"{place} {leaf!r}".encode())
         else:
-            digest.update(repr(value).encode())
+            return None
     return digest.digest()
 
 
