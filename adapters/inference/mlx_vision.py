@@ -49,7 +49,8 @@ class ImageLooker:
         if self._tower is not None:
             self._tower.begin(None if request.prefix is None else request.prefix.tenant, len(shown))
         pixels = inputs.pop("pixel_values", None)
-        features = self._model.get_input_embeddings(mx.array([token_ids]), pixels, **inputs).to_dict()
+        ids = mx.array([token_ids])
+        features = self._model.get_input_embeddings(ids, pixels, mask=mx.ones_like(ids), **inputs).to_dict()
         keywords = {**inputs, **{name: value for name, value in features.items() if value is not None}}
         mx.eval([value for value in keywords.values() if isinstance(value, mx.array)])
         prompt = EmbeddedPrompt(token_ids=token_ids, keywords=keywords, has_images=bool(shown))
