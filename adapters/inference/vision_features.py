@@ -1,8 +1,8 @@
 """What a vision tower made of images, kept for the next turn: within a byte budget, and for each tenant apart.
 
 A tower is called with pixels, and what it makes of the same pixels is the same: so what is kept is named by the SHA-256
-of all that it was called with. Where a call has several images whose borders are known, each is kept on its own, so
-that a new image in a conversation does not make the old ones new. Belongs to MLX's thread.
+of all that it was called with. Where a call has several images and it is clear whose is what, each is kept on its own,
+so that a new image in a conversation does not make the old ones new. Belongs to MLX's thread.
 """
 
 from __future__ import annotations
@@ -64,10 +64,14 @@ class CachedTower:
         """What the tower makes of pixels, or made of them before."""
         if self._tenant is None:
             return self._tower(pixels, *others, **options)
-        parts = list(_images(pixels, others)) or [(pixels, others)]
-        images_each = 1 if len(parts) == self._images else self._images
-        made = [self._one(self._tenant, images_each, *part, options) for part in parts]
-        return made[0] if len(made) == 1 else tree_map(lambda *arrays: mx.concatenate(list(arrays), axis=0), *made)
+        if self._images > 1:
+            parts = list(_by_grid(pixels, others)) or list(_by_row(pixels, others, options))
+            if len(parts) == self._images:
+                made = [self._one(self._tenant, 1, *part, options) for part in parts]
+                if all(map(_is_of_arrays, made)):
+                    return tree_map(lambda *arrays: mx.concatenate(list(arrays), axis=0), *made)
+                self.reused = 0
+        return self._one(self._tenant, self._images, pixels, others, options)
 
     def _one(self, tenant: str, images: int, pixels: Any, others: tuple[Any, ...], options: dict[str, Any]) -> Any:
         digest = _digest(pixels, others, options)
@@ -87,7 +91,7 @@ class CachedTower:
         return made
 
 
-def _images(pixels: Any, others: tuple[Any, ...]) -> Iterator[tuple[mx.array, tuple[Any, ...]]]:
+def _by_grid(pixels: Any, others: tuple[Any, ...]) -> Iterator[tuple[mx.array, tuple[Any, ...]]]:
     """The call as one for each image, where a grid beside the pixels says whose which rows are (Qwen's models)."""
     if not isinstance(pixels, mx.array) or len(others) != 1 or not isinstance(others[0], mx.array):
         return
@@ -101,6 +105,22 @@ def _images(pixels: Any, others: tuple[Any, ...]) -> Iterator[tuple[mx.array, tu
     for number, count in enumerate(rows):
         yield pixels[start : start + count], (grid[number : number + 1],)
         start += count
+
+
+def _by_row(
+    pixels: Any, others: tuple[Any, ...], options: dict[str, Any]
+) -> Iterator[tuple[mx.array, tuple[Any, ...]]]:
+    """The call as one for each row, where nothing beside the pixels could be about several images (CLIP, SigLIP)."""
+    leaves: Any = tree_flatten([list(others), options])
+    if isinstance(pixels, mx.array) and not any(isinstance(leaf, mx.array) for _, leaf in leaves):
+        for row in range(pixels.shape[0]):
+            yield pixels[row : row + 1], others
+
+
+def _is_of_arrays(made: Any) -> bool:
+    """Whether what was made of an image is arrays alone, which can be joined by their first axis."""
+    leaves: Any = tree_flatten(made)
+    return all(isinstance(leaf, mx.array) and leaf.ndim > 0 for _, leaf in leaves)
 
 
 def _digest(pixels: Any, others: tuple[Any, ...], options: dict[str, Any]) -> bytes | None:

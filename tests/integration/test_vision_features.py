@@ -47,6 +47,32 @@ def test_each_image_is_kept_on_its_own_where_a_grid_tells_them_apart() -> None:
     assert (tower.calls, cached.name) == (3, "a tower")
 
 
+def test_rows_are_images_where_nothing_else_tells() -> None:
+    """A tower that is given a row for each image, and nothing beside them, is asked for each image by itself."""
+    tower = Tower()
+    cached = CachedTower(tower)
+    rows = mx.arange(24, dtype=mx.float32).reshape(2, 3, 4)
+    assert made(cached, rows, images=2, deep=True) == ((rows + 1).tolist(), (rows * 2).tolist(), 0)
+    assert made(cached, rows[::-1], images=2, deep=True)[2] == 2
+    assert tower.calls == 2
+    tiles = mx.arange(48, dtype=mx.float32).reshape(4, 3, 4)
+    assert made(cached, tiles, images=2)[2] == 0
+    assert made(cached, tiles, images=2) == ((tiles + 1).tolist(), (tiles * 2).tolist(), 2)
+
+
+def test_what_cannot_be_joined_is_made_of_all_images_together() -> None:
+    """A tower that makes more than arrays of an image is asked once for all, as without a cache."""
+
+    def makes_numbers(pixels: mx.array) -> Any:
+        return pixels + pixels.shape[0], [7]
+
+    cached = CachedTower(makes_numbers)
+    for reused in (0, 2):
+        cached.begin("t", 2)
+        features, deep = cached(mx.zeros((2, 3)))
+        assert (features.tolist(), deep, cached.reused) == ([[2.0] * 3] * 2, [7], reused)
+
+
 @pytest.mark.parametrize(
     ("pixels", "others", "options"),
     [
