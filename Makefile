@@ -16,7 +16,7 @@ PACKAGES := adapters app domain migrations
 # $(call once,FILE,COMMAND): run COMMAND unless FILE still says what it said when COMMAND last succeeded.
 once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir $(1)); }
 
-.PHONY: help install serve test check format bench docs clean lock environment development openblas
+.PHONY: help install vision serve test check format bench docs clean lock environment development openblas
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -24,6 +24,9 @@ help: ## say what there is
 
 install: environment openblas ## make .venv with the pinned requirements, and fetch the starter model
 	@$(BIN)/manent models install
+
+vision: install ## add what models that read images need
+	@$(call once,requirements/vision.txt,echo "Installing what images need in $(VENV)" && $(PIP) install --no-deps --require-hashes -r requirements/vision.txt)
 
 serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
 	@exec $(BIN)/manent serve $(ARGS)
@@ -54,6 +57,7 @@ clean: ## remove what make and the tools made here (never MANENT_HOME)
 
 lock: development ## compile requirements/ anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	@$(LOCK) $(ARGS) pyproject.toml --extra vision -c requirements/runtime.txt -o requirements/vision.txt
 	@$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
 
 $(VENV)/created:
@@ -66,8 +70,9 @@ environment: $(VENV)/created
 	@$(call once,pyproject.toml,$(PIP) install --no-deps --no-build-isolation -e .)
 	@mkdir -p .typing/manent && for package in $(PACKAGES); do [ .typing/manent/$$package -ef $$package ] || ln -sfn ../../$$package .typing/manent/$$package; done
 
+# The requirements are complete, less what pyproject.toml leaves out on purpose: pip is not to look for it.
 development: environment
-	@$(call once,requirements/dev.txt,echo "Installing the development requirements in $(VENV)" && $(PIP) install --require-hashes -r requirements/dev.txt)
+	@$(call once,requirements/dev.txt,echo "Installing the development requirements in $(VENV)" && $(PIP) install --no-deps --require-hashes -r requirements/dev.txt)
 
 # The wheel of mlx for Linux brings a BLAS that is twenty times slower (docs/decisions).
 openblas: environment

@@ -12,6 +12,8 @@ from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
+from manent.adapters.images.fetching import ImageFetcher
+from manent.adapters.images.reader import CheckedImages
 from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.exchange import RunnerLimits
@@ -66,6 +68,7 @@ class Manent:
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
                 ids=RandomIds(),
+                images=CheckedImages(ImageFetcher(settings.image_urls)),
                 authenticate=everybody_is(LOCAL_OPERATOR),
                 ready=self.problems,
                 version=version("manent"),

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         "metadata", description="What is recorded of completions that have no session and do not ask to be stored."
     )
     body_bytes_max: int = Field(10_000_000, ge=1024, description="Largest request body, in bytes.")
+    image_urls: Literal["data", "https", "http"] = Field(
+        "data", description="Where images may come from: data URLs only; https addresses too; http as well."
+    )
     session_wait_s: float = Field(30.0, ge=0, description="How long a request waits for its session's turn, seconds.")
     session_waiting_max: int = Field(16, ge=0, description="How many requests may wait for one session's turn.")
     requests_max: int = Field(64, ge=1, description="How many requests a model works on or has waiting.")

@@ -29,7 +29,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnPair:
-    """Turn ``number`` (from 1) of both; ``same_said`` and ``same_answer`` compare words, names and tool calls."""
+    """Turn ``number`` (from 1) of both; ``same_said`` and ``same_answer`` compare words, images, names, tool calls."""
 
     number: int
     status: TurnStatus
@@ -98,4 +98,4 @@ def _words(message: Message | None) -> tuple[object, ...] | None:
     """A message without its id."""
     if message is None:
         return None
-    return message.role, message.content, message.name, message.tool_calls, message.tool_call_id
+    return message.role, message.content, message.name, message.tool_calls, message.tool_call_id, message.images

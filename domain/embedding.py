@@ -18,10 +18,17 @@ class ModelType(StrEnum):
     """What a model is for: the word of ``models.toml``."""
 
     LLM = "llm"
+    VLM = "vlm"
     EMBEDDING = "embedding"
 
 
-_SERVED_AT = {ModelType.LLM: "POST /v1/chat/completions", ModelType.EMBEDDING: "POST /v1/embeddings"}
+_SERVED_AT = {
+    ModelType.LLM: "POST /v1/chat/completions",
+    ModelType.VLM: "POST /v1/chat/completions",
+    ModelType.EMBEDDING: "POST /v1/embeddings",
+}
+
+CHAT_TYPES = (ModelType.LLM, ModelType.VLM)
 
 EmbeddingInput = str | tuple[int, ...]
 """A text, or the ids of its tokens, which are taken as they are: with the marks that the tokenizer puts around it."""
@@ -63,11 +70,12 @@ class EmbeddingEngine(Protocol):
         ...
 
 
-def check_type(model_id: str, found: ModelType, wanted: ModelType) -> None:
-    """Raise WrongModelType, with what the model can be used for, where it is of another type."""
-    if found is not wanted:
+def check_type(model_id: str, found: ModelType, *wanted: ModelType) -> None:
+    """Raise WrongModelType, with what the model can be used for, where it is of none of these types."""
+    if found not in wanted:
+        names = " or ".join(repr(one.value) for one in wanted)
         raise WrongModelType(
-            f"model {model_id!r} is of type {found.value!r}, and this takes one of type {wanted.value!r}; "
+            f"model {model_id!r} is of type {found.value!r}, and this takes one of type {names}; "
             f"use it with {_SERVED_AT[found]}"
         )
 

@@ -95,7 +95,10 @@ class ContextUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputMessage:
-    """A message of a completion without a session: its content where that is recorded, and a commitment to it."""
+    """A message of a completion without a session: its content where that is recorded, and a commitment to it.
+
+    ``digest`` commits to ``Message.committed_bytes``.
+    """
 
     role: Role
     digest: SaltedDigest
@@ -107,7 +110,7 @@ class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
     ``context`` stands for a session's messages, ``input`` for those of a request without one. ``prompt_digest``
-    commits to the token ids that the model is given (``RenderedPrompt.token_bytes``).
+    commits to what the model is given (``RenderedPrompt.committed_bytes``).
     """
 
     completion_id: str

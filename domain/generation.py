@@ -6,9 +6,12 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from manent.domain.caching import CacheScope, CacheUse
 from manent.domain.embedding import ModelType
+from manent.domain.images import ImagesUsed
+from manent.domain.messages import Message, digests_of
 
 
 class FinishReason(StrEnum):
@@ -97,6 +100,16 @@ class ModelCard:
     default_max_tokens: int | None = None
     type: ModelType = ModelType.LLM
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether messages for it may have images."""
+        return self.type is ModelType.VLM
+
+    @property
+    def input_modalities(self) -> tuple[Literal["text", "image"], ...]:
+        """What may be in messages for it, in OpenAI's words."""
+        return ("text", "image") if self.reads_images else ("text",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -105,7 +118,7 @@ class Provenance:
     Digests are ``sha256:<hex>``; ``weights_digest`` includes the adapter. ``versions`` maps names of software to
     versions. ``batch_size_max`` is the largest batch the request was part of, and ``batch_sizes`` says how many of its
     tokens came out of batches of each size (0 and nothing where it did not end well); ``cache`` says what was not
-    evaluated for it, but reused.
+    evaluated for it, but reused. ``images`` is None where there were none.
     """
 
     weights_digest: str
@@ -119,11 +132,14 @@ class Provenance:
     cache: CacheUse = field(default_factory=CacheUse)
     adapter_digest: str | None = None
     batch_sizes: dict[int, int] = field(default_factory=dict)
+    images: ImagesUsed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
     """The exact tokens that the model is given: chat template and tokenizer applied.
+
+    Tokens only say where images are; ``messages`` are those that it was rendered from, where there are any among them.
 
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
@@ -134,6 +150,12 @@ class RenderedPrompt:
     vocabulary_size: int = 2**31
     history_tokens: int = 0
     made_by: Provenance | None = None
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def committed_bytes(self) -> bytes:
+        """What a commitment to the prompt is made of: ``token_bytes`` and the SHA-256 of each image, in order."""
+        return self.token_bytes + digests_of(image for message in self.messages for image in message.images)
 
     @property
     def token_bytes(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -17,12 +17,38 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
+class ImageDetail(StrEnum):
+    """How closely a client wants an image to be looked at (OpenAI's ``detail``); recorded with it."""
+
+    AUTO = "auto"
+    LOW = "low"
+    HIGH = "high"
+    ORIGINAL = "original"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
     """A piece of text of a message."""
 
     text: str
     type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An image of a message: the file as it came in, and what was found in it.
+
+    ``digest`` is ``sha256:<hex>`` of ``data``; width and height are in pixels, as the image is to be seen (its EXIF
+    orientation applied). ``text_before`` tells how many of the message's pieces of text stand before it.
+    """
+
+    digest: str
+    media_type: str
+    width: int
+    height: int
+    data: bytes
+    detail: ImageDetail = ImageDetail.AUTO
+    text_before: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +70,31 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    images: tuple[ImagePart, ...] = ()
 
     @property
     def text(self) -> str:
         """All text of the message, its parts joined."""
         return "".join(part.text for part in self.content)
+
+    @property
+    def parts(self) -> list[TextPart | ImagePart]:
+        """Text and images in the order in which they are to be seen."""
+        parts: list[TextPart | ImagePart] = []
+        for number in range(len(self.content) + 1):
+            parts += [image for image in self.images if image.text_before == number]
+            parts += self.content[number : number + 1]
+        return parts
+
+    @property
+    def committed_bytes(self) -> bytes:
+        """What a commitment to the message is made of: its text in UTF-8 and the SHA-256 of each image, in order."""
+        return self.text.encode() + digests_of(self.images)
+
+
+def digests_of(images: Iterable[ImagePart]) -> bytes:
+    """The SHA-256 of each image, one behind the other."""
+    return b"".join(bytes.fromhex(image.digest.removeprefix("sha256:")) for image in images)
 
 
 def same_message(one: Message, other: Message) -> bool:
@@ -73,4 +119,5 @@ def common_prefix_length(some: Sequence[Message], others: Sequence[Message]) -> 
 
 def _said(message: Message) -> tuple[object, ...]:
     calls = tuple((call.id, call.name, call.arguments.strip()) for call in message.tool_calls)
-    return message.role, message.text.strip(), message.name, calls, message.tool_call_id
+    images = tuple((image.digest, image.text_before) for image in message.images)
+    return message.role, message.text.strip(), message.name, calls, message.tool_call_id, images

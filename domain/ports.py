@@ -231,7 +231,7 @@ class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
 
         Raises:
             ModelLoadError, EngineUnavailable: no runner can do it now.
-            InvalidValue: the model's template refuses these messages.
+            InvalidValue: the model's template refuses these messages, or it cannot be shown their images.
         """
         ...
 

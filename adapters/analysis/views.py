@@ -8,8 +8,9 @@ from __future__ import annotations
 
 _USAGE = '"usage": {"prompt_tokens": "BIGINT", "completion_tokens": "BIGINT", "cached_tokens": "BIGINT"}'
 _CONTENT = '[{"text": "VARCHAR", "type": "VARCHAR"}]'
+_IMAGES = '[{"digest": "VARCHAR", "media_type": "VARCHAR", "width": "INTEGER", "height": "INTEGER"}]'
 _MESSAGE = f"""{{"message_id": "VARCHAR", "role": "VARCHAR", "name": "VARCHAR", "tool_call_id": "VARCHAR",
-    "tool_calls": "JSON", "content": {_CONTENT}}}"""
+    "tool_calls": "JSON", "images": {_IMAGES}, "content": {_CONTENT}}}"""
 # The part of a stream's name behind the first hyphen: session-<id>, completion-<id>.
 _SESSION = "CASE WHEN starts_with(stream_id, 'session-') THEN substr(stream_id, 9) END"
 
@@ -80,7 +81,7 @@ FROM requests LEFT JOIN outcomes
 _SPOKEN = """
     said.message_id AS message_id, said.role AS role, said.name AS name,
     array_to_string(list_transform(said.content, lambda part: coalesce(part.text, '')), '') AS text,
-    said.tool_calls AS tool_calls, said.tool_call_id AS tool_call_id"""
+    said.tool_calls AS tool_calls, said.tool_call_id AS tool_call_id, said.images AS images"""
 
 _MESSAGES = f"""
 SELECT tenant, session_id, version, {_SPOKEN}, recorded_at AS appended_at, appended_by, completion_id, position

@@ -33,8 +33,8 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
         exchange.request,
         lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
     )
-    command = chat_command(asked, exchange)
     exchange.request.watch_connection()
+    command = await chat_command(asked, exchange)
     running = exchange.services.chat.start(command)
     try:
         if asked.stream:

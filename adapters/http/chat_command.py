@@ -9,12 +9,13 @@ from manent.adapters.http.conditions import IF_MATCH, expected_version
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
+from manent.adapters.http.message_parts import text_parts, with_images
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
-from manent.domain.messages import Message, Role, TextPart
+from manent.domain.messages import Message, Role
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
 from manent.domain.session_upkeep import ExpectedVersion
@@ -44,12 +45,18 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
     return validated(SessionRequest, honored_session(body))
 
 
-def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
-    """What the use case is told."""
+async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
+    """What the use case is told.
+
+    Raises:
+        RequestRefused, InvalidValue: an image cannot be taken.
+    """
+    services = exchange.services
+    messages = await with_images(domain_messages(asked.messages, services.ids), asked.messages, services.images)
     return ChatCommand(
         principal=exchange.principal,
         model=asked.model,
-        messages=domain_messages(asked.messages, exchange.services.ids),
+        messages=messages,
         parameters=RequestedParameters(
             temperature=asked.temperature,
             top_p=asked.top_p,
@@ -84,26 +91,28 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
     )
 
 
-def session_command(asked: SessionRequest, exchange: Exchange) -> StartSession:
-    """What the use case is told."""
+async def session_command(asked: SessionRequest, exchange: Exchange) -> StartSession:
+    """What the use case is told; raises as ``chat_command``."""
+    services = exchange.services
+    messages = await with_images(domain_messages(asked.messages, services.ids), asked.messages, services.images)
     return StartSession(
         principal=exchange.principal,
         session_id=asked.session_id,
         metadata=asked.metadata,
         ttl_s=asked.ttl_s,
-        messages=domain_messages(asked.messages, exchange.services.ids),
+        messages=messages,
         request_id=exchange.request.request_id,
         idempotency=idempotency_key(exchange),
     )
 
 
 def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message, ...]:
-    """Messages of the wire as the domain has them, each with a new id."""
+    """Messages of the wire as the domain has them, each with a new id, and without images."""
     return tuple(
         Message(
             message_id=ids.new("msg_"),
             role=Role.SYSTEM if message.role == "developer" else Role(message.role),
-            content=_parts(message),
+            content=text_parts(message.content),
             name=message.name,
         )
         for message in messages
@@ -124,12 +133,6 @@ def _expected(asked: ChatRequest, exchange: Exchange) -> ExpectedVersion | None:
             param=IF_MATCH,
         )
     return expected
-
-
-def _parts(message: ChatMessage) -> tuple[TextPart, ...]:
-    if isinstance(message.content, str):
-        return (TextPart(text=message.content),)
-    return tuple(TextPart(text=part.text) for part in message.content)
 
 
 def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
@@ -44,6 +45,7 @@ class HttpServices:
     replays: Replays
     engine: InferenceEngine
     ids: Ids
+    images: ImageReader
     authenticate: Authenticate
     ready: Ready
     version: str

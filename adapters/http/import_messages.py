@@ -10,10 +10,12 @@ from pydantic import Field, ValidationError
 
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.json_body import parse_json
+from manent.adapters.http.message_parts import image_sources, text_parts
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import Content, Wire
-from manent.domain.errors import ImportRefused
-from manent.domain.messages import Message, Role, TextPart, ToolCall
+from manent.domain.errors import ImportRefused, InvalidValue
+from manent.domain.images import ImageReader
+from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.ports import Ids
 from manent.domain.usecases.import_session import SessionFile, check_length
 
@@ -39,7 +41,7 @@ class _Message(Wire):
     tool_call_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
 
-def read_messages_file(data: bytes, ids: Ids) -> SessionFile:
+def read_messages_file(data: bytes, ids: Ids, images: ImageReader) -> SessionFile:
     """The conversation in a file of messages.
 
     Raises:
@@ -61,39 +63,33 @@ def read_messages_file(data: bytes, ids: Ids) -> SessionFile:
         format="messages",
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
-        messages=tuple(_message(member, number, ids) for number, member in enumerate(listed)),
+        messages=tuple(_message(member, number, ids, images) for number, member in enumerate(listed)),
         metadata={},
     )
 
 
-def _message(member: Any, number: int, ids: Ids) -> Message:
+def _message(member: Any, number: int, ids: Ids, images: ImageReader) -> Message:
     if not isinstance(member, dict):
         raise ImportRefused(f"messages[{number}] is no object")
     try:
         asked = validated(_Message, _told(member))
-    except (RequestRefused, ValidationError) as refused:
+        shown = images.read_embedded(list(image_sources(asked.content, role=asked.role, param="")))
+    except (RequestRefused, InvalidValue, ValidationError) as refused:
         raise ImportRefused(f"messages[{number}]: {refused}") from None
     return Message(
         message_id=ids.new("msg_"),
         role=Role.SYSTEM if asked.role == "developer" else Role(asked.role),
-        content=_parts(asked.content),
+        content=text_parts(asked.content),
         name=asked.name,
         tool_calls=tuple(
             ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
             for call in asked.tool_calls
         ),
         tool_call_id=asked.tool_call_id,
+        images=tuple(shown),
     )
 
 
 def _told(member: Mapping[str, Any]) -> dict[str, Any]:
     """What a message says: clients write down many members that say nothing."""
     return {name: value for name, value in member.items() if value is not None and (value != [] or name == "content")}
-
-
-def _parts(content: Any) -> tuple[TextPart, ...]:
-    if content is None:
-        return ()
-    if isinstance(content, str):
-        return (TextPart(text=content),)
-    return tuple(TextPart(text=part.text) for part in content)

@@ -74,6 +74,7 @@ def _model(card: ModelCard, status: ModelStatus) -> Model:
         owned_by=card.owned_by,
         type=card.type.value,
         aliases=list(card.aliases),
+        input_modalities=list(card.input_modalities),
         context_length=card.context_length,
         available=card.available,
         status=status.phase.value,

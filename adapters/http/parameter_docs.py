@@ -23,6 +23,7 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),
     ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
+    ("messages[].content[].image_url", parameters.IMAGE_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
     ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),
     ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),

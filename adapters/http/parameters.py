@@ -48,7 +48,7 @@ def _refused(name: str, says: str, *neutral: Any) -> Parameter:
 
 CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("model", "id or alias of a model of the registry"),
-    _honored("messages", "roles system, developer, user and assistant; text content"),
+    _honored("messages", "roles system, developer, user and assistant; text, and images in a user's messages"),
     _honored("temperature", "0 to 2; 0 is greedy"),
     _honored("top_p", "above 0, up to 1"),
     _honored("max_completion_tokens", "at least 1, of each choice"),
@@ -110,7 +110,7 @@ STREAM_OPTIONS: Sequence[Parameter] = (
 # Clients send back the assistant's message as they got it, with all the fields that were empty in it.
 MESSAGE_PARAMETERS: Sequence[Parameter] = (
     _honored("role", "system, developer, user or assistant"),
-    _honored("content", "a string or text parts"),
+    _honored("content", "a string, or parts of text and, in a user's message, images"),
     _honored("name", "the speaker's name"),
     _refused("tool_calls", "tools are not supported yet", []),
     _refused("tool_call_id", "tools are not supported yet"),
@@ -121,8 +121,14 @@ MESSAGE_PARAMETERS: Sequence[Parameter] = (
 )
 
 PART_PARAMETERS: Sequence[Parameter] = (
-    _honored("type", "text"),
+    _honored("type", "text or image_url"),
     _honored("text", "the text"),
+    _honored("image_url", "of type image_url: the image"),
+)
+
+IMAGE_PARAMETERS: Sequence[Parameter] = (
+    _honored("url", "a data URL in base64: PNG, JPEG, WebP or GIF, not animated; or an address, where that is allowed"),
+    _honored("detail", "auto, low, high or original; recorded, and left to the model's own choice of resolution"),
 )
 
 SESSION_PARAMETERS: Sequence[Parameter] = (
@@ -160,7 +166,6 @@ VERIFY_PARAMETERS: Sequence[Parameter] = (
 
 REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
 REFUSED_PARTS = {
-    "image_url": "images are not supported yet",
     "input_audio": "audio is not supported",
     "file": "files are not supported yet",
     "refusal": "refusals are not supported",
@@ -250,7 +255,10 @@ def _honored_part(part: Any, path: str) -> Any:
     kind = part.get("type")
     if isinstance(kind, str) and kind in REFUSED_PARTS:
         raise _unsupported(f"{path}.type", REFUSED_PARTS[kind], ())
-    return honored_members(part, PART_PARAMETERS, path=path)
+    honored = honored_members(part, PART_PARAMETERS, path=path)
+    if isinstance(honored.get("image_url"), dict):
+        honored["image_url"] = honored_members(honored["image_url"], IMAGE_PARAMETERS, path=f"{path}.image_url")
+    return honored
 
 
 def _same(value: Any, neutral: Any) -> bool:

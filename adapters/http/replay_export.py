@@ -13,6 +13,7 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import JSON_TYPE, bytes_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.events import event_members
+from manent.adapters.http.message_parts import openai_content
 from manent.adapters.http.query import QueryParameter, TextQuery
 from manent.adapters.http.replay_answers import tool_calls_answer
 from manent.adapters.http.replay_moment import AS_OF_QUERY, asked_moment
@@ -82,16 +83,16 @@ def markdown_file(state: SessionState) -> bytes:
         name = "" if message.name is None else f" ({message.name})"
         lines += ["", f"## {number}. {message.role}{name}", ""]
         lines += [f"> {line}".rstrip() for line in message.text.splitlines()] or (["> "] if message.content else [])
+        lines += [
+            f"> [{image.media_type}, {image.width} x {image.height} pixels, {image.digest}]" for image in message.images
+        ]
         lines += [f"> `{call.name}({call.arguments})`" for call in message.tool_calls]
     return ("\n".join(lines) + "\n").encode("utf-8")
 
 
 def _openai_message(message: Message) -> dict[str, Any]:
     members: dict[str, Any] = {"role": message.role.value}
-    if len(message.content) == 1:
-        members["content"] = message.content[0].text
-    else:
-        members["content"] = [{"type": "text", "text": part.text} for part in message.content] or None
+    members["content"] = openai_content(message)
     if message.name is not None:
         members["name"] = message.name
     if message.tool_calls:

@@ -18,6 +18,7 @@ from manent.adapters.http.json_body import check_content_type
 from manent.adapters.http.query import QueryParameter, TextQuery
 from manent.adapters.http.sessions import session_answer
 from manent.domain.errors import ImportRefused
+from manent.domain.images import ImageReader
 from manent.domain.ports import Ids
 from manent.domain.usecases.import_session import ImportCommand, SessionFile
 from manent.domain.usecases.replays import ReadEventsFile
@@ -35,10 +36,15 @@ IMPORT_QUERY: Sequence[QueryParameter] = (
 async def import_session(exchange: Exchange) -> HTTPResponse:
     """Import a file; all of it becomes the session, or nothing of it."""
     _check_file_type(exchange)
-    data, ids = exchange.request.body, exchange.services.ids
+    data, services = exchange.request.body, exchange.services
     # In a thread: a file is hashed, decoded and checked line by line, and may be as large as a body.
     file = await asyncio.to_thread(
-        read_session_file, data, exchange.query["format"], exchange.services.replays.recorded.read_events_file, ids
+        read_session_file,
+        data,
+        exchange.query["format"],
+        services.replays.recorded.read_events_file,
+        services.ids,
+        services.images,
     )
     state = await exchange.services.replays.recorded.imports.run(
         ImportCommand(
@@ -52,7 +58,9 @@ async def import_session(exchange: Exchange) -> HTTPResponse:
     return json_answer(session_answer(state), status=201, headers=session_headers(state.session_id))
 
 
-def read_session_file(data: bytes, file_format: str | None, read_events: ReadEventsFile, ids: Ids) -> SessionFile:
+def read_session_file(
+    data: bytes, file_format: str | None, read_events: ReadEventsFile, ids: Ids, images: ImageReader
+) -> SessionFile:
     """The conversation in a file of either format; without one, its first line tells.
 
     Raises:
@@ -61,7 +69,7 @@ def read_session_file(data: bytes, file_format: str | None, read_events: ReadEve
     if not data.strip():
         raise ImportRefused("the file is empty")
     kind = file_format or _format_of(data)
-    return read_events(data, ids) if kind == "events" else read_messages_file(data, ids)
+    return read_events(data, ids) if kind == "events" else read_messages_file(data, ids, images)
 
 
 def _format_of(data: bytes) -> str:

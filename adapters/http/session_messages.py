@@ -12,14 +12,15 @@ from manent.adapters.http.conditions import etag_headers, expected_version, not_
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
+from manent.adapters.http.message_parts import with_images
 from manent.adapters.http.parameters import honored_message
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.replay_moment import AS_OF_QUERY, asked_moment
 from manent.adapters.http.sessions import possible_id
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import ChatMessage
-from manent.adapters.http.wire_responses import ContentPart, SessionMessage, SessionMessageList
-from manent.domain.messages import Message
+from manent.adapters.http.wire_responses import ContentPart, ImageContent, SessionMessage, SessionMessageList
+from manent.domain.messages import ImagePart, Message, TextPart
 from manent.domain.usecases.session_messages import AddMessage, page_of
 
 MESSAGES_QUERY: Sequence[QueryParameter] = (
@@ -35,7 +36,8 @@ async def create_session_message(exchange: Exchange, session_id: str) -> HTTPRes
     asked = await read_body(
         exchange.request, lambda: validated(ChatMessage, honored_message(json_object(exchange.request)))
     )
-    (message,) = domain_messages([asked], exchange.services.ids)
+    services = exchange.services
+    (message,) = await with_images(domain_messages([asked], services.ids), [asked], services.images, param="")
     added = await exchange.services.session_messages.add(
         AddMessage(
             principal=exchange.principal,
@@ -84,11 +86,25 @@ async def retrieve_session_message(exchange: Exchange, session_id: str, message_
 
 def message_answer(message: Message) -> SessionMessage:
     """A message on the wire."""
-    parts = None if len(message.content) == 1 else [ContentPart(text=part.text) for part in message.content]
+    several = len(message.content) != 1 or message.images
+    parts = [_part(part) for part in message.parts] if several else None
     return SessionMessage(
         id=message.message_id,
         role=message.role.value,
         content=message.text,
         content_parts=parts,
         name=message.name,
+    )
+
+
+def _part(part: TextPart | ImagePart) -> ContentPart | ImageContent:
+    if isinstance(part, TextPart):
+        return ContentPart(text=part.text)
+    return ImageContent(
+        digest=part.digest,
+        media_type=part.media_type,
+        width=part.width,
+        height=part.height,
+        size_bytes=len(part.data),
+        detail=part.detail.value,
     )

@@ -54,7 +54,7 @@ async def create_session(exchange: Exchange) -> HTTPResponse:
             json_object(exchange.request, may_be_empty=True), messages_max=exchange.limits.messages_max
         ),
     )
-    state = await exchange.services.sessions.start(session_command(asked, exchange))
+    state = await exchange.services.sessions.start(await session_command(asked, exchange))
     headers = {**session_headers(state.session_id), **etag_headers(state.version)}
     return json_answer(session_answer(state), status=201, headers=headers)
 

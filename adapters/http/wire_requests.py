@@ -73,8 +73,31 @@ class TextContentPart(Wire):
     text: str
 
 
+class ImageUrl(Wire):
+    """An image: a data URL, or an address where the server's operator allows that."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImageContentPart(Wire):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _part_kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "<image>" if kind == "image_url" else "<text>"
+
+
+ContentPart = Annotated[
+    Annotated[TextContentPart, Tag("<text>")] | Annotated[ImageContentPart, Tag("<image>")],
+    Discriminator(_part_kind),
+]
 Content = Annotated[
-    Annotated[str, Tag("<string>")] | Annotated[list[TextContentPart], Field(min_length=1), Tag("<parts>")],
+    Annotated[str, Tag("<string>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
     Discriminator(_content_kind),
 ]
 Stop = Annotated[

@@ -37,6 +37,7 @@ class Model(Answer):
     owned_by: str
     type: Literal["llm", "embedding"] = Field(description="What it is for: chats, or embeddings.")
     aliases: list[str]
+    input_modalities: list[Literal["text", "image"]] = Field(description="What may be in messages for it.")
     context_length: int = Field(description="Tokens of prompt and output together.")
     available: bool = Field(description="Whether its folder is there.")
     status: Literal["unloaded", "loading", "loaded", "unloading", "suspended"]
@@ -134,14 +135,26 @@ class ContentPart(Answer):
     text: str
 
 
+class ImageContent(Answer):
+    """An image; an export as messages has its bytes."""
+
+    type: Literal["image"] = "image"
+    digest: str = Field(description="sha256:<hex> of the file.")
+    media_type: str
+    width: int = Field(description="Pixels, with the file's orientation applied.")
+    height: int
+    size_bytes: int
+    detail: Literal["auto", "low", "high", "original"]
+
+
 class SessionMessage(Answer):
-    """A message of a session. ``content`` is all of its text; ``content_parts`` its parts where it has several."""
+    """A message of a session. ``content`` is all of its text; ``content_parts`` its parts if several, or images."""
 
     id: str
     object: Literal["session.message"] = "session.message"
     role: Literal["system", "user", "assistant", "tool"]
     content: str
-    content_parts: list[ContentPart] | None
+    content_parts: list[ContentPart | ImageContent] | None
     name: str | None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 
 from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.adapters.inference.exchange import RunnerKilled
@@ -36,6 +37,7 @@ from manent.domain.generation import (
     RenderedPrompt,
     TextDelta,
 )
+from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
@@ -88,6 +90,7 @@ class RunnerEngine:
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
+        self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
             await exchange.send(Render(id=exchange.id, messages=tuple(messages)))
             match await exchange.receive():
@@ -97,19 +100,21 @@ class RunnerEngine:
                         vocabulary_size=runner.facts.vocabulary_size,
                         history_tokens=history_tokens,
                         made_by=provenance_of(runner.facts),
+                        messages=_seen_again(messages),
                     )
                 case frame:
                     raise error_of(frame, param="messages")
 
     async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
         """Apply the model's chat template and tokenize, in the runner, and say what did it."""
+        self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
             await exchange.send(Explain(id=exchange.id, messages=tuple(messages)))
             match await exchange.receive():
                 case Explained(text=text, token_ids=token_ids):
                     return ExplainedPrompt(
                         text=text,
-                        rendered=RenderedPrompt(token_ids=token_ids),
+                        rendered=RenderedPrompt(token_ids=token_ids, messages=_seen_again(messages)),
                         made_by=provenance_of(runner.facts),
                     )
                 case frame:
@@ -118,7 +123,7 @@ class RunnerEngine:
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds to a prompt, measured in the runner."""
         async with self.supervisor(model_id).exchange() as (_, exchange):
-            await exchange.send(CountTokens(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(CountTokens(id=exchange.id, messages=tuple(map(_without_data, messages))))
             match await exchange.receive():
                 case Counted(token_counts=token_counts):
                     return token_counts
@@ -216,6 +221,10 @@ class RunnerEngine:
                 return EmbeddingResult(vectors=answer.vectors, prompt_tokens=answer.prompt_tokens)
             raise error_of(answer, param="input")
 
+    def _check_images(self, model_id: str, messages: Sequence[Message]) -> None:
+        card = self._registry.resolve(model_id)
+        check_images(card.model_id, messages, reads_images=card.reads_images)
+
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[TextDelta | GenerationResult, None]:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
             ended = False
@@ -228,6 +237,7 @@ class RunnerEngine:
                         parameters=request.parameters,
                         prefix=None if prefix is None or request.cache is None else prefix.tags.scope(request.cache),
                         history_tokens=request.prompt.history_tokens,
+                        messages=request.prompt.messages,
                     )
                 )
                 partial = PartialOutput(request.parameters.n)
@@ -249,3 +259,14 @@ class RunnerEngine:
             finally:
                 if not ended:
                     runner.cancel(exchange.id)
+
+
+def _seen_again(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, where the model has to be shown their images once more to generate."""
+    return tuple(messages) if any(message.images for message in messages) else ()
+
+
+def _without_data(message: Message) -> Message:
+    if not message.images:
+        return message
+    return replace(message, images=tuple(replace(image, data=b"") for image in message.images))

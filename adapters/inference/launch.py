@@ -27,7 +27,7 @@ class Launch:
             digest_folder=settings.digest_folder,
             adapter=model.adapter,
             prefix=None
-            if settings.prefix is None or model.card.type is ModelType.EMBEDDING
+            if settings.prefix is None or model.card.type is not ModelType.LLM
             else settings.prefix.options(model.card.model_id),
         )
         self._model_id = model.card.model_id

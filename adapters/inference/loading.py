@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
 from manent.adapters.inference.prefix_settings import PrefixOptions
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
+from manent.adapters.inference.rendering import PromptRenderer
 from manent.adapters.inference.token_text import token_bytes_of
 from manent.domain.generation import SamplingParameters
 
@@ -50,10 +52,10 @@ class EvaluationFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model that has evaluated a token, its tokenizer, and what is known of both."""
+    """A model that has evaluated a token, what makes prompts for it, and what is known of both."""
 
     batch: TextBatch
-    tokenizer: Any
+    renderer: PromptRenderer
     facts: RunnerFacts
 
     def device_bytes(self) -> int:
@@ -92,41 +94,67 @@ def load_model(
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
     batch = _new_batch(model, tokenizer, config, prefix)
-    _warm_up(batch)
-    exempt_from_collection()
-    facts = RunnerFacts(
-        context_length=context_length_of(config),
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+    warm_up(batch)
+    facts = facts_of(
+        config,
+        tokenizer=tokenizer,
+        dtype=dtype_of(model),
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
-        template_digest=digest_of_text(str(tokenizer.chat_template or "")),
-        versions=versions(),
-        device=device(),
-        dtype=dtype_of(model),
-        quantization=quantization_of(config),
-        memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
-        load_s=time.monotonic() - began_s,
         adapter_digest=None if adapter is None else digests.digest_of_files(adapter_files(adapter)),
+        began_s=began_s,
     )
     if prefix is not None and prefix.disk_bytes:
         batch.prefixes.open_disk(_prefix_disk(prefix, facts))
-    return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
+    return LoadedModel(batch=batch, renderer=PromptRenderer(tokenizer), facts=facts)
+
+
+def facts_of(
+    config: dict[str, Any],
+    *,
+    tokenizer: Any,
+    dtype: str,
+    weights_digest: str,
+    tokenizer_digest: str,
+    began_s: float,
+    adapter_digest: str | None = None,
+    packages: Sequence[str] = (),
+) -> RunnerFacts:
+    """What goes into provenance, of a model that was loaded since ``began_s``; ``packages`` had a part in that too."""
+    return RunnerFacts(
+        context_length=context_length_of(config),
+        vocabulary_size=vocabulary_size_of(config, tokenizer),
+        weights_digest=weights_digest,
+        tokenizer_digest=tokenizer_digest,
+        template_digest=digest_of_text(str(tokenizer.chat_template or "")),
+        versions=versions(*packages),
+        device=device(),
+        dtype=dtype,
+        quantization=quantization_of(config),
+        memory_bytes=max(process_bytes(os.getpid()), mx.get_active_memory()),
+        load_s=time.monotonic() - began_s,
+        adapter_digest=adapter_digest,
+    )
 
 
 def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
-    chunk_tokens = _CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+        vocabulary_size=vocabulary_size_of(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
-        limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=chunk_tokens)),
+        limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens())),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),
             limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
         ),
     )
+
+
+def prefill_chunk_tokens() -> int:
+    """How much of a prompt is evaluated between two tokens of the others."""
+    return _CHUNK_CPU_TOKENS if on_cpu() else _CHUNK_GPU_TOKENS
 
 
 def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:
@@ -141,17 +169,22 @@ def _prefix_disk(prefix: PrefixOptions, facts: RunnerFacts) -> PrefixDisk:
     )
 
 
-def _warm_up(batch: TextBatch) -> None:
-    """Generate one token: compiles what the device compiles, and refuses a model that fails on its first request."""
+def warm_up(batch: TextBatch) -> None:
+    """Generate one token: compiles what the device compiles, and refuses a model that fails on its first request.
+
+    Raises:
+        EvaluationFailed: it does.
+    """
     frames = batch.add(Generate(id=0, token_ids=(0, 0), parameters=_WARM_UP), received_s=time.monotonic())
     while batch.active:
         frames = batch.step()
     for frame in frames:
         if isinstance(frame, Failed):
             raise EvaluationFailed(frame.message)
+    exempt_from_collection()
 
 
-def _vocabulary_size(config: dict[str, Any], tokenizer: Any) -> int:
+def vocabulary_size_of(config: dict[str, Any], tokenizer: Any) -> int:
     """The rows of the embedding; the tokenizer's size is at most that, and the answer where the config is silent."""
     nested = config.get("text_config")
     size = config.get("vocab_size") or (nested.get("vocab_size") if isinstance(nested, dict) else None)

@@ -21,9 +21,9 @@ _PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
 _T = TypeVar("_T")
 
 
-def versions() -> dict[str, str]:
+def versions(*more: str) -> dict[str, str]:
     """What computes, by name: packages and, on a CPU, the BLAS with its threads, whose number moves the last bits."""
-    found = {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
+    found = {"python": platform.python_version(), **{package: _version(package) for package in (*_PACKAGES, *more)}}
     if on_cpu():
         found["blas"] = blas_of(os.environ)
     return found

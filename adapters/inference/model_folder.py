@@ -23,6 +23,7 @@ _TOKENIZER_PARTS = (
     "generation_config.json",
     "merges.txt",
 )
+_PROCESSOR_PARTS = ("preprocessor_config.json", "processor_config.json", "chat_template.jinja", "chat_template.json")
 
 
 class ModelFolderError(Exception):
@@ -117,6 +118,11 @@ def adapter_files(folder: Path) -> tuple[Path, Path]:
 def tokenizer_files(folder: Path) -> list[Path]:
     """All files that make up the tokenizer, in the order of their names."""
     return sorted(file for name in _TOKENIZER_PARTS if (file := folder / name).is_file())
+
+
+def processor_files(folder: Path) -> list[Path]:
+    """All files that say how images become tokens, in the order of their names."""
+    return sorted(file for name in _PROCESSOR_PARTS if (file := folder / name).is_file())
 
 
 def _check_index(folder: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
+from manent.domain.images import ImagesUsed
 from manent.domain.messages import Message
 
 FRAME_MAX_BYTES = 64 * 2**20
@@ -45,7 +46,7 @@ class Explain(_Frame, frozen=True):
 
 
 class CountTokens(_Frame, frozen=True):
-    """Say what each message adds to a prompt."""
+    """Say what each message adds to a prompt; of images the size tells that, and their data stays behind."""
 
     id: int
     messages: tuple[Message, ...]
@@ -62,7 +63,8 @@ class PrefixScope(msgspec.Struct, frozen=True):
 class Generate(_Frame, frozen=True):
     """Continue ``token_ids``, in as many choices as the parameters say.
 
-    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` are as in ``RenderedPrompt``.
+    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` and ``messages`` are as in
+    ``RenderedPrompt``.
     """
 
     id: int
@@ -70,6 +72,7 @@ class Generate(_Frame, frozen=True):
     parameters: SamplingParameters
     prefix: PrefixScope | None = None
     history_tokens: int = 0
+    messages: tuple[Message, ...] = ()
 
 
 class Cancel(_Frame, frozen=True):
@@ -179,6 +182,7 @@ class Finished(_Frame, frozen=True):
     batch_size_max: int
     cache: CacheUse = CacheUse()
     batch_sizes: dict[int, int] = {}
+    images: ImagesUsed | None = None
 
 
 class Failed(_Frame, frozen=True):

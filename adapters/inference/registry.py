@@ -190,10 +190,12 @@ def _check_keys(file: Path, where: str, table: dict[str, Any], struct: type[msgs
 
 def _check_type(file: Path, where: str, entry: dict[str, Any]) -> None:
     if (kind := entry.get("type", ModelType.LLM)) not in list(ModelType):
-        known = " and ".join(repr(known.value) for known in ModelType)
+        known = ", ".join(repr(known.value) for known in ModelType)
         raise RegistryError(f"{file}: {where} has type {kind!r}; this version serves types {known}")
     if kind == ModelType.EMBEDDING and (of_chats := {"adapter", "defaults"} & entry.keys()):
         raise RegistryError(f"{file}: {where} has {' and '.join(sorted(of_chats))}, which only models for chats have")
+    if kind == ModelType.VLM and "adapter" in entry:
+        raise RegistryError(f"{file}: {where} has an adapter; only models of type 'llm' can have one")
 
 
 def _check_names(file: Path, entries: Iterable[_Model]) -> dict[str, str]:

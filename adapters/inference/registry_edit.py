@@ -33,15 +33,19 @@ def add_model(
     model_id: str,
     aliases: Sequence[str] = (),
     adapter: Path | None = None,
+    vision: bool = False,
 ) -> None:
     """Add an entry for the model in the folder ``path``, with a LoRA adapter's folder if given, at the file's end.
+
+    With ``vision`` it reads images, which its configuration alone does not tell for sure.
 
     Raises:
         RegistryError: the file is wrong, would become wrong, or cannot be written; it stands as it was.
         ModelFolderError: a folder does not hold what it should.
     """
     folder = path.expanduser().absolute()
-    model_type = model_type_of(check_model_folder(folder))
+    config = check_model_folder(folder)
+    model_type = ModelType.VLM if vision else model_type_of(config)
     entry = [f"id = {_quoted(model_id)}", f"path = {_quoted(_named(folder, models_folder))}"]
     if model_type is not ModelType.LLM:
         entry.append(f"type = {_quoted(model_type)}")

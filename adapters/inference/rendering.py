@@ -44,7 +44,7 @@ class PromptRenderer:
                 )
             if isinstance(frame, Explain):
                 text = self.text(frame.messages)
-                return Explained(id=frame.id, text=text, token_ids=tuple(self._encode(text)))
+                return Explained(id=frame.id, text=text, token_ids=self.token_ids(text, frame.messages))
             return Counted(id=frame.id, token_counts=self.count_tokens(frame.messages))
         except TemplateRefusal as refusal:
             return Failed(id=frame.id, code="invalid_value", message=str(refusal))
@@ -58,18 +58,26 @@ class PromptRenderer:
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
-        return tuple(self._encode(self.text(messages)))
+        return self.token_ids(self.text(messages), messages)
+
+    def token_ids(self, text: str, _messages: Sequence[Message]) -> tuple[int, ...]:
+        """The tokens of the text of a prompt."""
+        return tuple(self._encode(text))
 
     def text(self, messages: Sequence[Message]) -> str:
         """What ``render`` tokenizes; raises as it does."""
-        return self._apply([_as_template_sees(message) for message in messages], prompt=True)
+        return self._apply([self.turn(message) for message in messages], prompt=True)
+
+    def turn(self, message: Message) -> dict[str, Any]:
+        """A message as the template is given it."""
+        return _as_template_sees(message)
 
     def history_tokens(self, messages: Sequence[Message], token_ids: Sequence[int]) -> int:
         """How many tokens of a rendered prompt are the messages alone; 0 where template or tokenizer do not tell.
 
         What is behind them, and asks for an answer, is tokenized on its own and must be the prompt's end.
         """
-        turns = [_as_template_sees(message) for message in messages]
+        turns = [self.turn(message) for message in messages]
         try:
             history, whole = self._apply(turns, prompt=False), self._apply(turns, prompt=True)
         except TemplateRefusal:
@@ -84,11 +92,16 @@ class PromptRenderer:
         Linear in the conversation, and exact unless a template looks further back than one message. A template that
         does not accept such an excerpt is asked again with a user's message in front, and estimated after that.
         """
-        turns = [_as_template_sees(message) for message in messages]
+        turns = [self.turn(message) for message in messages]
         return tuple(
             self._count_after(turns[index - 1] if index else None, turn, messages[index])
+            + self.tokens_beside_text(messages[index])
             for index, turn in enumerate(turns)
         )
+
+    def tokens_beside_text(self, _message: Message) -> int:
+        """What a message adds that its text does not show."""
+        return 0
 
     def _count_after(self, before: dict[str, Any] | None, turn: dict[str, Any], message: Message) -> int:
         contexts = [[], [_PROBE]] if before is None else [[before], [_PROBE, before]]

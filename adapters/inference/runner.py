@@ -68,9 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if options.type == ModelType.EMBEDDING:
         embedding = _load(connection, options, _load_embedding)
         _serve_embeddings(connection, embedding, inbox, text_requests)
-    loaded = _load(connection, options, _load_text)
-    renderer = PromptRenderer(loaded.tokenizer)
-    Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
+    loaded = _load(connection, options, _load_vision if options.type == ModelType.VLM else _load_text)
+    Thread(target=_render, args=(connection, loaded.renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
     _evaluate(connection, loaded, inbox)
 
@@ -142,6 +141,13 @@ def _load_text(options: argparse.Namespace) -> LoadedModel:
         adapter=options.adapter,
         prefix=_prefix_options(options),
     )
+
+
+def _load_vision(options: argparse.Namespace) -> LoadedModel:
+    config = check_model_folder(options.model)
+    from manent.adapters.inference.vision_loading import load_vision_model  # noqa: PLC0415 (only where MLX is used)
+
+    return load_vision_model(options.model, config, digest_folder=options.digest_folder)
 
 
 def _load_embedding(options: argparse.Namespace) -> EmbeddingModel:

@@ -40,6 +40,7 @@ def result_of(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> 
             batch_size_max=finished.batch_size_max,
             batch_sizes=finished.batch_sizes,
             cache=finished.cache,
+            images=finished.images,
         ),
     )
 

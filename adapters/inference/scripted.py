@@ -35,6 +35,7 @@ from manent.domain.generation import (
     TokenLogprobs,
     Usage,
 )
+from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.waiting import Gone
 
@@ -113,7 +114,8 @@ class ScriptedEngine(AlwaysLoaded):
 
     async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
         """One token per word, two around each message, and one that asks for the answer."""
-        self.resolve(model_id)
+        card = self.resolve(model_id)
+        check_images(card.model_id, messages, reads_images=card.reads_images)
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))

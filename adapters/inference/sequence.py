@@ -12,6 +12,7 @@ from manent.adapters.inference.protocol import Delta, Finished, Generate, Runner
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.caching import CacheUse
 from manent.domain.generation import FinishReason, Timings, TokenLogprobs, Usage
+from manent.domain.images import ImagesUsed
 
 
 class Detokenizer(Protocol):
@@ -53,6 +54,7 @@ class GeneratedRequest:
         self.prompt_tokens = len(request.token_ids)
         self.cached_tokens = 0
         self.cache: CacheUse | None = None
+        self.images: ImagesUsed | None = None
         self.batch_size_max = 0
         self._batch_sizes: Counter[int] = Counter()
         self._choices = [
@@ -139,6 +141,7 @@ class GeneratedRequest:
             batch_size_max=self.batch_size_max,
             batch_sizes=dict(self._batch_sizes),
             cache=self.cache or CacheUse(),
+            images=self.images,
         )
 
 

@@ -17,7 +17,7 @@ class _Entry:
 
 
 class LruContextCache:
-    """Keeps what was used last and forgets the rest. Sizes are estimates: text, and an allowance per message."""
+    """Keeps what was used last and forgets the rest. Sizes are estimates: text, images, an allowance per message."""
 
     def __init__(self, *, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
@@ -83,4 +83,6 @@ def _size(state: SessionState, start: int) -> int:
         size_bytes += MESSAGE_OVERHEAD_BYTES
         for part in message.content:
             size_bytes += 4 * len(part.text)
+        for image in message.images:
+            size_bytes += len(image.data)
     return size_bytes

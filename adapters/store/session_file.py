@@ -18,7 +18,16 @@ import msgspec
 
 from manent.adapters.store.codec import decode_event
 from manent.domain.errors import ImportRefused, LogCorrupt
-from manent.domain.events import DomainEvent, ErasedEvent, HistoryRevised, SessionStarted, session_stream
+from manent.domain.events import (
+    DomainEvent,
+    ErasedEvent,
+    HistoryRevised,
+    MessageAppended,
+    SessionStarted,
+    SystemPromptReplaced,
+    session_stream,
+)
+from manent.domain.messages import Message
 from manent.domain.ports import Ids
 from manent.domain.replay_events import Fork
 from manent.domain.session import SessionState, evolve
@@ -136,6 +145,7 @@ class _Reading:
             )
         if isinstance(event, HistoryRevised) and not 0 <= event.from_index <= len(self.state.messages):
             raise _Wrong(f"it revises message {event.from_index} of {len(self.state.messages)}")
+        _check_images(event)
         self.state = evolve(self.state, event)
         self.last = header
 
@@ -171,6 +181,19 @@ def _event(line: _Line) -> DomainEvent:
         raise _Wrong("it is nested too deeply") from None
     except LogCorrupt as error:
         raise _Wrong(error.message) from None
+
+
+def _check_images(event: DomainEvent) -> None:
+    """Refuse images that are not what they are called by: everything else knows them by their digests."""
+    messages: tuple[Message, ...] = ()
+    match event:
+        case MessageAppended():
+            messages = (event.message,)
+        case SystemPromptReplaced():
+            messages = event.messages
+    for image in (image for message in messages for image in message.images):
+        if image.digest != f"sha256:{hashlib.sha256(image.data).hexdigest()}":
+            raise _Wrong("an image is not what its digest promises")
 
 
 def _salt(salt: str | None) -> bytes:

@@ -75,6 +75,7 @@ def add(
     adapter: Annotated[
         Path | None, typer.Option(help="The folder of a LoRA adapter of mlx-lm, to apply to it.")
     ] = None,
+    vision: Annotated[bool, typer.Option("--vision", help="It reads images (type vlm).")] = False,
     quantize: Annotated[Bits | None, typer.Option(help="Add a copy with weights of so many bits instead.")] = None,
 ) -> None:
     """Add a model to the registry; the server knows it from its next start on."""
@@ -91,6 +92,7 @@ def add(
             model_id=name,
             aliases=alias or (),
             adapter=adapter,
+            vision=vision,
         )
     except (HomeError, RegistryError, ModelFolderError) as error:
         fail(str(error), ExitCode.USAGE)

@@ -32,6 +32,9 @@ def print_message(message: Message) -> None:
     """A message, with nothing in it that the terminal would obey."""
     name = "" if message.name is None else f" ({literal(message.name)})"
     out.print(f"[{COLORS[message.role]}]{message.role}{name}[/]: {literal(message.text)}", soft_wrap=True)
+    for image in message.images:
+        size = f"{image.width} x {image.height} pixels"
+        out.print(literal(f"  [{image.media_type}, {size}, {image.digest}]"), soft_wrap=True)
     for call in message.tool_calls:
         out.print(f"  [yellow]calls[/] {literal(f'{call.name}({call.arguments})')}", soft_wrap=True)
 
@@ -47,6 +50,15 @@ def replay_object(state: SessionState) -> dict[str, object]:
         "parent": state.parent,
         "metadata": dict(state.metadata),
         "messages": [
-            {"id": message.message_id, "role": message.role, "content": message.text} for message in state.messages
+            {"id": message.message_id, "role": message.role, "content": message.text, "images": _images(message)}
+            for message in state.messages
         ],
     }
+
+
+def _images(message: Message) -> list[dict[str, object]]:
+    """What the images are, without their bytes."""
+    return [
+        {"digest": image.digest, "media_type": image.media_type, "width": image.width, "height": image.height}
+        for image in message.images
+    ]

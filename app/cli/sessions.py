@@ -17,6 +17,8 @@ from manent.adapters.http.replay_export import event_line, markdown_file, messag
 from manent.adapters.http.replay_import import read_session_file
 from manent.adapters.http.sessions import session_answer
 from manent.adapters.http.times import EXPECTED
+from manent.adapters.images.fetching import ImageFetcher
+from manent.adapters.images.reader import CheckedImages
 from manent.adapters.store.session_file import read_events_file
 from manent.app.cli.contexts import context
 from manent.app.cli.diff_view import print_diff
@@ -164,7 +166,9 @@ def import_session(
     """Start a session with the conversation of a file; the log records that it was imported, and from what."""
     settings = settings_or_fail()
     try:
-        read = read_session_file(_read(file), format_, read_events_file, RandomIds())
+        read = read_session_file(
+            _read(file), format_, read_events_file, RandomIds(), CheckedImages(ImageFetcher("data"))
+        )
     except ImportRefused as error:
         fail(f"{file}: {error.message}")
     _tell_started(run(_import(settings, read, session_id)), json=json)

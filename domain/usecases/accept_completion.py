@@ -206,7 +206,7 @@ class AcceptCompletion:
     def _input(self, message: Message, command: ChatCommand) -> InputMessage:
         return InputMessage(
             role=message.role,
-            digest=SaltedDigest.of(message.text.encode(), salt=self._ids.salt()),
+            digest=SaltedDigest.of(message.committed_bytes, salt=self._ids.salt()),
             content=message if self._records_content(command) else None,
         )
 
@@ -229,7 +229,7 @@ class AcceptCompletion:
             context=context,
             input=recorded,
             prompt_tokens=len(view.prompt.token_ids),
-            prompt_digest=SaltedDigest.of(view.prompt.token_bytes, salt=self._ids.salt()),
+            prompt_digest=SaltedDigest.of(view.prompt.committed_bytes, salt=self._ids.salt()),
             stream=command.stream,
             user=command.user,
             metadata=dict(command.metadata or {}),

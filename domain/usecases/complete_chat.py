@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 from manent.domain.caching import CacheScope
-from manent.domain.embedding import ModelType, check_type
+from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import CompletionCancelledError, DomainError, EngineUnavailable, InternalError
 from manent.domain.events import (
     CompletionGenerated,
@@ -96,7 +96,7 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                check_type(command.model, self._engine.resolve(command.model).type, ModelType.LLM)
+                check_type(command.model, self._engine.resolve(command.model).type, *CHAT_TYPES)
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)

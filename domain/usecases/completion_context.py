@@ -70,7 +70,7 @@ class ShowContext:
         verdict = PromptVerdict.UNAVAILABLE
         changed: tuple[str, ...] = ()
         if prompt is not None:
-            same = found.requested.prompt_digest.matches(prompt.rendered.token_bytes)
+            same = found.requested.prompt_digest.matches(prompt.rendered.committed_bytes)
             verdict = PromptVerdict.MATCHES if same else PromptVerdict.DIFFERS
             changed = _changed(prompt.made_by, await self._provenance(found))
         return CompletionContext(

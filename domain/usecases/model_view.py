@@ -50,6 +50,7 @@ class ModelView:
 
         Raises:
             ContextLengthExceeded: it does not fit.
+            InvalidValue: there are images that the model cannot be shown.
         """
         room = card.context_length - (1 if asked.max_tokens_shrinks else asked.parameters.max_tokens or 1)
         truncates = asked.truncation is Truncation.AUTO

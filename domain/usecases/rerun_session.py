@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.embedding import ModelType, check_type
+from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import InvalidValue, RerunNotFound
 from manent.domain.events import session_of, session_stream
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
@@ -130,7 +130,7 @@ class RerunSession:
         answers = {turn.answer.message_id for turn in plan.turns}
         completions = await answered(self._store, whole.tenant, segments, answers)
         for model in {model_of(command, completions.get(turn.answer.message_id)) for turn in plan.turns}:
-            check_type(model, self._engine.resolve(model).type, ModelType.LLM)
+            check_type(model, self._engine.resolve(model).type, *CHAT_TYPES)
         rerun_id, fork_id = self._ids.new(RERUN_PREFIX), command.rerun_session_id or self._ids.new("sess_")
         now_us = self._clock.now_us()
         started = RerunStarted(

@@ -13,11 +13,12 @@ import pytest_asyncio
 
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.domain.caching import CacheUse
-from manent.domain.errors import ModelNotFound
+from manent.domain.errors import InvalidValue, ModelNotFound
 from manent.domain.generation import FinishReason, GenerationResult, TextDelta
 from manent.domain.messages import Role
 from manent.domain.ports import InferenceEngine
 from tests.support.engines import CARD, MODEL, answer, collect, parameters, request, runner_engine, said, user
+from tests.support.pictures import picture, shown
 
 # Numbers are never what ends a stop string by chance, and the starter model counts happily.
 COUNT = "Count from 1 to 20, separated by commas."
@@ -57,6 +58,13 @@ async def test_rendering_is_a_function_of_the_messages(engine: InferenceEngine) 
     one, other = await engine.render(MODEL, short), await engine.render(MODEL, longer)
     assert await engine.render(MODEL, short) == one
     assert 0 < len(one.token_ids) < len(other.token_ids)
+
+
+async def test_a_model_that_reads_text_refuses_images(engine: InferenceEngine) -> None:
+    """It would answer as if they were not there."""
+    for ask in (engine.render, engine.explain):
+        with pytest.raises(InvalidValue, match="reads text alone"):
+            await ask(MODEL, [shown("What is this?", picture())])
 
 
 async def test_a_prompt_is_explained_as_it_is_rendered(engine: InferenceEngine) -> None:

@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.server import Server, prepare_home, serving
+from tests.support.tiny_vision import make_tiny_vision_model
 
 MODELS = """
 [[models]]
@@ -23,6 +24,11 @@ path = "{second}"
 id = "all-minilm-l6-v2"
 type = "embedding"
 path = "{embedding}"
+
+[[models]]
+id = "vision"
+path = "{vision}"
+type = "vlm"
 """
 
 
@@ -30,10 +36,11 @@ path = "{embedding}"
 def server(
     tmp_path_factory: pytest.TempPathFactory, starter_model: Path, four_bit_model: Path, embedding_model: Path
 ) -> Iterator[Server]:
-    """A server that answers with the starter model, and has the same with 4-bit weights, and an embedding model."""
+    """A server with the starter model, the same with 4-bit weights, an embedding model, and one that reads images."""
     home = prepare_home(tmp_path_factory.mktemp("server") / "home", starter_model)
     (home / "models" / embedding_model.name).symlink_to(embedding_model)
-    registry = MODELS.format(second=four_bit_model, embedding=embedding_model)
+    vision = make_tiny_vision_model(home / "models" / "tiny-vision", starter=starter_model)
+    registry = MODELS.format(second=four_bit_model, embedding=embedding_model, vision=vision)
     (home / "models.toml").write_text(registry, encoding="utf-8")
     with serving(home) as running:
         yield running

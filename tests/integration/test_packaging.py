@@ -119,7 +119,7 @@ def test_a_folder_is_not_imported_by_its_bare_name(folder: str) -> None:
     assert f"ImportError: import manent.{folder}, not {folder}" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "vision.txt", "dev.txt"])
 def test_requirements_are_pinned_by_digest_and_name_no_index(name: str) -> None:
     """What is installed is what was tested, byte for byte, from whichever index a machine uses."""
     text = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8")

@@ -19,6 +19,8 @@ from manent.adapters.http.context import HttpLimits, HttpServices, Ready
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
+from manent.adapters.images.fetching import ImageFetcher
+from manent.adapters.images.reader import CheckedImages
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
@@ -90,6 +92,7 @@ async def running_server(
     session_wait_s: float = 0.05,
     store: EventStore | None = None,
     clock: Clock | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
@@ -109,6 +112,7 @@ async def running_server(
         replays=use_cases.replays,
         engine=engine,
         ids=ids,
+        images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=everybody_is(principal),
         ready=ready,
         version="0.0.0",

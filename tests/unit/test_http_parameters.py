@@ -164,9 +164,9 @@ def test_a_bad_message_is_refused_with_its_path(message: Any, code: str, param: 
     assert refusal(messages=[USER, message]) == (code, param)
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "refusal"])
-def test_a_part_that_is_no_text_is_refused_with_its_path(kind: str) -> None:
-    """Images, audio and files are named by the path of their type."""
+@pytest.mark.parametrize("kind", ["input_audio", "file", "refusal"])
+def test_a_part_that_cannot_be_read_is_refused_with_its_path(kind: str) -> None:
+    """Audio and files are named by the path of their type."""
     parts = [{"type": "text", "text": "x"}, {"type": kind, kind: {}}]
     assert refusal(messages=[{"role": "user", "content": parts}]) == (
         "unsupported_parameter",

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.import_messages import read_messages_file
+from manent.adapters.images.fetching import ImageFetcher
+from manent.adapters.images.reader import CheckedImages
 from manent.adapters.store.session_file import read_events_file
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
@@ -19,6 +21,8 @@ from tests.support.conversation import ANN
 from tests.support.fakes import CountingIds
 from tests.support.manent import World
 from tests.support.replays import events_file, folded, recorded, texts_of, world_of_two_models
+
+IMAGES = CheckedImages(ImageFetcher("data"))
 
 
 def conversation(count: int) -> bytes:
@@ -34,7 +38,7 @@ async def imported(world: World, file: SessionFile, session_id: str) -> SessionS
 async def test_a_long_conversation_is_imported_whole() -> None:
     """Written in parts, and one fork of what nobody can use; its own export is read back, ancestor included."""
     world, count = world_of_two_models(), 2 * AT_ONCE_MAX + 1
-    state = await imported(world, read_messages_file(conversation(count), CountingIds()), "copy")
+    state = await imported(world, read_messages_file(conversation(count), CountingIds(), IMAGES), "copy")
     assert texts_of(state) == [str(number) for number in range(count)]
     assert await folded(world, "copy") == state
     assert await world.types("session-copy") == ["SessionStarted", "SessionImported"]
@@ -50,7 +54,7 @@ async def test_a_long_conversation_is_imported_whole() -> None:
 async def test_an_interrupted_import_is_no_session(written: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it ends there is nothing to be taken for the conversation, and the import can be made again."""
     world = world_of_two_models()
-    file = read_messages_file(conversation(AT_ONCE_MAX + 1), CountingIds())
+    file = read_messages_file(conversation(AT_ONCE_MAX + 1), CountingIds(), IMAGES)
     append, left = world.store.append, [written]
 
     async def failing(stream_id: str, events: Sequence[DomainEvent], **kwargs: Any) -> Appended:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from manent.adapters.http.import_messages import read_messages_file
 from manent.adapters.http.replay_export import markdown_file, messages_file
 from manent.adapters.http.replay_import import read_session_file
+from manent.adapters.images.fetching import ImageFetcher
+from manent.adapters.images.reader import CheckedImages
 from manent.adapters.store.session_file import LINES_MAX, read_events_file
 from manent.domain.errors import ImportRefused
 from manent.domain.history import History
@@ -33,7 +35,7 @@ from tests.support.replays import events_file, folded, recorded, talk, texts_of,
 
 def read(data: bytes, file_format: str | None = None) -> SessionFile:
     """What the file says."""
-    return read_session_file(data, file_format, read_events_file, CountingIds())
+    return read_session_file(data, file_format, read_events_file, CountingIds(), IMAGES)
 
 
 async def imported(world: World, data: bytes, session_id: str = "copy") -> SessionState:
@@ -213,6 +215,7 @@ def test_a_file_without_end_is_not_read_to_its_end() -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.one_of(st.none(), st.from_regex(r"[a-z]{1,10}", fullmatch=True))
 CALLS = st.builds(ToolCall, id=st.just("call_1"), name=st.just("f"), arguments=TEXT)
+IMAGES = CheckedImages(ImageFetcher("data"))
 PARTS = st.lists(st.builds(TextPart, text=TEXT), max_size=3).map(tuple)
 MESSAGES = st.builds(
     Message,
@@ -271,7 +274,7 @@ def test_what_says_nothing_is_not_in_the_way() -> None:
     """OpenAI's clients write down members that are null or empty."""
     empty: dict[str, Any] = {"refusal": None, "tool_calls": [], "annotations": [], "audio": None}
     data = json.dumps({"messages": [{"role": "assistant", "content": "a", **empty}]}).encode()
-    (message,) = read_messages_file(data, CountingIds()).messages
+    (message,) = read_messages_file(data, CountingIds(), IMAGES).messages
     assert (message.text, message.role) == ("a", Role.ASSISTANT)
 
 

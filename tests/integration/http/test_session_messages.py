@@ -61,8 +61,8 @@ async def test_a_message_is_added_and_read(prefix: str) -> None:
         ({"role": "user", "content": []}, "invalid_value", "content"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
-            "unsupported_parameter",
-            "content[0].type",
+            "invalid_value",
+            "content[0].image_url.url",
         ),
         ({"role": "user", "content": [{"type": "text", "text": None}]}, "invalid_type", "content[0].text"),
         ({"role": "user", "content": "x", "metadata": {}}, "unknown_parameter", "metadata"),
