@@ -20,7 +20,7 @@ from manent.domain.generation import (
     Truncation,
     Usage,
 )
-from manent.domain.messages import Message, Role
+from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
@@ -131,8 +131,9 @@ class CompletionRequested:
 class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
-    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``model_id`` of a
-    terminal event is None where a crash left nobody who knew it.
+    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
+    commits to text, reasoning and tool calls (``PartialChoice.commitment``). ``model_id`` of a terminal event is None
+    where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -148,6 +149,8 @@ class CompletionGenerated:
     provenance: Provenance
     logprobs: tuple[TokenLogprobs, ...] | None = None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     generated_at_us: int
 
 
@@ -164,6 +167,8 @@ class CompletionFailed:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     failed_at_us: int
 
 
@@ -179,6 +184,8 @@ class CompletionCancelled:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     cancelled_at_us: int
 
 

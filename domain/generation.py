@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from manent.domain.caching import CacheScope, CacheUse
+from manent.domain.messages import ToolCall
+from manent.domain.output_shape import OutputShape
 
 
 class FinishReason(StrEnum):
@@ -15,6 +17,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 class Truncation(StrEnum):
@@ -43,6 +46,7 @@ class RequestedParameters:
     n: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
+    shape: OutputShape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class SamplingParameters:
     ``temperature`` 0 is greedy; ``top_p`` in (0, 1]; ``top_k`` 0, ``min_p`` 0 and ``repetition_penalty`` 1 do nothing;
     ``max_tokens`` (of each choice) at least 1; ``seed`` below 2**63. ``n`` choices share the prompt. With ``logprobs``
     each token comes with the logarithm of the probability that the model itself gave it, before all of the above, and
-    with the ``top_logprobs`` most probable tokens.
+    with the ``top_logprobs`` most probable tokens. ``shape`` rules tokens out last before ``temperature``.
     """
 
     temperature: float
@@ -72,6 +76,7 @@ class SamplingParameters:
     n: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
+    shape: OutputShape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +129,12 @@ class ExplainedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Exact token counts, from the tokenizer and never estimated."""
+    """Exact token counts, from the tokenizer and never estimated; ``reasoning_tokens`` are of ``completion_tokens``."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -199,13 +205,16 @@ class TokenLogprobs:
 class TextDelta:
     """Text of choice ``index`` that became certain, and the tokens evaluated since its last delta.
 
-    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of.
+    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of, before
+    reasoning and tool calls were taken out of it. A tool call comes as a whole.
     """
 
     text: str
     token_ids: tuple[int, ...]
     index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +225,8 @@ class GeneratedChoice:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

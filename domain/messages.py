@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,7 +37,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a conversation; ``message_id`` is unique within its tenant."""
+    """One message of a conversation; ``message_id`` is unique within its tenant.
+
+    ``reasoning`` is what the assistant thought before it answered; the model's template decides whether it sees that
+    again.
+    """
 
     message_id: str
     role: Role
@@ -44,15 +49,22 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str | None = None
 
     @property
     def text(self) -> str:
         """All text of the message, its parts joined."""
         return "".join(part.text for part in self.content)
 
+    @property
+    def commitment(self) -> bytes:
+        """The bytes that a digest of the message is made of: its text and, where it calls tools, JSON of the calls."""
+        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
+        return self.text.encode() + (json.dumps(calls).encode() if calls else b"")
+
 
 def same_message(one: Message, other: Message) -> bool:
-    """Whether a client that sent ``one`` meant ``other``: ids and white space at the ends do not count."""
+    """Whether a client that sent ``one`` meant ``other``: ids, reasoning and white space at the ends do not count."""
     return _said(one) == _said(other)
 
 

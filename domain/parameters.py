@@ -62,6 +62,7 @@ def effective_parameters(
         n=asked.n,
         logprobs=asked.logprobs,
         top_logprobs=asked.top_logprobs if asked.logprobs else 0,
+        shape=asked.shape,
     )
 
 

@@ -19,6 +19,7 @@ from manent.domain.generation import (
 from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
+from manent.domain.output_shape import OutputShape
 from manent.domain.records import (
     Appended,
     EventContext,
@@ -223,16 +224,22 @@ class InferenceEngine(ModelHost, Protocol):
         """
         ...
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
         """Apply the model's chat template, with the generation prompt at its end, and tokenize.
+
+        The tools of ``shape`` are shown to the model, and what it demands of the answer is compiled.
 
         Raises:
             ModelLoadError, EngineUnavailable: no runner can do it now.
-            InvalidValue: the model's template refuses these messages.
+            InvalidValue: the model's template refuses these messages, or the shape cannot be enforced.
         """
         ...
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """What ``render`` makes of the messages now, in words too, and by which template and tokenizer.
 
         Raises as ``render`` does.

@@ -36,6 +36,7 @@ from manent.domain.history import History
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.replay_events import Fork
 from manent.domain.session_limits import check_metadata, check_session_id, check_ttl
+from manent.domain.tool_messages import check_results
 
 
 class SessionStatus(StrEnum):
@@ -211,13 +212,14 @@ def decide_start(
 
     Raises:
         SessionAlreadyExists: the id was used before, by whomever.
-        InvalidValue: id, metadata or ttl_s are beyond their limits.
+        InvalidValue: id, metadata or ttl_s are beyond their limits, or a tool's result answers no call.
     """
     check_session_id(state.session_id)
     check_metadata(metadata)
     check_ttl(ttl_s)
     if state.status is not SessionStatus.ABSENT:
         raise SessionAlreadyExists(f"session {state.session_id!r} exists already")
+    check_results((), messages, complete=False)
     started = SessionStarted(
         session_id=state.session_id,
         tenant=by.tenant,
@@ -282,6 +284,8 @@ def answer_of(generated: CompletionGenerated) -> Message:
         message_id=generated.message_id,
         role=Role.ASSISTANT,
         content=(TextPart(text=generated.text or ""),),
+        tool_calls=generated.tool_calls,
+        reasoning=generated.reasoning,
     )
 
 

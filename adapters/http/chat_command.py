@@ -9,14 +9,17 @@ from manent.adapters.http.conditions import IF_MATCH, expected_version
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
+from manent.adapters.http.message_rules import check_messages
+from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
-from manent.domain.messages import Message, Role, TextPart
+from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
+from manent.domain.schema_limits import check_shape
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
@@ -27,10 +30,14 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
 
     Raises:
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
+        InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
     _check_message_count(body, messages_max)
     asked = validated(ChatRequest, honored_chat(body))
+    check_messages(asked.messages)
     _check_together(asked)
+    if (shape := shape_of(asked)) is not None:
+        check_shape(shape)
     return asked
 
 
@@ -41,7 +48,9 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
         RequestRefused: as ``read_chat_request``.
     """
     _check_message_count(body, messages_max)
-    return validated(SessionRequest, honored_session(body))
+    asked = validated(SessionRequest, honored_session(body))
+    check_messages(asked.messages)
+    return asked
 
 
 def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
@@ -66,6 +75,7 @@ def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
             n=asked.n or 1,
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
+            shape=shape_of(asked),
         ),
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
@@ -104,6 +114,12 @@ def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message,
             role=Role.SYSTEM if message.role == "developer" else Role(message.role),
             content=_parts(message),
             name=message.name,
+            tool_calls=tuple(
+                ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+                for call in message.tool_calls or ()
+            ),
+            tool_call_id=message.tool_call_id,
+            reasoning=message.reasoning_content or message.reasoning,
         )
         for message in messages
     )
@@ -126,6 +142,8 @@ def _expected(asked: ChatRequest, exchange: Exchange) -> ExpectedVersion | None:
 
 
 def _parts(message: ChatMessage) -> tuple[TextPart, ...]:
+    if message.content is None:
+        return ()
     if isinstance(message.content, str):
         return (TextPart(text=message.content),)
     return tuple(TextPart(text=part.text) for part in message.content)

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.json_body import parse_json
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import Content, Wire
+from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_requests import Content
 from manent.domain.errors import ImportRefused
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.ports import Ids

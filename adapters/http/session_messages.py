@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import json_answer
+from manent.adapters.http.answers import json_answer, tool_calls_answer
 from manent.adapters.http.chat_command import domain_messages
 from manent.adapters.http.conditions import etag_headers, expected_version, not_modified
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
+from manent.adapters.http.message_rules import check_message
 from manent.adapters.http.parameters import honored_message
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.replay_moment import AS_OF_QUERY, asked_moment
@@ -35,6 +36,7 @@ async def create_session_message(exchange: Exchange, session_id: str) -> HTTPRes
     asked = await read_body(
         exchange.request, lambda: validated(ChatMessage, honored_message(json_object(exchange.request)))
     )
+    check_message(asked)
     (message,) = domain_messages([asked], exchange.services.ids)
     added = await exchange.services.session_messages.add(
         AddMessage(
@@ -84,11 +86,14 @@ async def retrieve_session_message(exchange: Exchange, session_id: str, message_
 
 def message_answer(message: Message) -> SessionMessage:
     """A message on the wire."""
-    parts = None if len(message.content) == 1 else [ContentPart(text=part.text) for part in message.content]
+    parts = None if len(message.content) <= 1 else [ContentPart(text=part.text) for part in message.content]
     return SessionMessage(
         id=message.message_id,
         role=message.role.value,
         content=message.text,
         content_parts=parts,
         name=message.name,
+        tool_calls=tool_calls_answer(message.tool_calls),
+        tool_call_id=message.tool_call_id,
+        reasoning_content=message.reasoning,
     )

@@ -41,6 +41,7 @@ from manent.domain.generation import (
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock
 
 _ERRORS: dict[str, type[DomainError]] = {
@@ -90,10 +91,12 @@ class RunnerEngine:
         """A place at a loaded model; see ``InferenceEngine.place``."""
         return self._manager.place(model, priority=priority, gone=gone)
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
         async with self.supervisor(model_id).exchange() as (runner, exchange):
-            await exchange.send(Render(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(Render(id=exchange.id, messages=tuple(messages), shape=shape))
             match await exchange.receive():
                 case Rendered(token_ids=token_ids, history_tokens=history_tokens):
                     return RenderedPrompt(
@@ -104,10 +107,12 @@ class RunnerEngine:
                 case frame:
                     raise _error(frame, param="messages")
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """Apply the model's chat template and tokenize, in the runner, and say what did it."""
         async with self.supervisor(model_id).exchange() as (runner, exchange):
-            await exchange.send(Explain(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(Explain(id=exchange.id, messages=tuple(messages), shape=shape))
             match await exchange.receive():
                 case Explained(text=text, token_ids=token_ids):
                     return ExplainedPrompt(
@@ -210,7 +215,12 @@ class RunnerEngine:
                     match await exchange.receive():
                         case Delta() as told:
                             delta = TextDelta(
-                                text=told.text, token_ids=told.token_ids, index=told.index, logprobs=told.logprobs
+                                text=told.text,
+                                token_ids=told.token_ids,
+                                index=told.index,
+                                logprobs=told.logprobs,
+                                reasoning=told.reasoning,
+                                tool_calls=told.tool_calls,
                             )
                             partial.add(delta)
                             yield delta
@@ -229,7 +239,7 @@ class RunnerEngine:
 def _error(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
     """What a runner's refusal means in the domain's words."""
     if isinstance(frame, Failed):
-        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=param)
+        return _ERRORS.get(frame.code, GenerationFailed)(frame.message, param=frame.param or param)
     return EngineUnavailable(f"the model's runner answered with an unexpected {type(frame).__name__} frame")
 
 

@@ -19,10 +19,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
-from manent.adapters.inference.mlx_text import BatchLimits, TextBatch
+from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.model_folder import adapter_files, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.output_rules import OutputRules
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
@@ -31,7 +33,7 @@ from manent.adapters.inference.protocol import Failed, Generate, RunnerFacts
 from manent.adapters.inference.token_text import token_bytes_of
 from manent.domain.generation import SamplingParameters
 
-_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
+_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers", "llguidance")
 _WARM_UP = SamplingParameters(temperature=0.0, top_p=1.0, max_tokens=1, seed=0)
 
 # Prefill of 800 tokens on a CPU takes the same time in chunks of 64 as in one piece, and the longest step falls from
@@ -52,6 +54,7 @@ class LoadedModel:
 
     batch: TextBatch
     tokenizer: Any
+    rules: OutputRules
     facts: RunnerFacts
 
     def device_bytes(self) -> int:
@@ -88,12 +91,14 @@ def load_model(
     model, tokenizer = load(str(folder), adapter_path=None if adapter is None else str(adapter))[:2]
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
-    batch = _new_batch(model, tokenizer, config, prefix)
+    vocabulary_size = _vocabulary_size(config, tokenizer)
+    rules = OutputRules(tokenizer, vocabulary_size=vocabulary_size, eos_token_ids=tokenizer.eos_token_ids)
+    batch = _new_batch(model, tokenizer, vocabulary_size, rules, prefix)
     _warm_up(batch)
     _exempt_from_collection()
     facts = RunnerFacts(
         context_length=context_length_of(config),
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+        vocabulary_size=vocabulary_size,
         weights_digest=weights_digest.result(),
         tokenizer_digest=digests.digest_of_files(tokenizer_files(folder)),
         template_digest=digest_of_text(str(tokenizer.chat_template or "")),
@@ -106,7 +111,7 @@ def load_model(
     )
     if prefix is not None and prefix.disk_bytes:
         batch.prefixes.open_disk(_prefix_disk(prefix, facts))
-    return LoadedModel(batch=batch, tokenizer=tokenizer, facts=facts)
+    return LoadedModel(batch=batch, tokenizer=tokenizer, rules=rules, facts=facts)
 
 
 def _exempt_from_collection() -> None:
@@ -115,13 +120,16 @@ def _exempt_from_collection() -> None:
     gc.freeze()
 
 
-def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
+def _new_batch(
+    model: Any, tokenizer: Any, vocabulary_size: int, rules: OutputRules, prefix: PrefixOptions | None
+) -> TextBatch:
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
-        vocabulary_size=_vocabulary_size(config, tokenizer),
+        vocabulary_size=vocabulary_size,
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
+        rules=rules,
         limits=BatchLimits(prefill_chunk_tokens=_CHUNK_CPU_TOKENS if _on_cpu() else _CHUNK_GPU_TOKENS),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),

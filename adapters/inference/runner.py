@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     inbox, text_requests = Inbox(), _TextRequests(maxsize=_TEXT_REQUESTS_MAX)
     Thread(target=_read, args=(connection, inbox, text_requests), name="reader", daemon=True).start()
     loaded = _load(connection, options)
-    renderer = PromptRenderer(loaded.tokenizer)
+    renderer = PromptRenderer(loaded.tokenizer, loaded.rules.grammars)
     Thread(target=_render, args=(connection, renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
     _evaluate(connection, loaded, inbox)

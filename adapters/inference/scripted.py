@@ -34,6 +34,7 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 
 SCRIPTED_CARD = ModelCard(model_id="scripted", context_length=4096, created_at_s=0, aliases=("default",))
 SCRIPTED_PROVENANCE = Provenance(
@@ -107,17 +108,21 @@ class ScriptedEngine(AlwaysLoaded):
         """One of the places of the model's queue; see ``InferenceEngine.place``."""
         return self.admission[self.resolve(model).model_id].place(priority, gone=gone)
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
-        """One token per word, two around each message, and one that asks for the answer."""
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
+        """One token per word, two around each message, and one that asks for the answer; a shape is taken as given."""
         self.resolve(model_id)
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
         return RenderedPrompt(token_ids=tuple(map(token_of, _words(messages))), vocabulary_size=2**32)
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """The words, with spaces between them."""
-        rendered = await self.render(model_id, messages)
+        rendered = await self.render(model_id, messages, shape=shape)
         return ExplainedPrompt(
             text=" ".join(_words(messages)),
             rendered=rendered,

@@ -20,6 +20,7 @@ from manent.domain.errors import (
 from manent.domain.events import CompletionGenerated, CompletionRequested, DroppedMessages, completion_stream
 from manent.domain.generation import ExplainedPrompt, Provenance
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import EventStore, InferenceEngine
 from manent.domain.records import EventFilter, EventHeader, RecordedEvent
 from manent.domain.usecases.replay import AsOf, Replay
@@ -76,7 +77,7 @@ class ShowContext:
         if requested.context is not None:
             seen = _chosen(messages, requested.context.message_ids)
             dropped = _left_out(messages, requested.context.dropped)
-        prompt, problem = await self._rendered(requested.model_id, seen)
+        prompt, problem = await self._rendered(requested.model_id, seen, requested.parameters.shape)
         verdict = PromptVerdict.UNAVAILABLE
         changed: tuple[str, ...] = ()
         if prompt is not None:
@@ -129,10 +130,10 @@ class ShowContext:
         return recorded
 
     async def _rendered(
-        self, model_id: str, messages: Sequence[Message]
+        self, model_id: str, messages: Sequence[Message], shape: OutputShape | None
     ) -> tuple[ExplainedPrompt | None, DomainError | None]:
         try:
-            return await self._engine.explain(self._engine.resolve(model_id).model_id, messages), None
+            return await self._engine.explain(self._engine.resolve(model_id).model_id, messages, shape=shape), None
         except (ModelNotFound, ModelLoadError, EngineUnavailable, InvalidValue) as error:
             return None, error
 

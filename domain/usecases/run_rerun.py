@@ -172,6 +172,7 @@ class RunRerun:
             session_mode=SessionMode.APPEND,
             truncation=Truncation.DISABLED if before is None else before.truncation,
             max_tokens_shrinks=command.parameters.max_tokens is None and before is not None,
+            keeps_results=True,
             request_id=command.request_id,
             correlation_id=work.running.rerun_id,
         )
@@ -197,4 +198,5 @@ def _parameters(asked: RequestedParameters, before: Answered | None) -> Requeste
         max_tokens=asked.max_tokens or then.max_tokens,
         stop=asked.stop or then.stop,
         seed=then.seed if asked.seed is None else asked.seed,
+        shape=then.shape,
     )
