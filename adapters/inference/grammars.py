@@ -107,8 +107,9 @@ class Grammars:
         return self._tokenizer
 
     def _special_token(self, text: str) -> int | None:
-        token = self._hugging_face.get_vocab().get(text)
-        return token if token in self._hugging_face.all_special_ids else None
+        """Text that is a special token must be named as one: llguidance forces the token, and then misses the text."""
+        added = self._hugging_face.added_tokens_decoder.items()
+        return next((number for number, token in added if token.special and token.content == text), None)
 
 
 def _asked_in(shape: OutputShape) -> str:
