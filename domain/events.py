@@ -20,7 +20,7 @@ from manent.domain.generation import (
     Truncation,
     Usage,
 )
-from manent.domain.messages import Message, Role, ToolCall
+from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
@@ -152,6 +152,17 @@ class CompletionGenerated:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     generated_at_us: int
+
+    @property
+    def answer(self) -> Message:
+        """The assistant's message that it is in a session."""
+        return Message(
+            message_id=self.message_id,
+            role=Role.ASSISTANT,
+            content=(TextPart(text=self.text or ""),),
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

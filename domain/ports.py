@@ -227,9 +227,7 @@ class InferenceEngine(ModelHost, Protocol):
     async def render(
         self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
     ) -> RenderedPrompt:
-        """Apply the model's chat template, with the generation prompt at its end, and tokenize.
-
-        The tools of ``shape`` are shown to the model, and what it demands of the answer is compiled.
+        """Apply the model's chat template, with the generation prompt and the tools of ``shape``; compile its rules.
 
         Raises:
             ModelLoadError, EngineUnavailable: no runner can do it now.

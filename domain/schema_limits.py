@@ -14,7 +14,7 @@ from manent.domain.output_shape import FormatKind, OutputShape, ToolChoice
 
 DEFINITION_BYTES_MAX = 64 * 1024
 SHAPE_BYTES_MAX = 256 * 1024
-SCHEMA_DEPTH_MAX = 32
+SCHEMA_DEPTH_MAX = 64
 SCHEMA_NODES_MAX = 5000
 TOOLS_MAX = 128
 CHOICES_MAX = 1000

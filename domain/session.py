@@ -33,7 +33,7 @@ from manent.domain.events import (
     SystemPromptReplaced,
 )
 from manent.domain.history import History
-from manent.domain.messages import Message, Role, TextPart
+from manent.domain.messages import Message, Role
 from manent.domain.replay_events import Fork
 from manent.domain.session_limits import check_metadata, check_session_id, check_ttl
 from manent.domain.tool_messages import check_results
@@ -265,28 +265,16 @@ def decide_close(state: SessionState, outcome: CompletionOutcome, *, now_us: int
         return []
     if not isinstance(outcome, CompletionGenerated) or state.status is not SessionStatus.OPEN:
         return [outcome]
-    answer = answer_of(outcome)
     return [
         outcome,
         MessageAppended(
             session_id=state.session_id,
-            message=answer,
+            message=outcome.answer,
             appended_by="assistant",
             completion_id=outcome.completion_id,
             appended_at_us=now_us,
         ),
     ]
-
-
-def answer_of(generated: CompletionGenerated) -> Message:
-    """The assistant's message that a completion in a session generated."""
-    return Message(
-        message_id=generated.message_id,
-        role=Role.ASSISTANT,
-        content=(TextPart(text=generated.text or ""),),
-        tool_calls=generated.tool_calls,
-        reasoning=generated.reasoning,
-    )
 
 
 def decide_delete(state: SessionState, *, by: Principal, now_us: int) -> list[SessionEvent]:

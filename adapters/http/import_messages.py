@@ -38,6 +38,7 @@ class _Message(Wire):
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     tool_calls: list[_Call] = Field(default_factory=list)
     tool_call_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    reasoning_content: str | None = None
 
 
 def read_messages_file(data: bytes, ids: Ids) -> SessionFile:
@@ -85,6 +86,7 @@ def _message(member: Any, number: int, ids: Ids) -> Message:
             for call in asked.tool_calls
         ),
         tool_call_id=asked.tool_call_id,
+        reasoning=asked.reasoning_content,
     )
 
 

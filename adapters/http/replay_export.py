@@ -97,4 +97,6 @@ def _openai_message(message: Message) -> dict[str, Any]:
         members["tool_calls"] = tool_calls_answer(message.tool_calls)
     if message.tool_call_id is not None:
         members["tool_call_id"] = message.tool_call_id
+    if message.reasoning is not None:
+        members["reasoning_content"] = message.reasoning
     return members

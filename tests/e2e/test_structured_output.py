@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from openai import BadRequestError, OpenAI
+from openai import BadRequestError
 from pydantic import BaseModel
 
 from tests.e2e.conftest import MODELS
@@ -55,13 +55,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Ite
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[OpenAI]:
-    """openai-python, unmodified but for its base_url."""
+def client(server: Server) -> Iterator[Any]:
+    """openai-python, unmodified but for its base_url; parameters are passed by name, which its types do not follow."""
     with server.client() as made:
         yield made
 
 
-def whole(client: OpenAI, asked: dict[str, Any]) -> Said:
+def whole(client: Any, asked: dict[str, Any]) -> Said:
     """The answer in one piece."""
     completion = client.chat.completions.create(**asked)
     (choice,) = completion.choices
@@ -71,7 +71,7 @@ def whole(client: OpenAI, asked: dict[str, Any]) -> Said:
     return Said(choice.message.content, reasoning, calls, choice.finish_reason, tokens)
 
 
-def streamed(client: OpenAI, asked: dict[str, Any]) -> Said:
+def streamed(client: Any, asked: dict[str, Any]) -> Said:
     """The answer put together by the client's own helper; the order of the chunks is checked on the way."""
     with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
         chunks = [event.chunk for event in stream if event.type == "chunk"]
@@ -110,7 +110,6 @@ OWN_WORDS = Said("Paris is nice", "plan first", (("f", "{}"),), "tool_calls", 4)
 FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "schema, real model": (STARTER, {"response_format": SCHEMA}, is_city),
     "required call, real model": (STARTER, {**ONE_CALL, "tool_choice": "required"}, calls_weather),
-    "free choice, real model": (STARTER, {"tools": [WEATHER], "max_tokens": 8}, lambda said: said.calls == ()),
     "schema behind reasoning": (TALKER, {"response_format": SCHEMA}, lambda said: is_city(said) and said.reasoning),
     "object, cut off": (TALKER, {"response_format": {"type": "json_object"}, "max_tokens": 12}, matches(r"\{.*")),
     "regex": (TALKER, {"extra_body": {"structured_outputs": {"regex": "[a-c]{3}/x"}}}, matches("[a-c]{3}/x")),
@@ -119,7 +118,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "named call": (TALKER, {"tools": [F, WEATHER], "tool_choice": NAMED}, calls_weather),
     "several calls": (
         TALKER,
-        {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 400, "logit_bias": {"2": -100}},
+        {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 400, "logit_bias": {"2": -100, "198": 100}},
         lambda said: calls_weather(said) and len(said.calls) > 1,
     ),
     "own call": (TALKER, {"tools": [{**F, "function": {"name": "f"}}]}, lambda said: said == OWN_WORDS),
@@ -131,7 +130,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize(("model", "members", "holds"), FEATURES.values(), ids=FEATURES)
 def test_every_feature_streamed_or_not_alone_or_in_a_batch(
-    client: OpenAI, model: str, members: dict[str, Any], holds: Any
+    client: Any, model: str, members: dict[str, Any], holds: Any
 ) -> None:
     """The same request gives the same answer on every way, and it is what was asked for."""
     asked = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 60, **members}
@@ -143,7 +142,7 @@ def test_every_feature_streamed_or_not_alone_or_in_a_batch(
         assert set(answers) == {first}
 
 
-def test_a_round_trip_through_a_tool(client: OpenAI, server: Server) -> None:
+def test_a_round_trip_through_a_tool(client: Any, server: Server) -> None:
     """The call is asked for, its result is sent, and the answer sees both; the log has all of it."""
     session = {"session_id": "tools"}
     asked: dict[str, Any] = {"model": STARTER, "temperature": 0, "max_tokens": 40, "extra_body": session, **ONE_CALL}
@@ -151,10 +150,10 @@ def test_a_round_trip_through_a_tool(client: OpenAI, server: Server) -> None:
     message = calling.choices[0].message
     (call,) = message.tool_calls
     assert (message.content, calling.choices[0].finish_reason) == (None, "tool_calls")
-    for result, why in (("other", "answers no call"), (None, "wait for their results")):
-        unanswered = [] if result is None else [{"role": "tool", "tool_call_id": result, "content": "x"}]
+    stray = {"role": "tool", "tool_call_id": "other", "content": "x"}
+    for more, why in (([stray], "answers no call"), ([], "wait for their results")):
         with pytest.raises(BadRequestError, match=why):
-            client.chat.completions.create(messages=[*QUESTION, message, *unanswered], **asked)
+            client.chat.completions.create(messages=[*QUESTION, message, *more], **asked)
     result = {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}
     answer = client.chat.completions.create(messages=[*QUESTION, message, result], **asked)
     assert answer.choices[0].message.content
@@ -175,7 +174,7 @@ class City(BaseModel):
     population: int
 
 
-def test_answers_are_parsed_by_the_client(client: OpenAI) -> None:
+def test_answers_are_parsed_by_the_client(client: Any) -> None:
     """openai-python's ``parse`` makes a strict schema of a pydantic model, and an object of the answer."""
     parsed = client.chat.completions.parse(
         model=TALKER, messages=[{"role": "user", "content": "A city"}], response_format=City, seed=1, max_tokens=200
@@ -205,7 +204,7 @@ HOSTILE: dict[str, Any] = {
 
 @pytest.mark.parametrize("schema", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.timeout(30)
-def test_hostile_schemas_are_refused(client: OpenAI, schema: dict[str, Any]) -> None:
+def test_hostile_schemas_are_refused(client: Any, schema: dict[str, Any]) -> None:
     """A clear 400 that names the parameter, before anything is generated; also where it is a tool's."""
     named = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     with pytest.raises(BadRequestError) as refused:
@@ -218,7 +217,7 @@ def test_hostile_schemas_are_refused(client: OpenAI, schema: dict[str, Any]) -> 
         assert str(refused.value.param).startswith("tools")
 
 
-def test_a_pattern_that_explodes_while_it_is_followed_ends_in_an_error(client: OpenAI) -> None:
+def test_a_pattern_that_explodes_while_it_is_followed_ends_in_an_error(client: Any) -> None:
     """Work beyond the bounds is a 400 for this request; the others of the batch go on."""
     exploding = {"structured_outputs": {"regex": "((a?){100}){100}a{1000}"}}
     with pytest.raises(BadRequestError, match="cannot be followed"):

@@ -105,7 +105,10 @@ UNIONS: list[Schema] = [
     {"$ref": "#/$defs/point", "$defs": {"point": POINT}},
     {"$ref": "#/$defs/tree", "$defs": {"tree": TREE}},
     CHAIN,
-    record({"shape": {"anyOf": [{"$ref": "#/$defs/p"}, {"$ref": "#/$defs/f"}]}}, **{"$defs": {"p": POINT, "f": FLAG}}),
+    {
+        **record({"shape": {"anyOf": [{"$ref": "#/$defs/p"}, {"$ref": "#/$defs/f"}]}}),
+        "$defs": {"p": POINT, "f": FLAG},
+    },
     {"definitions": {"d": DIGIT}, "type": "array", "items": {"$ref": "#/definitions/d"}, "maxItems": 3},
     record({"id": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "uuid"}]}}),
 ]

@@ -47,7 +47,7 @@ def make_talking_model(folder: Path, *, starter: Path, text: str = TEXT) -> Path
     """
     folder.mkdir(parents=True)
     _write_tokenizer(folder, starter)
-    tokenizer: Any = load_tokenizer(folder)  # type: ignore[no-untyped-call]  # mlx-lm's
+    tokenizer: Any = load_tokenizer(folder)
     said = tokenizer.encode(f"\n{text}<|im_end|>", add_special_tokens=False)
     assert len(set(said)) == len(said), "a token follows itself or two others"
     model = Model(ModelArgs.from_dict(_CONFIG))  # type: ignore[no-untyped-call]  # mlx-lm's
