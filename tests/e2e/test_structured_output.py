@@ -121,6 +121,11 @@ FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 400, "logit_bias": {"2": -100, "198": 100}},
         lambda said: calls_weather(said) and len(said.calls) > 1,
     ),
+    "schema or call": (
+        TALKER,
+        {"tools": [F], "response_format": SCHEMA},
+        lambda said: said.calls == (("f", "{}"),) or is_city(said),
+    ),
     "own call": (TALKER, {"tools": [{**F, "function": {"name": "f"}}]}, lambda said: said == OWN_WORDS),
     "own call, strict": (TALKER, {"tools": [F], "tool_choice": "auto"}, lambda said: said.reasoning == "plan first"),
     "no call allowed": (TALKER, {"tools": [F], "tool_choice": "none"}, lambda said: "<tool_call>" in said.content),

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.utils import load
 
 from manent.adapters.inference.mlx_text import TextBatch
@@ -83,3 +84,29 @@ def test_all_outputs_validate_or_were_cut_off(batch: TextBatch) -> None:
     assert wrong == []
     assert all(reason is FinishReason.LENGTH for number, (_, reason) in found.items() if number not in ended)
     assert len(ended) > len(found) * 0.8
+
+
+def test_a_grammar_rules_its_own_row_only(batch: TextBatch) -> None:
+    """A plain request says the same alone as among others that are ruled."""
+    plain = Generate(id=1000, token_ids=(9, 8, 7), parameters=parameters(max_tokens=12))
+    alone = outputs(batch, [plain])
+    among = outputs(batch, [*(asking(number, SCHEMAS[40 + number], seed=number) for number in range(5)), plain])
+    assert among[1000] == alone[1000]
+
+
+def test_a_grammar_is_followed_on_after_a_failed_evaluation(batch: TextBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said before stands, and what comes behind it still makes it valid."""
+    schema = SCHEMAS[45]
+    steps = iter(range(1000))
+    evaluate: Any = BatchGenerator.next
+
+    def fail_once(generator: Any) -> Any:
+        if next(steps) == 8:
+            raise RuntimeError("a kernel failed")
+        return evaluate(generator)
+
+    monkeypatch.setattr(BatchGenerator, "next", fail_once)
+    found = outputs(batch, [asking(number, schema, seed=number) for number in range(3)])
+    assert len(found) == 3
+    assert all(reason is FinishReason.LENGTH or is_valid(text, schema) for text, reason in found.values())
+    assert any(reason is FinishReason.STOP for _, reason in found.values())
