@@ -56,7 +56,8 @@ class Grammars:
         key = hashlib.sha256(encoded).hexdigest()
         with self._lock:
             size, grammar = self._kept.pop(key, (len(encoded), None))
-            if grammar is None:
+            # An error is not kept: one that is raised many times grows its traceback.
+            if grammar is None or (grammar.done() and grammar.exception() is not None):
                 grammar = self._worker.submit(self._compiled, shape)
             self._kept[key] = size, grammar
             while len(self._kept) > GRAMMARS_MAX or sum(kept for kept, _ in self._kept.values()) > GRAMMAR_BYTES_MAX:
