@@ -20,7 +20,7 @@ from manent.domain.generation import (
     Truncation,
     Usage,
 )
-from manent.domain.messages import Message, Role
+from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
@@ -135,8 +135,9 @@ class CompletionRequested:
 class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
-    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``model_id`` of a
-    terminal event is None where a crash left nobody who knew it.
+    They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
+    commits to text, reasoning and tool calls (``PartialChoice.commitment``). ``model_id`` of a terminal event is None
+    where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -152,7 +153,20 @@ class CompletionGenerated:
     provenance: Provenance
     logprobs: tuple[TokenLogprobs, ...] | None = None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     generated_at_us: int
+
+    @property
+    def answer(self) -> Message:
+        """The assistant's message that it is in a session."""
+        return Message(
+            message_id=self.message_id,
+            role=Role.ASSISTANT,
+            content=(TextPart(text=self.text or ""),),
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +185,8 @@ class CompletionFailed:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
     failed_at_us: int
 
@@ -187,6 +203,8 @@ class CompletionCancelled:
     token_ids: tuple[int, ...] | None
     usage: Usage | None
     alternatives: tuple[Alternative, ...] = ()
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
     cancelled_at_us: int
 

@@ -11,7 +11,8 @@ from typing import Literal
 from manent.domain.caching import CacheScope, CacheUse
 from manent.domain.embedding import ModelType
 from manent.domain.images import ImagesUsed
-from manent.domain.messages import Message, digests_of
+from manent.domain.messages import Message, ToolCall, digests_of
+from manent.domain.output_shape import OutputShape
 
 
 class FinishReason(StrEnum):
@@ -19,6 +20,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 class Truncation(StrEnum):
@@ -48,6 +50,7 @@ class RequestedParameters:
     logprobs: bool = False
     top_logprobs: int = 0
     deterministic: bool = False
+    shape: OutputShape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,7 @@ class SamplingParameters:
     logprobs: bool = False
     top_logprobs: int = 0
     deterministic: bool = False
+    shape: OutputShape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +178,12 @@ class ExplainedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Exact token counts, from the tokenizer and never estimated."""
+    """Exact token counts, from the tokenizer and never estimated; ``reasoning_tokens`` are of ``completion_tokens``."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -230,13 +235,16 @@ class TokenLogprobs:
 class TextDelta:
     """Text of choice ``index`` that became certain, and the tokens evaluated since its last delta.
 
-    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of.
+    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of, before
+    reasoning and tool calls were taken out of it. A tool call comes as a whole.
     """
 
     text: str
     token_ids: tuple[int, ...]
     index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +255,8 @@ class GeneratedChoice:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,7 +63,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a conversation; ``message_id`` is unique within its tenant."""
+    """One message of a conversation; ``message_id`` is unique within its tenant.
+
+    ``reasoning`` is what the assistant thought before it answered; the model's template decides whether it sees that
+    again.
+    """
 
     message_id: str
     role: Role
@@ -71,6 +76,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     images: tuple[ImagePart, ...] = ()
+    reasoning: str | None = None
 
     @property
     def text(self) -> str:
@@ -88,8 +94,9 @@ class Message:
 
     @property
     def committed_bytes(self) -> bytes:
-        """What a commitment to the message is made of: its text in UTF-8 and the SHA-256 of each image, in order."""
-        return self.text.encode() + digests_of(self.images)
+        """What a commitment to the message is made of: its text, each image's SHA-256, and JSON of its tool calls."""
+        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
+        return self.text.encode() + digests_of(self.images) + (json.dumps(calls).encode() if calls else b"")
 
 
 def digests_of(images: Iterable[ImagePart]) -> bytes:
@@ -98,7 +105,7 @@ def digests_of(images: Iterable[ImagePart]) -> bytes:
 
 
 def same_message(one: Message, other: Message) -> bool:
-    """Whether a client that sent ``one`` meant ``other``: ids and white space at the ends do not count."""
+    """Whether a client that sent ``one`` meant ``other``: ids, reasoning and white space at the ends do not count."""
     return _said(one) == _said(other)
 
 

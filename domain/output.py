@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from manent.domain.generation import FinishReason, GeneratedChoice, SaltedDigest, TextDelta, TokenLogprobs
+from manent.domain.messages import ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +15,7 @@ class Alternative:
     """A further answer to the same request (``n`` above 1): choice ``index``, from 1.
 
     ``finish_reason`` is None where it had not ended, content is None where it is not recorded, and ``logprobs`` also
-    where they were not asked for.
+    where they were not asked for. ``text_digest`` commits to ``PartialChoice.commitment``.
     """
 
     index: int
@@ -22,6 +24,8 @@ class Alternative:
     text_digest: SaltedDigest | None
     token_ids: tuple[int, ...] | None
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(slots=True)
@@ -31,11 +35,28 @@ class PartialChoice:
     pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         """The text so far."""
         return "".join(self.pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self.thoughts)
+
+    @property
+    def commitment(self) -> bytes:
+        """The bytes that a digest of the answer is made of: its text and, if it has them, JSON of reasoning and calls.
+
+        The JSON is ``[reasoning, [[id, name, arguments], …]]``.
+        """
+        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
+        more = json.dumps([self.reasoning, calls]).encode() if self.thoughts or calls else b""
+        return self.text.encode() + more
 
 
 class PartialOutput:
@@ -50,6 +71,9 @@ class PartialOutput:
         choice.pieces.append(delta.text)
         choice.token_ids.extend(delta.token_ids)
         choice.logprobs.extend(delta.logprobs)
+        choice.tool_calls.extend(delta.tool_calls)
+        if delta.reasoning:
+            choice.thoughts.append(delta.reasoning)
 
     def choices_finished(self, reasons: Sequence[FinishReason]) -> tuple[GeneratedChoice, ...]:
         """The choices, each of which ended for its reason."""
@@ -59,6 +83,8 @@ class PartialOutput:
                 token_ids=tuple(choice.token_ids),
                 finish_reason=reason,
                 logprobs=tuple(choice.logprobs),
+                reasoning=choice.reasoning,
+                tool_calls=tuple(choice.tool_calls),
             )
             for choice, reason in zip(self.choices, reasons, strict=True)
         )

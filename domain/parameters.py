@@ -63,6 +63,7 @@ def effective_parameters(
         logprobs=asked.logprobs,
         top_logprobs=asked.top_logprobs if asked.logprobs else 0,
         deterministic=asked.deterministic,
+        shape=asked.shape,
     )
 
 

@@ -20,6 +20,7 @@ from manent.domain.generation import (
 from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
+from manent.domain.output_shape import OutputShape
 from manent.domain.records import (
     Appended,
     EventContext,
@@ -226,8 +227,10 @@ class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
         """
         ...
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
-        """Apply the model's chat template, with the generation prompt at its end, and tokenize.
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
+        """Apply the model's chat template, with the generation prompt and the tools of ``shape``; compile its rules.
 
         Raises:
             ModelLoadError, EngineUnavailable: no runner can do it now.
@@ -235,7 +238,9 @@ class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
         """
         ...
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """What ``render`` makes of the messages now, in words too, and by which template and tokenizer.
 
         Raises as ``render`` does.

@@ -31,8 +31,8 @@ def reconcile(
 
     ``append`` takes everything as new; nothing is the wish to have the unanswered end answered. ``auto`` and
     ``strict`` compare: what repeats the whole stored history, or its unanswered end (a retry), is not new. Where a
-    resent history (one that holds an assistant's or a tool's message) or its system prompt departs from what is
-    stored, ``auto`` revises the stored history and ``strict`` refuses.
+    resent history (one that holds an assistant's message) or its system prompt departs from what is stored, ``auto``
+    revises the stored history and ``strict`` refuses. Tools' results alone answer the last message's calls.
 
     Raises:
         InvalidValue: there is nothing to answer.
@@ -51,7 +51,7 @@ def reconcile(
     shared = common_prefix_length(stored, sent_turns)
     if shared == len(stored):
         new = sent_turns[shared:]
-    elif any(message.role in {Role.ASSISTANT, Role.TOOL} for message in sent_turns):
+    elif any(message.role is Role.ASSISTANT for message in sent_turns):
         revised = [_revise(state, stored_start + shared, sent_start + shared, mode=mode, by=by, now_us=now_us)]
         new = sent_turns[shared:]
     else:

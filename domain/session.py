@@ -33,9 +33,10 @@ from manent.domain.events import (
     SystemPromptReplaced,
 )
 from manent.domain.history import History
-from manent.domain.messages import Message, Role, TextPart
+from manent.domain.messages import Message, Role
 from manent.domain.replay_events import Fork
 from manent.domain.session_limits import check_metadata, check_session_id, check_ttl
+from manent.domain.tool_messages import check_results
 
 
 class SessionStatus(StrEnum):
@@ -211,13 +212,14 @@ def decide_start(
 
     Raises:
         SessionAlreadyExists: the id was used before, by whomever.
-        InvalidValue: id, metadata or ttl_s are beyond their limits.
+        InvalidValue: id, metadata or ttl_s are beyond their limits, or a tool's result answers no call.
     """
     check_session_id(state.session_id)
     check_metadata(metadata)
     check_ttl(ttl_s)
     if state.status is not SessionStatus.ABSENT:
         raise SessionAlreadyExists(f"session {state.session_id!r} exists already")
+    check_results((), messages, complete=False)
     started = SessionStarted(
         session_id=state.session_id,
         tenant=by.tenant,
@@ -263,26 +265,16 @@ def decide_close(state: SessionState, outcome: CompletionOutcome, *, now_us: int
         return []
     if not isinstance(outcome, CompletionGenerated) or state.status is not SessionStatus.OPEN:
         return [outcome]
-    answer = answer_of(outcome)
     return [
         outcome,
         MessageAppended(
             session_id=state.session_id,
-            message=answer,
+            message=outcome.answer,
             appended_by="assistant",
             completion_id=outcome.completion_id,
             appended_at_us=now_us,
         ),
     ]
-
-
-def answer_of(generated: CompletionGenerated) -> Message:
-    """The assistant's message that a completion in a session generated."""
-    return Message(
-        message_id=generated.message_id,
-        role=Role.ASSISTANT,
-        content=(TextPart(text=generated.text or ""),),
-    )
 
 
 def decide_delete(state: SessionState, *, by: Principal, now_us: int) -> list[SessionEvent]:

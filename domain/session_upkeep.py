@@ -11,6 +11,7 @@ from manent.domain.events import SessionEvent, SessionExpired, SessionMetadataCh
 from manent.domain.messages import Message
 from manent.domain.session import SessionState, SessionStatus, appended, check_alive, check_usable
 from manent.domain.session_limits import check_metadata, check_ttl
+from manent.domain.tool_messages import check_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +100,14 @@ def decide_append(
         SessionNotFound, SessionClosed, SessionGone: as ``check_usable``.
         SessionBusy: a completion is open; its answer belongs before them.
         PreconditionFailed: the session is not at the expected version.
+        InvalidValue: a tool's result answers no call, or a call is not answered first.
     """
     check_usable(state, by, now_us=now_us)
     if state.open_completion_id is not None:
         raise SessionBusy(f"completion {state.open_completion_id} of session {state.session_id!r} is still open")
     if expected is not None:
         expected.check(state)
+    check_results(state.messages, messages, complete=False)
     return [*appended(state.session_id, messages, by=by, now_us=now_us)]
 
 

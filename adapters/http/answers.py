@@ -15,6 +15,7 @@ from manent.adapters.http.wire_completions import CompletionTokensDetails, Compl
 from manent.domain.admission import QueuePlace
 from manent.domain.errors import DomainError
 from manent.domain.generation import Provenance, TokenCandidate, TokenLogprobs, Usage
+from manent.domain.messages import ToolCall
 from manent.domain.usecases.running import RunningCompletion
 
 JSON_TYPE = "application/json"
@@ -45,7 +46,7 @@ def usage_answer(usage: Usage) -> CompletionUsage:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=0),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
     )
 
 
@@ -58,6 +59,15 @@ def logprobs_answer(logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
         ],
         "refusal": None,
     }
+
+
+def tool_calls_answer(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
+    """Tool calls as OpenAI has them; None where there are none."""
+    found = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in calls
+    ]
+    return found or None
 
 
 def _candidate(candidate: TokenCandidate) -> dict[str, Any]:

@@ -11,13 +11,20 @@ from manent.adapters.http.answers import (
     logprobs_answer,
     queue_headers,
     system_fingerprint,
+    tool_calls_answer,
     usage_answer,
 )
 from manent.adapters.http.chat_command import chat_command, read_chat_request
 from manent.adapters.http.chat_stream import stream_completion, told_error
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.wire_completions import AssistantMessage, ChatCompletion, Choice, ChoiceLogprobs
+from manent.adapters.http.wire_completions import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceLogprobs,
+    ToolCallAnswer,
+)
 from manent.domain.errors import CompletionCancelledError
 from manent.domain.generation import FinishReason
 from manent.domain.output import PartialChoice
@@ -61,7 +68,7 @@ async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
         choices=[
             Choice(
                 index=index,
-                message=AssistantMessage(content=choice.text),
+                message=_message(choice),
                 logprobs=_logprobs(choice) if parameters.logprobs else None,
                 finish_reason=(reason or FinishReason.STOP).value,
             )
@@ -72,6 +79,15 @@ async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
         session_id=running.session_id,
     )
     return json_answer(completion, headers={**session_headers(running.session_id), **queue_headers(running)})
+
+
+def _message(choice: PartialChoice) -> AssistantMessage:
+    calls = tool_calls_answer(choice.tool_calls)
+    return AssistantMessage(
+        content=choice.text or (None if calls else ""),
+        reasoning_content=choice.reasoning or None,
+        tool_calls=None if calls is None else [ToolCallAnswer.model_validate(call) for call in calls],
+    )
 
 
 def _logprobs(choice: PartialChoice) -> ChoiceLogprobs:

@@ -10,14 +10,17 @@ from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.message_parts import text_parts, with_images
+from manent.adapters.http.message_rules import check_messages
+from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
-from manent.domain.messages import Message, Role
+from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
+from manent.domain.schema_limits import check_shape
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
@@ -28,10 +31,14 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
 
     Raises:
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
+        InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
     _check_message_count(body, messages_max)
     asked = validated(ChatRequest, honored_chat(body))
+    check_messages(asked.messages)
     _check_together(asked)
+    if (shape := shape_of(asked)) is not None:
+        check_shape(shape)
     return asked
 
 
@@ -42,7 +49,9 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
         RequestRefused: as ``read_chat_request``.
     """
     _check_message_count(body, messages_max)
-    return validated(SessionRequest, honored_session(body))
+    asked = validated(SessionRequest, honored_session(body))
+    check_messages(asked.messages)
+    return asked
 
 
 async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
@@ -74,6 +83,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
             deterministic=bool(asked.deterministic),
+            shape=shape_of(asked),
         ),
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
@@ -114,6 +124,12 @@ def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message,
             role=Role.SYSTEM if message.role == "developer" else Role(message.role),
             content=text_parts(message.content),
             name=message.name,
+            tool_calls=tuple(
+                ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+                for call in message.tool_calls or ()
+            ),
+            tool_call_id=message.tool_call_id,
+            reasoning=message.reasoning_content or message.reasoning,
         )
         for message in messages
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from manent.adapters.http.request_log import log_stream
 from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
 from manent.domain.events import CompletionGenerated
 from manent.domain.generation import FinishReason, TextDelta
+from manent.domain.messages import ToolCall
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
 PING = b": ping\n\n"
@@ -150,6 +152,7 @@ class ChunkEncoder:
     def __init__(self, running: RunningCompletion, accepted: Accepted, *, include_usage: bool) -> None:
         self._include_usage = include_usage
         self._parameters = accepted.requested.parameters
+        self._calls: Counter[int] = Counter()
         self._frame: dict[str, Any] = {
             "id": running.completion_id,
             "object": "chat.completion.chunk",
@@ -170,9 +173,19 @@ class ChunkEncoder:
         return b"".join(self._event(_choice(index, delta)) for index in range(self._parameters.n))
 
     def delta(self, piece: TextDelta) -> bytes:
-        """A chunk of text."""
-        logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None
-        return self._event(_choice(piece.index, {"content": piece.text}, logprobs=logprobs))
+        """Chunks of reasoning, of text and of tool calls, each of which comes in two: who is called, and with what."""
+        chunks = b""
+        if piece.reasoning:
+            chunks += self._event(_choice(piece.index, {"reasoning_content": piece.reasoning}))
+        if piece.text or piece.logprobs:
+            logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None
+            chunks += self._event(_choice(piece.index, {"content": piece.text}, logprobs=logprobs))
+        for call in piece.tool_calls:
+            number = self._calls[piece.index]
+            self._calls[piece.index] += 1
+            for fragment in call_fragments(call, number):
+                chunks += self._event(_choice(piece.index, {"tool_calls": [fragment]}))
+        return chunks
 
     def finish(self, generated: CompletionGenerated) -> bytes:
         """The last chunks: why each choice ended and, where it was asked for, the usage."""
@@ -190,6 +203,12 @@ class ChunkEncoder:
     def _event(self, *choices: dict[str, Any]) -> bytes:
         self._frame["choices"] = choices
         return b"data: " + msgspec.json.encode(self._frame) + b"\n\n"
+
+
+def call_fragments(call: ToolCall, index: int) -> list[dict[str, Any]]:
+    """A tool call as clients put it together: id, type and name in the first fragment, the arguments behind it."""
+    first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+    return [first, {"index": index, "function": {"arguments": call.arguments}}]
 
 
 def _choice(

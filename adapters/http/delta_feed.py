@@ -65,7 +65,7 @@ class DeltaFeed:
         while self._pieces and size_chars < CHUNK_CHARS_MAX:
             piece = self._pieces.popleft()
             taken.setdefault(piece.index, []).append(piece)
-            size_chars += len(piece.text) + LOGPROBS_CHARS * len(piece.logprobs)
+            size_chars += len(piece.text) + len(piece.reasoning) + LOGPROBS_CHARS * len(piece.logprobs)
         if self._pieces:
             await asyncio.sleep(0)  # a long backlog must not keep others from the loop
         return [_join(pieces) for pieces in taken.values()]
@@ -74,7 +74,7 @@ class DeltaFeed:
         try:
             async with aclosing(self._running.deltas()) as deltas:
                 async for delta in deltas:
-                    if delta.text or delta.logprobs:
+                    if delta.text or delta.logprobs or delta.reasoning or delta.tool_calls:
                         self._pieces.append(delta)
                         self._ready.set()
         finally:
@@ -89,4 +89,6 @@ def _join(pieces: Sequence[TextDelta]) -> TextDelta:
         text="".join(piece.text for piece in pieces),
         token_ids=tuple(token for piece in pieces for token in piece.token_ids),
         logprobs=tuple(entry for piece in pieces for entry in piece.logprobs),
+        reasoning="".join(piece.reasoning for piece in pieces),
+        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
     )

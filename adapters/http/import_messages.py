@@ -12,7 +12,8 @@ from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.json_body import parse_json
 from manent.adapters.http.message_parts import image_sources, text_parts
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import Content, Wire
+from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_requests import Content
 from manent.domain.errors import ImportRefused, InvalidValue
 from manent.domain.images import ImageReader
 from manent.domain.messages import Message, Role, ToolCall
@@ -39,6 +40,7 @@ class _Message(Wire):
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     tool_calls: list[_Call] = Field(default_factory=list)
     tool_call_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    reasoning_content: str | None = None
 
 
 def read_messages_file(data: bytes, ids: Ids, images: ImageReader) -> SessionFile:
@@ -87,6 +89,7 @@ def _message(member: Any, number: int, ids: Ids, images: ImageReader) -> Message
         ),
         tool_call_id=asked.tool_call_id,
         images=tuple(shown),
+        reasoning=asked.reasoning_content,
     )
 
 

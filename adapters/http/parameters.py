@@ -82,18 +82,21 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("session_id", "Manent's: makes the call part of a session"),
     _honored("session_mode", "Manent's: how messages relate to the session's history (auto, append, strict)"),
     _honored("truncation", "Manent's, after OpenAI Responses: 'auto' leaves the oldest messages out where needed"),
+    _honored(
+        "response_format", "text, json_object or json_schema: enforced token by token, also where strict is false"
+    ),
+    _honored("structured_outputs", "Manent's, after vLLM: one of regex, choice and grammar (llguidance's Lark)"),
+    _honored("tools", "up to 128 functions; strict ones have their arguments enforced"),
+    _honored("tool_choice", "none, auto, required, or the function that must be called; needs tools"),
+    _honored("parallel_tool_calls", "false for one call at most"),
     _accepted("safety_identifier", "a hint to OpenAI's own moderation"),
     _accepted("prompt_cache_key", "a hint about caching, which no answer depends on"),
     _accepted("prompt_cache_retention", "a hint about caching, which no answer depends on"),
     _accepted("prompt_cache_options", "a hint about caching, which no answer depends on"),
-    _accepted("parallel_tool_calls", "says something about tools only"),
     _refused("service_tier", "there is one tier", "auto", "default"),
-    _refused("response_format", "only text is generated", {"type": "text"}),
     _refused("modalities", "only text is generated", ["text"]),
-    _refused("tools", "tools are not supported yet", []),
-    _refused("tool_choice", "tools are not supported yet", "none", "auto"),
-    _refused("functions", "tools are not supported yet", []),
-    _refused("function_call", "tools are not supported yet", "none", "auto"),
+    _refused("functions", "OpenAI replaced it by tools", []),
+    _refused("function_call", "OpenAI replaced it by tool_choice", "none", "auto"),
     _refused("reasoning_effort", "reasoning is not controlled yet"),
     _refused("verbosity", "no model of the registry has it", "medium"),
     _refused("audio", "audio is not supported"),
@@ -112,9 +115,11 @@ MESSAGE_PARAMETERS: Sequence[Parameter] = (
     _honored("role", "system, developer, user or assistant"),
     _honored("content", "a string, or parts of text and, in a user's message, images"),
     _honored("name", "the speaker's name"),
-    _refused("tool_calls", "tools are not supported yet", []),
-    _refused("tool_call_id", "tools are not supported yet"),
-    _refused("function_call", "tools are not supported yet"),
+    _honored("tool_calls", "the calls that the assistant asked for; arguments of up to 256 KiB each"),
+    _honored("tool_call_id", "the call that a tool message answers"),
+    _honored("reasoning_content", "what the assistant thought; the model's template decides whether it is shown it"),
+    _honored("reasoning", "the newer vLLM's name of reasoning_content"),
+    _refused("function_call", "OpenAI replaced it by tool_calls"),
     _refused("audio", "audio is not supported"),
     _refused("refusal", "refusals are not supported"),
     _refused("annotations", "annotations are not supported", []),
@@ -165,6 +170,7 @@ VERIFY_PARAMETERS: Sequence[Parameter] = (
 )
 
 REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
+REFUSED_ROLES = {"function": "OpenAI replaced it by tool"}
 REFUSED_PARTS = {
     "input_audio": "audio is not supported",
     "file": "files are not supported yet",

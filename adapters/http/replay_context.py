@@ -8,7 +8,8 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.answers import json_answer
 from manent.adapters.http.context import Exchange
-from manent.adapters.http.replay_answers import sampling_answer, seen_answer
+from manent.adapters.http.replay_answers import sampling_answer
+from manent.adapters.http.session_messages import message_answer
 from manent.adapters.http.wire_replay import CompletionContext, Problem, SeenPrompt
 from manent.domain.errors import CompletionNotFound
 from manent.domain.usecases import completion_context
@@ -39,8 +40,8 @@ def _context(context: completion_context.CompletionContext) -> CompletionContext
         model_asked=requested.model_asked,
         parameters=sampling_answer(requested.parameters),
         truncation=None if requested.context is None else requested.context.truncation.value,
-        messages=[seen_answer(message) for message in context.messages],
-        dropped=[seen_answer(message) for message in context.dropped],
+        messages=[message_answer(message) for message in context.messages],
+        dropped=[message_answer(message) for message in context.dropped],
         prompt_tokens=requested.prompt_tokens,
         verdict=context.verdict.value,
         changed=list(context.changed),

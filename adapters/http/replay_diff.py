@@ -9,7 +9,8 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import json_answer, system_fingerprint, usage_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.query import IntQuery, QueryParameter
-from manent.adapters.http.replay_answers import fork_answer, sampling_answer, seen_answer
+from manent.adapters.http.replay_answers import fork_answer, sampling_answer
+from manent.adapters.http.session_messages import message_answer
 from manent.adapters.http.sessions import possible_id
 from manent.adapters.http.wire_replay import (
     AnsweredBy,
@@ -80,8 +81,8 @@ def _side(turn: diff.Turn | None, completions: Mapping[str, Answered]) -> DiffSi
         return None
     completion = None if turn.answer is None else completions.get(turn.answer.message_id)
     return DiffSide(
-        messages=[seen_answer(message) for message in turn.said],
-        answer=None if turn.answer is None else seen_answer(turn.answer),
+        messages=[message_answer(message) for message in turn.said],
+        answer=None if turn.answer is None else message_answer(turn.answer),
         completion=None if completion is None else _answered_by(completion),
     )
 

@@ -10,12 +10,11 @@ from typing import Any, cast
 import msgspec
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import JSON_TYPE, bytes_answer
+from manent.adapters.http.answers import JSON_TYPE, bytes_answer, tool_calls_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.events import event_members
 from manent.adapters.http.message_parts import openai_content
 from manent.adapters.http.query import QueryParameter, TextQuery
-from manent.adapters.http.replay_answers import tool_calls_answer
 from manent.adapters.http.replay_moment import AS_OF_QUERY, asked_moment
 from manent.adapters.http.request_log import log_stream
 from manent.adapters.http.sessions import possible_id
@@ -96,7 +95,9 @@ def _openai_message(message: Message) -> dict[str, Any]:
     if message.name is not None:
         members["name"] = message.name
     if message.tool_calls:
-        members["tool_calls"] = tool_calls_answer(message)
+        members["tool_calls"] = tool_calls_answer(message.tool_calls)
     if message.tool_call_id is not None:
         members["tool_call_id"] = message.tool_call_id
+    if message.reasoning is not None:
+        members["reasoning_content"] = message.reasoning
     return members

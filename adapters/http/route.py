@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sanic import HTTPResponse
 
 from manent.adapters.http.query import QueryParameter
-from manent.adapters.http.wire_requests import Wire
+from manent.adapters.http.wire import Wire
 
 Handler = Callable[..., Awaitable[HTTPResponse | None]]
 

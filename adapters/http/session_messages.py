@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import json_answer
+from manent.adapters.http.answers import json_answer, tool_calls_answer
 from manent.adapters.http.chat_command import domain_messages
 from manent.adapters.http.conditions import etag_headers, expected_version, not_modified
 from manent.adapters.http.context import Exchange
@@ -94,6 +94,9 @@ def message_answer(message: Message) -> SessionMessage:
         content=message.text,
         content_parts=parts,
         name=message.name,
+        tool_calls=tool_calls_answer(message.tool_calls),
+        tool_call_id=message.tool_call_id,
+        reasoning_content=message.reasoning,
     )
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.wire_requests import TAG_OPEN, Wire
+from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_requests import TAG_OPEN
 
 Model = TypeVar("Model", bound=Wire)
 
@@ -55,7 +56,7 @@ def _refusal(mistake: ErrorDetails) -> RequestRefused:
         return RequestRefused("missing_required_parameter", f"Missing required parameter: '{param}'.", param=param)
     if kind.endswith("_type") or kind in WRONG_TYPE:
         found = JSON_TYPES.get(type(value), "null")
-        wanted = _wanted(kind, mistake["msg"])
+        wanted = _wanted(kind, mistake["msg"], param)
         return RequestRefused("invalid_type", f"Invalid type for '{param}': {wanted}, but got {found}.", param=param)
     if kind == "too_short":
         return RequestRefused("invalid_value", f"Invalid value for '{param}': it is empty.", param=param)
@@ -66,9 +67,9 @@ def _refusal(mistake: ErrorDetails) -> RequestRefused:
     return RequestRefused("invalid_value", f"Invalid value for '{param}': {shown}. {mistake['msg']}.", param=param)
 
 
-def _wanted(kind: str, message: str) -> str:
+def _wanted(kind: str, message: str, param: str) -> str:
     if kind.startswith("union_tag"):
-        return "expected a string or an array"
+        return f"expected a string or an {'object' if param == 'tool_choice' else 'array'}"
     if kind == "string_unicode":
         return "expected a string of Unicode characters"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:

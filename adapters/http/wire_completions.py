@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from manent.adapters.http.wire_responses import Answer
 
@@ -31,12 +31,35 @@ class CompletionUsage(Answer):
     completion_tokens_details: CompletionTokensDetails
 
 
+class CalledFunctionAnswer(Answer):
+    """The function that is to be called, and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallAnswer(Answer):
+    """A call that the model asks for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunctionAnswer
+
+
 class AssistantMessage(Answer):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    reasoning_content: str | None = Field(default=None, description="Left out where the model did not reason.")
+    tool_calls: list[ToolCallAnswer] | None = Field(default=None, description="Left out where there are none.")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        absent = [name for name in ("reasoning_content", "tool_calls") if said[name] is None]
+        return {name: value for name, value in said.items() if name not in absent}
 
 
 class TopLogprob(Answer):
@@ -66,7 +89,7 @@ class Choice(Answer):
     index: int
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(Answer):
@@ -83,12 +106,30 @@ class ChatCompletion(Answer):
     session_id: str | None = None
 
 
+class CalledFunctionDelta(Answer):
+    """A piece of a call: its name, then its arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(Answer):
+    """A piece of call ``index``; ``id``, ``type`` and the name come with its first piece only."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunctionDelta
+
+
 class Delta(Answer):
     """What a chunk adds."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(Answer):
@@ -97,7 +138,7 @@ class ChunkChoice(Answer):
     index: int
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
 
 
 class ChatCompletionChunk(Answer):

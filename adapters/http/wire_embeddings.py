@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from manent.adapters.http.parameters import Parameter, Treatment
-from manent.adapters.http.wire_requests import Label, TokenId, Wire
+from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_requests import Label, TokenId
 from manent.adapters.http.wire_responses import Answer
 from manent.domain.embedding import INPUTS_MAX
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from manent.adapters.http.wire import Wire
 from manent.adapters.http.wire_completions import CompletionUsage
-from manent.adapters.http.wire_requests import INT64_MAX, INT64_MIN, MAX_TOKENS_MAX, Metadata, SessionId, Stop, Wire
+from manent.adapters.http.wire_requests import INT64_MAX, INT64_MIN, MAX_TOKENS_MAX, Metadata, SessionId, Stop
 from manent.adapters.http.wire_responses import Answer, ForkOf, SessionMessage
 
 VERSION_MAX = 2**31 - 1
@@ -91,18 +92,11 @@ class AnsweredBy(Answer):
     system_fingerprint: str
 
 
-class SeenMessage(SessionMessage):
-    """A message with all that a model sees of it, what belongs to tools included."""
-
-    tool_calls: list[dict[str, Any]] | None
-    tool_call_id: str | None
-
-
 class DiffSide(Answer):
     """A turn on one side; ``completion`` is null where a client brought the answer."""
 
-    messages: list[SeenMessage]
-    answer: SeenMessage | None
+    messages: list[SessionMessage]
+    answer: SessionMessage | None
     completion: AnsweredBy | None
 
 
@@ -167,8 +161,8 @@ class CompletionContext(Answer):
     model_asked: str
     parameters: Sampling
     truncation: Literal["auto", "disabled"] | None
-    messages: list[SeenMessage]
-    dropped: list[SeenMessage] = Field(description="Left out to fit the window.")
+    messages: list[SessionMessage]
+    dropped: list[SessionMessage] = Field(description="Left out to fit the window.")
     prompt_tokens: int
     verdict: Literal["matches", "differs", "unavailable"] = Field(
         description="Whether the prompt as rendered now has the recorded digest; unavailable: it cannot be rendered."

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
+from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_tools import (
+    TOOL_CALLS_MAX,
+    TOOLS_MAX,
+    CallId,
+    FunctionCall,
+    FunctionTool,
+    ResponseFormat,
+    StructuredOutputs,
+    ToolChoiceParameter,
+)
 from manent.domain.session_limits import (
     METADATA_KEY_CHARS_MAX,
     METADATA_PAIRS_MAX,
@@ -26,13 +37,9 @@ TIMEOUT_S_MAX = 24 * 3600
 TAG_OPEN = "<"
 
 
-class Wire(BaseModel):
-    """A request model: a string where a number belongs is refused, and so is a name that it does not know."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
 def _content_kind(value: Any) -> str | None:
+    if value is None:
+        return "<null>"
     if isinstance(value, str):
         return "<string>"
     return "<parts>" if isinstance(value, list) else None
@@ -100,6 +107,12 @@ Content = Annotated[
     Annotated[str, Tag("<string>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
     Discriminator(_content_kind),
 ]
+NullableContent = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")]
+    | Annotated[None, Tag("<null>")],
+    Discriminator(_content_kind),
+]
 Stop = Annotated[
     Annotated[StopText, Tag("<string>")]
     | Annotated[list[StopText], Field(max_length=4), Tag("<strings>")]
@@ -111,9 +124,13 @@ Stop = Annotated[
 class ChatMessage(Wire):
     """A message of the conversation; ``developer`` is ``system`` to the model."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: NullableContent = None
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s<|\\/>]+$")] | None = None
+    tool_calls: Annotated[list[FunctionCall], Field(max_length=TOOL_CALLS_MAX)] | None = Field(default_factory=list)
+    tool_call_id: CallId | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = Field(default=None, description="Another name of reasoning_content.")
 
 
 class StreamOptions(Wire):
@@ -159,6 +176,10 @@ class ChatRequest(Wire):
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     prompt_cache_options: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX)] | None = None
+    tool_choice: ToolChoiceParameter = None
     parallel_tool_calls: bool | None = None
 
     @property

@@ -156,6 +156,9 @@ class SessionMessage(Answer):
     content: str
     content_parts: list[ContentPart | ImageContent] | None
     name: str | None
+    tool_calls: list[dict[str, Any]] | None = Field(default=None, description="As OpenAI has them.")
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 class SessionMessageList(Answer):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from manent.adapters.http.wire_requests import Wire
+from manent.adapters.http.wire import Wire
 from manent.adapters.http.wire_responses import Answer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import gemma2
 
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 
 _PADDING_READERS = frozenset({"mamba", "jamba", "nemotron_h", "recurrent_gemma", "rwkv7", "baichuan_m1"})
 """They take the padding of a batch of prompts into their state: prompts are evaluated one by one."""

@@ -1,11 +1,14 @@
-"""A batch's limits, what it knows of a request and of each of its choices, and what the server is told of a token."""
+"""What a batch knows of a request and of each of its choices, and what the server is told of a token."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-from manent.adapters.inference.protocol import Failed, Generate
+from manent.adapters.inference.grammars import GrammarRefused
+from manent.adapters.inference.guide import GrammarTooComplex, Guide, Thinking
+from manent.adapters.inference.protocol import Failed, Generate, Progress, RunnerFrame
 from manent.adapters.inference.sampling import Choice, TokenChooser
 from manent.adapters.inference.sequence import GeneratedRequest
 from manent.adapters.inference.token_text import TokenBytes
@@ -13,20 +16,6 @@ from manent.domain.generation import TokenCandidate, TokenLogprobs
 
 _LOGPROB_MIN = -9999.0
 """What OpenAI says of a token that cannot come: JSON has no infinity."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """How much is evaluated at once.
-
-    Small prefill chunks let the others go on while a long prompt comes in; they are what a step's length, and so the
-    delay of a cancellation, is bounded by.
-    """
-
-    decode_sequences: int = 32
-    prefill_sequences: int = 8
-    prefill_chunk_tokens: int = 128
-    progress_interval_s: float = 1.0
 
 
 class BatchSequence:
@@ -41,19 +30,36 @@ class BatchSequence:
         self.index = index
         self.tokens = tokens
         self.shown_early = False
-        self.chooser = TokenChooser(request.parameters, index=index, prompt=request.token_ids, output=tuple(tokens))
+        self.chooser = TokenChooser(
+            request.parameters, index=index, prompt=request.token_ids, output=tuple(tokens), guide=self._guide()
+        )
 
     @property
     def known(self) -> list[int]:
         """The prompt and what was handed out."""
         return [*self.entry.request.token_ids, *self.tokens]
 
+    def _guide(self) -> Guide | None:
+        entry = self.entry
+        if entry.grammar is None:
+            return None
+        return Guide(entry.grammar.deep_copy(), thinking=entry.thinking, output=self.tokens)
+
 
 class BatchEntry:
     """A request, its choices that have not ended, and those that wait for the first one's prompt to be evaluated."""
 
-    def __init__(self, request: Generate, generated: GeneratedRequest, *, stop_token_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        request: Generate,
+        generated: GeneratedRequest,
+        *,
+        stop_token_ids: Collection[int],
+        thinking: Thinking | None = None,
+    ) -> None:
         self.request = request
+        self.thinking = thinking
+        self.grammar: Any = None
         self.generated = generated
         self.stop_token_ids = frozenset(stop_token_ids).union(request.parameters.stop_token_ids)
         self.open = [BatchSequence(self, index, []) for index in range(request.parameters.n)]
@@ -68,6 +74,11 @@ class BatchEntry:
     def handed_out_tokens(self) -> int:
         """Of the choice that has the fewest."""
         return min((len(sequence.tokens) for sequence in self.open), default=0)
+
+    def ruled_by(self, grammar: Any) -> None:
+        """Have every choice follow a grammar (an ``LLMatcher`` in its first state), before any token is chosen."""
+        self.grammar = grammar
+        self.begin_again()
 
     def begin_again(self) -> None:
         """Forget what was chosen and not handed out: its evaluation is lost."""
@@ -90,8 +101,26 @@ def refusal_of(request: Generate, *, vocabulary_size: int) -> Failed | None:
     return None
 
 
+def signs_of_life(
+    entries: Iterable[BatchEntry], processed: Mapping[int, int], *, interval_s: float
+) -> list[RunnerFrame]:
+    """One for every request that produced nothing for a while, those that still wait included."""
+    now_s = time.monotonic()
+    return [
+        Progress(
+            id=entry.request.id,
+            processed_tokens=processed.get(entry.request.id, 0),
+            total_tokens=entry.generated.prompt_tokens,
+        )
+        for entry in entries
+        if entry.generated.due(now_s, interval_s=interval_s)
+    ]
+
+
 def evaluation_failed(request_id: int, error: Exception) -> Failed:
     """The answer to a request that the model could not be evaluated for."""
+    if isinstance(error, GrammarRefused | GrammarTooComplex):
+        return Failed(id=request_id, code="invalid_value", message=str(error)[:500])
     message = f"the model could not be evaluated: {type(error).__name__}: {error}"[:500]
     return Failed(id=request_id, code="generation_failed", message=message)
 

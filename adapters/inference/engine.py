@@ -41,6 +41,7 @@ from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock
 from manent.domain.waiting import Gone
 
@@ -88,11 +89,13 @@ class RunnerEngine:
         """A place at a loaded model; see ``InferenceEngine.place``."""
         return self._manager.place(model, priority=priority, alone=alone, gone=gone)
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
         """Apply the model's chat template and tokenize, in the runner."""
         self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
-            await exchange.send(Render(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(Render(id=exchange.id, messages=tuple(messages), shape=shape))
             match await exchange.receive():
                 case Rendered(token_ids=token_ids, history_tokens=history_tokens):
                     return RenderedPrompt(
@@ -105,11 +108,13 @@ class RunnerEngine:
                 case frame:
                     raise error_of(frame, param="messages")
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """Apply the model's chat template and tokenize, in the runner, and say what did it."""
         self._check_images(model_id, messages)
         async with self.supervisor(model_id).exchange() as (runner, exchange):
-            await exchange.send(Explain(id=exchange.id, messages=tuple(messages)))
+            await exchange.send(Explain(id=exchange.id, messages=tuple(messages), shape=shape))
             match await exchange.receive():
                 case Explained(text=text, token_ids=token_ids):
                     return ExplainedPrompt(
@@ -245,7 +250,12 @@ class RunnerEngine:
                     match await exchange.receive():
                         case Delta() as told:
                             delta = TextDelta(
-                                text=told.text, token_ids=told.token_ids, index=told.index, logprobs=told.logprobs
+                                text=told.text,
+                                token_ids=told.token_ids,
+                                index=told.index,
+                                logprobs=told.logprobs,
+                                reasoning=told.reasoning,
+                                tool_calls=told.tool_calls,
                             )
                             partial.add(delta)
                             yield delta

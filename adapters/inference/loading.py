@@ -14,7 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load
 
 from manent.adapters.inference.architectures import batch_limits, mend
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.digests import DigestCache, digest_of_text
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import TextBatch
@@ -29,6 +29,7 @@ from manent.adapters.inference.model_facts import (
     versions,
 )
 from manent.adapters.inference.model_folder import adapter_files, context_length_of, tokenizer_files, weight_files
+from manent.adapters.inference.output_rules import OutputRules
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_disk import PrefixDisk
 from manent.adapters.inference.prefix_reuse import PrefixReuse
@@ -93,7 +94,8 @@ def load_model(
     mend(model)
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
-    batch = _new_batch(model, tokenizer, config, prefix)
+    rules = rules_of(config, tokenizer)
+    batch = _new_batch(model, tokenizer, config, rules, prefix)
     warm_up(batch)
     facts = facts_of(
         config,
@@ -106,7 +108,7 @@ def load_model(
     )
     if prefix is not None and prefix.disk_bytes:
         batch.prefixes.open_disk(_prefix_disk(prefix, facts))
-    return LoadedModel(batch=batch, renderer=PromptRenderer(tokenizer), facts=facts)
+    return LoadedModel(batch=batch, renderer=PromptRenderer(tokenizer, rules.grammars), facts=facts)
 
 
 def facts_of(
@@ -137,13 +139,22 @@ def facts_of(
     )
 
 
-def _new_batch(model: Any, tokenizer: Any, config: dict[str, Any], prefix: PrefixOptions | None) -> TextBatch:
+def rules_of(config: dict[str, Any], tokenizer: Any) -> OutputRules:
+    """What the model's output can be held to."""
+    size = vocabulary_size_of(config, tokenizer)
+    return OutputRules(tokenizer, vocabulary_size=size, eos_token_ids=tokenizer.eos_token_ids)
+
+
+def _new_batch(
+    model: Any, tokenizer: Any, config: dict[str, Any], rules: OutputRules, prefix: PrefixOptions | None
+) -> TextBatch:
     return TextBatch(
         model,
         eos_token_ids=tokenizer.eos_token_ids,
         vocabulary_size=vocabulary_size_of(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
+        rules=rules,
         limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens())),
         prefixes=PrefixReuse(
             lambda: make_prompt_cache(model),

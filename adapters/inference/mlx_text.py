@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -16,24 +17,28 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from manent.adapters.inference.batch_entry import (
     BatchEntry,
-    BatchLimits,
     BatchSequence,
     evaluation_failed,
     refusal_of,
+    signs_of_life,
     told_logprobs,
 )
+from manent.adapters.inference.batch_limits import BatchLimits
+from manent.adapters.inference.guide import Thinking
 from manent.adapters.inference.joining import JoiningGenerator
+from manent.adapters.inference.output_rules import OutputRules
 from manent.adapters.inference.pacing import PrefillPace
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse, Warm
-from manent.adapters.inference.protocol import Failed, Generate, Progress, RunnerFrame
-from manent.adapters.inference.sequence import Detokenizer, GeneratedRequest
+from manent.adapters.inference.protocol import Failed, Generate, RunnerFrame
+from manent.adapters.inference.sequence import Detokenizer, GeneratedRequest, GeneratedText
+from manent.adapters.inference.stop_text import StopMatcher
 from manent.adapters.inference.token_text import TokenBytes
 from manent.adapters.inference.trials import Trials
 from manent.domain.generation import FinishReason
 
 _DISK_WAIT_S = 0.01
-"""How long a step waits for the disk where nothing can be evaluated meanwhile."""
+"""How long a step waits for the disk or a grammar where nothing can be evaluated meanwhile."""
 
 
 class TextBatch:
@@ -49,6 +54,7 @@ class TextBatch:
         token_bytes: TokenBytes,
         limits: BatchLimits | None = None,
         prefixes: PrefixReuse | None = None,
+        rules: OutputRules | None = None,
     ) -> None:
         self._model = model
         self.prefixes = prefixes or PrefixReuse(lambda: make_prompt_cache(model), limits=PrefixLimits(memory_bytes=0))
@@ -56,6 +62,7 @@ class TextBatch:
         self._vocabulary_size = vocabulary_size
         self._new_detokenizer = new_detokenizer
         self._token_bytes = token_bytes
+        self._rules = rules
         self._limits = limits or BatchLimits()
         self._entries: dict[int, BatchEntry] = {}
         self._sequences: dict[int, BatchSequence] = {}
@@ -76,13 +83,28 @@ class TextBatch:
         """
         if (refusal := refusal_of(request, vocabulary_size=self._vocabulary_size)) is not None:
             return [refusal]
+        thinking = None if self._rules is None else self._rules.thinking(request)
         try:
-            generated = GeneratedRequest(request, self._new_detokenizer, received_s=received_s)
+            generated = GeneratedRequest(request, partial(self._new_text, request, thinking), received_s=received_s)
         except ValueError as error:
             return [Failed(id=request.id, code="invalid_value", message=str(error))]
-        entry = BatchEntry(request, generated, stop_token_ids=self._eos_token_ids)
+        entry = BatchEntry(request, generated, stop_token_ids=self._eos_token_ids, thinking=thinking)
         self._entries[request.id] = entry
-        if not self.prefixes.must_read(request):
+        return self._prepare(entry)
+
+    def _new_text(self, request: Generate, thinking: Thinking | None) -> GeneratedText:
+        reader = None if self._rules is None else self._rules.new_reader(request, thinking)
+        return GeneratedText(self._new_detokenizer(), StopMatcher(request.parameters.stop), reader)
+
+    def _prepare(self, entry: BatchEntry) -> list[RunnerFrame]:
+        """Let a request join as soon as its grammar is compiled and what it can reuse is read."""
+        try:
+            if self._rules is not None and self._rules.must_compile(entry):
+                return []
+        except Exception as error:  # noqa: BLE001 (what fails in making one request's grammar fails this request alone)
+            self._forget(entry.request.id)
+            return [evaluation_failed(entry.request.id, error)]
+        if not self.prefixes.must_read(entry.request):
             self._admit(entry)
         return []
 
@@ -94,10 +116,9 @@ class TextBatch:
     def step(self) -> list[RunnerFrame]:
         """Evaluate once: one token of every generating sequence, one chunk of every prompt that is being prefilled."""
         began_s = time.monotonic()
-        self._let_in()
+        frames = self._let_in()
         if not self._sequences:
-            return self._progress({})
-        frames: list[RunnerFrame] = []
+            return frames + self._progress({})
         try:
             self.prefixes.keeper.before_step()
             prompts, tokens = self._evaluate()
@@ -113,8 +134,8 @@ class TextBatch:
         processed = {}
         for prompt in prompts:
             if (sequence := self._sequences.get(prompt.uid)) is not None:
-                sequence.entry.generated.started(began_s)
                 generated = sequence.entry.generated
+                generated.started(began_s)
                 processed[sequence.entry.request.id] = generated.cached_tokens + prompt.progress[0]
                 if sequence.entry.forks and prompt.progress[0] == prompt.progress[1] - 1:
                     self._fork(prompt.uid, sequence.entry)
@@ -132,20 +153,23 @@ class TextBatch:
         self._pace.took(time.monotonic() - began_s, decoded=bool(tokens), prefilled_tokens=prefilled)
         return prompts, tokens
 
-    def _let_in(self) -> None:
-        """Let those join whose caches were read from disk, and the one whose trial begins."""
-        for request_id in self.prefixes.arrived(wait_s=0 if self._sequences else _DISK_WAIT_S):
+    def _let_in(self) -> list[RunnerFrame]:
+        """Let those join whose grammars were compiled or caches read, and the one whose trial begins."""
+        frames: list[RunnerFrame] = []
+        wait_s = 0 if self._sequences else _DISK_WAIT_S
+        for request_id in () if self._rules is None else self._rules.arrived(wait_s=wait_s):
+            frames += self._prepare(self._entries[request_id])
+        for request_id in self.prefixes.arrived(wait_s=wait_s):
             if request_id in self._entries:
                 self._admit(self._entries[request_id])
-        if (next_id := self._trials.next(self._handed_out())) is not None:
+        handed_out = {request_id: entry.handed_out_tokens for request_id, entry in self._entries.items()}
+        if (next_id := self._trials.next(handed_out)) is not None:
             self._enter(self._entries[next_id])
+        return frames
 
     def _admit(self, entry: BatchEntry) -> None:
         """Let a request join now, or put it off until others' trials are over."""
-        if self._trials.admits_newcomers:
-            self._enter(entry)
-        else:
-            self._trials.put_off(entry.request.id)
+        self._enter(entry) if self._trials.admits_newcomers else self._trials.put_off(entry.request.id)
 
     def _enter(self, entry: BatchEntry) -> None:
         """Hand a request to mlx-lm. Choices that begin with the same prompt share its evaluation: they wait for it."""
@@ -234,17 +258,7 @@ class TextBatch:
         return frames
 
     def _progress(self, processed: dict[int, int]) -> list[RunnerFrame]:
-        """A sign of life for every request that produced nothing for a while, those that still wait included."""
-        now_s = time.monotonic()
-        return [
-            Progress(
-                id=request_id,
-                processed_tokens=processed.get(request_id, 0),
-                total_tokens=entry.generated.prompt_tokens,
-            )
-            for request_id, entry in self._entries.items()
-            if entry.generated.due(now_s, interval_s=self._limits.progress_interval_s)
-        ]
+        return signs_of_life(self._entries.values(), processed, interval_s=self._limits.progress_interval_s)
 
     def _evaluation_failed(self, error: Exception) -> list[RunnerFrame]:
         """An evaluation is one graph for all, and its state is not to be trusted any more: begin anew without it.
@@ -264,9 +278,6 @@ class TextBatch:
                 entry.begin_again()
         return [evaluation_failed(request_id, error) for request_id in failed]
 
-    def _handed_out(self) -> dict[int, int]:
-        return {request_id: entry.handed_out_tokens for request_id, entry in self._entries.items()}
-
     def _drop(self, request_id: int) -> None:
         """Take a request out, wherever it is."""
         uids = [uid for uid, sequence in self._sequences.items() if sequence.entry.request.id == request_id]
@@ -278,6 +289,8 @@ class TextBatch:
     def _forget(self, request_id: int) -> None:
         del self._entries[request_id]
         self._trials.forget(request_id)
+        if self._rules is not None:
+            self._rules.forget(request_id)
 
     def _remove(self, uids: list[int]) -> None:
         """Take sequences out of the generator; what was evaluated of them is kept for later."""

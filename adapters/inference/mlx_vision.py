@@ -17,6 +17,7 @@ from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse
 from manent.adapters.inference.protocol import Generate, RunnerFrame
+from manent.adapters.inference.rendering import tools_of
 from manent.adapters.inference.vision_features import CachedTower
 from manent.adapters.inference.vision_generator import EmbeddedPrompt, VisionGenerator
 from manent.adapters.inference.vision_prompts import PromptImages, VisionRenderer, images_of
@@ -42,7 +43,8 @@ class ImageLooker:
         shown = images_of(request.messages)
         inputs: dict[str, Any] = {}
         if shown:
-            processed = self._images.process(self._renderer.text(request.messages), shown)
+            text = self._renderer.text(request.messages, tools_of(request.parameters.shape))
+            processed = self._images.process(text, shown)
             if processed.token_ids != request.token_ids:
                 raise ValueError("the prompt is rendered otherwise now")
             inputs = {name: _as_array(value) for name, value in processed.inputs.items()}
@@ -84,10 +86,10 @@ class VisionBatch(TextBatch):
         refused, self._refused = self._refused, []
         return refused + frames
 
-    def _let_in(self) -> None:
+    def _let_in(self) -> list[RunnerFrame]:
         if self._unseen and (entry := self._unseen.popleft()).request.id in self._entries:
             super()._admit(entry)
-        super()._let_in()
+        return super()._let_in()
 
     def _admit(self, entry: BatchEntry) -> None:
         if entry.request.messages:

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 
 from manent.adapters.inference.openblas import blas_of
 
-_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers")
+_PACKAGES = ("manent", "mlx", "mlx-lm", "transformers", "tokenizers", "llguidance")
 
 _T = TypeVar("_T")
 

@@ -15,7 +15,8 @@ from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.images import ImagesUsed
-from manent.domain.messages import Message
+from manent.domain.messages import Message, ToolCall
+from manent.domain.output_shape import OutputShape
 
 FRAME_MAX_BYTES = 64 * 2**20
 """No frame may be larger: a prompt of a million tokens is 5 MB, so more than this is a fault and not a need."""
@@ -32,10 +33,11 @@ class _Frame(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
 
 
 class Render(_Frame, frozen=True):
-    """Apply the chat template, with the generation prompt, and tokenize."""
+    """Apply the chat template, with the generation prompt, and tokenize; compile what ``shape`` demands."""
 
     id: int
     messages: tuple[Message, ...]
+    shape: OutputShape | None = None
 
 
 class Explain(_Frame, frozen=True):
@@ -43,6 +45,7 @@ class Explain(_Frame, frozen=True):
 
     id: int
     messages: tuple[Message, ...]
+    shape: OutputShape | None = None
 
 
 class CountTokens(_Frame, frozen=True):
@@ -170,6 +173,8 @@ class Delta(_Frame, frozen=True):
     token_ids: tuple[int, ...]
     index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Finished(_Frame, frozen=True):
@@ -186,7 +191,10 @@ class Finished(_Frame, frozen=True):
 
 
 class Failed(_Frame, frozen=True):
-    """The request failed; ``code`` and ``param`` are a domain error's. Other requests are not concerned."""
+    """The request failed; ``code`` is a domain error's. Other requests are not concerned.
+
+    ``param`` is the parameter at fault, where it is another than what the request is about.
+    """
 
     id: int
     code: str

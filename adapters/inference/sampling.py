@@ -1,7 +1,7 @@
 """Choosing a token: biases and penalties, then greedy, or by temperature and filters with keyed noise.
 
-The order is vLLM's: logit bias; repetition, frequency and presence penalty; temperature; min-p, top-k, top-p; and last
-the Gumbel-max trick with noise that depends on seed, choice and position alone.
+The order is vLLM's: logit bias; repetition, frequency and presence penalty; what a grammar rules out; temperature;
+min-p, top-k, top-p; and last the Gumbel-max trick with noise that depends on seed, choice and position alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from manent.adapters.inference.guide import Guide, allowed
 from manent.adapters.inference.penalties import Penalties
 from manent.domain.generation import SamplingParameters
 
@@ -62,10 +63,17 @@ class TokenChooser:
         index: which of its choices.
         prompt: its token ids.
         output: the tokens of this choice that were handed out before, where it goes on after a failed evaluation.
+        guide: what rules tokens out; it has followed ``output``.
     """
 
     def __init__(
-        self, parameters: SamplingParameters, *, index: int = 0, prompt: Sequence[int] = (), output: Sequence[int] = ()
+        self,
+        parameters: SamplingParameters,
+        *,
+        index: int = 0,
+        prompt: Sequence[int] = (),
+        output: Sequence[int] = (),
+        guide: Guide | None = None,
     ) -> None:
         self.failure: Exception | None = None
         self._parameters = parameters
@@ -73,6 +81,8 @@ class TokenChooser:
         self._position = len(output)
         self._penalties = Penalties.of(parameters, prompt=prompt, output=output)
         self._logits: mx.array | None = None
+        self._guide = guide
+        self._last: mx.array | None = None
         self._waiting: deque[Choice] = deque()
 
     @property
@@ -94,6 +104,7 @@ class TokenChooser:
             token = mx.argmax(logprobs, axis=-1)
             choice = Choice(token, _at(logprobs, token))
         self._waiting.append(choice)
+        self._last = choice.token
         self._position += 1
         return choice.token
 
@@ -125,6 +136,8 @@ class TokenChooser:
             scores = logits if self._parameters.repetition_penalty != 1 else scores
         if self._penalties is not None:
             scores = self._penalties.apply(scores)
+        if self._guide is not None:
+            scores = self._ruled(scores, self._guide, logprobs)
         token = self._sample(scores)
         top_ids = top_logprobs = None
         found = [_at(raw, token)]
@@ -137,6 +150,14 @@ class TokenChooser:
         if self._penalties is not None:
             self._penalties.count(token)
         return Choice(token, found[0], top_ids, top_logprobs)
+
+    def _ruled(self, scores: mx.array, guide: Guide, logprobs: mx.array) -> mx.array:
+        """The scores of what the guide lets through. The host works on it while the device evaluates the model."""
+        mx.async_eval(logprobs)  # type: ignore[no-untyped-call]  # MLX's stubs lack it
+        if self._last is not None:
+            guide.advance(cast("int", self._last.item()))
+        mask = guide.mask()
+        return scores if mask is None else allowed(scores, mask)
 
     def _sample(self, scores: mx.array) -> mx.array:
         asked = self._parameters

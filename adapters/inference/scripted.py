@@ -35,8 +35,8 @@ from manent.domain.generation import (
     TokenLogprobs,
     Usage,
 )
-from manent.domain.images import check_images
-from manent.domain.messages import Message
+from manent.domain.messages import Message, ToolCall
+from manent.domain.output_shape import OutputShape
 from manent.domain.waiting import Gone
 
 SCRIPTED_CARD = ModelCard(model_id="scripted", context_length=4096, created_at_s=0, aliases=("default",))
@@ -60,18 +60,25 @@ async def at_once(_delta: int) -> None:
     """The hook that waits for nothing."""
 
 
+class Thought(str):
+    """A piece of reasoning."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """What one generation does.
 
     Attributes:
-        pieces: the reply; each piece is a token and a delta. Choice number n begins with piece n.
+        pieces: the reply; each piece is a token and a delta. Choice number n begins with piece n. A ``Thought`` is
+            reasoning, and a ToolCall a call; what is behind a call is said as well.
         before_delta: awaited with a piece's number, from 0, before it is yielded; wait here to hold a stream.
         failure: raised instead of delta number ``fails_at`` (or of the result, where there are fewer).
         fails_at: see ``failure``.
     """
 
-    pieces: tuple[str, ...] = ("Hello", ",", " this", " is", " scripted", ".")
+    pieces: tuple[str | ToolCall, ...] = ("Hello", ",", " this", " is", " scripted", ".")
     before_delta: Hook = at_once
     failure: DomainError | None = None
     fails_at: int = 0
@@ -112,19 +119,22 @@ class ScriptedEngine(AlwaysLoaded):
         """One of the places of the model's queue; see ``InferenceEngine.place``."""
         return self.admission[self.resolve(model).model_id].place(priority, alone=alone, gone=gone)
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
-        """One token per word, two around each message, and one that asks for the answer."""
-        card = self.resolve(model_id)
-        check_images(card.model_id, messages, reads_images=card.reads_images)
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
+        """One token per word, two around each message, and one that asks for the answer; a shape is taken as given."""
+        self.resolve(model_id)
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
         token_ids = tuple(map(token_of, _words(messages)))
         return RenderedPrompt(token_ids=token_ids, vocabulary_size=2**32, made_by=self.provenance)
 
-    async def explain(self, model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
+    async def explain(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
         """The words, with spaces between them."""
-        rendered = await self.render(model_id, messages)
+        rendered = await self.render(model_id, messages, shape=shape)
         return ExplainedPrompt(
             text=" ".join(_words(messages)),
             rendered=rendered,
@@ -184,7 +194,11 @@ async def _play(
     completion_tokens = sum(len(choice.token_ids) for choice in choices)
     yield GenerationResult(
         choices=tuple(choice.result() for choice in choices),
-        usage=Usage(prompt_tokens=len(request.prompt.token_ids), completion_tokens=completion_tokens),
+        usage=Usage(
+            prompt_tokens=len(request.prompt.token_ids),
+            completion_tokens=completion_tokens,
+            reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
+        ),
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
         provenance=replace(provenance(), batch_size_max=len(choices)),
     )
@@ -205,33 +219,49 @@ class _Playing:
         self._pieces = whole[: parameters.max_tokens]
         self._is_whole = len(self._pieces) == len(whole)
         self._stops = StopMatcher(parameters.stop)
-        self._texts: list[str] = []
-        self._logprobs: list[TokenLogprobs] = []
+        self._said: list[TextDelta] = []
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None if self._pieces else FinishReason.STOP
 
     def next(self) -> TextDelta:
         """Say the next piece."""
         piece = self._pieces[len(self.token_ids)]
-        token = token_of(piece)
+        word = piece.name if isinstance(piece, ToolCall) else piece
+        token = token_of(word)
         self.token_ids.append(token)
         last = len(self.token_ids) == len(self._pieces)
-        text = self._stops.push(piece) + (self._stops.finish() if last else "")
-        self._texts.append(text)
-        logprobs = (self._candidates(piece),) if self._parameters.logprobs and text else ()
-        self._logprobs += logprobs
+        is_text = not isinstance(piece, Thought | ToolCall)
+        text = self._stops.push(word if is_text else "") + (self._stops.finish() if last else "")
+        logprobs = (self._candidates(word),) if self._parameters.logprobs and text else ()
         stops = self._stops.stopped or token in self._parameters.stop_token_ids or (last and self._is_whole)
+        delta = TextDelta(
+            index=self._index,
+            text=text,
+            token_ids=(token,),
+            logprobs=logprobs,
+            reasoning=str(piece) if isinstance(piece, Thought) else "",
+            tool_calls=(piece,) if isinstance(piece, ToolCall) else (),
+        )
+        self._said.append(delta)
         if stops or last:
-            self.finish_reason = FinishReason.STOP if stops else FinishReason.LENGTH
-        return TextDelta(index=self._index, text=text, token_ids=(token,), logprobs=logprobs)
+            ended = FinishReason.TOOL_CALLS if any(said.tool_calls for said in self._said) else FinishReason.STOP
+            self.finish_reason = ended if stops else FinishReason.LENGTH
+        return delta
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many pieces were thoughts."""
+        return sum(bool(said.reasoning) for said in self._said)
 
     def result(self) -> GeneratedChoice:
         """What was said."""
         return GeneratedChoice(
-            text="".join(self._texts),
+            text="".join(said.text for said in self._said),
             token_ids=tuple(self.token_ids),
             finish_reason=self.finish_reason or FinishReason.STOP,
-            logprobs=tuple(self._logprobs),
+            logprobs=tuple(entry for said in self._said for entry in said.logprobs),
+            reasoning="".join(said.reasoning for said in self._said),
+            tool_calls=tuple(call for said in self._said for call in said.tool_calls),
         )
 
     def _candidates(self, piece: str) -> TokenLogprobs:

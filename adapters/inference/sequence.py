@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from manent.adapters.inference.output_reader import OutputReader, Parts
 from manent.adapters.inference.protocol import Delta, Finished, Generate, RunnerFrame
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.caching import CacheUse
@@ -49,7 +50,7 @@ class GeneratedRequest:
     completed a stop string) included, as vLLM and llama.cpp count; ``token_ids`` of the deltas are the same tokens.
     """
 
-    def __init__(self, request: Generate, new_detokenizer: Callable[[], Detokenizer], *, received_s: float) -> None:
+    def __init__(self, request: Generate, new_text: Callable[[], GeneratedText], *, received_s: float) -> None:
         self.id = request.id
         self.prompt_tokens = len(request.token_ids)
         self.cached_tokens = 0
@@ -57,9 +58,7 @@ class GeneratedRequest:
         self.images: ImagesUsed | None = None
         self.batch_size_max = 0
         self._batch_sizes: Counter[int] = Counter()
-        self._choices = [
-            _GeneratedText(new_detokenizer(), StopMatcher(request.parameters.stop)) for _ in range(request.parameters.n)
-        ]
+        self._choices = [new_text() for _ in range(request.parameters.n)]
         self._completion_tokens = 0
         self._times = _Times(received_s=received_s)
 
@@ -117,8 +116,16 @@ class GeneratedRequest:
         self._completion_tokens += 1
         self._batch_sizes[batch_size] += 1
         self.batched(batch_size)
-        text, told = self._choices[index].push(token, batch_reason, logprobs)
-        delta = Delta(id=self.id, index=index, text=text, token_ids=(token,), logprobs=told)
+        parts, told = self._choices[index].push(token, batch_reason, logprobs)
+        delta = Delta(
+            id=self.id,
+            index=index,
+            text=parts.text,
+            token_ids=(token,),
+            logprobs=told,
+            reasoning=parts.reasoning,
+            tool_calls=parts.tool_calls,
+        )
         reasons = [choice.finish_reason for choice in self._choices]
         ended = tuple(reason for reason in reasons if reason is not None)
         return [delta, self._finished(ended, now_s)] if len(ended) == len(reasons) else [delta]
@@ -132,6 +139,7 @@ class GeneratedRequest:
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self._completion_tokens,
                 cached_tokens=self.cached_tokens,
+                reasoning_tokens=sum(choice.reasoning_tokens for choice in self._choices),
             ),
             timings=Timings(
                 queue_s=times.started_s - times.received_s,
@@ -145,11 +153,13 @@ class GeneratedRequest:
         )
 
 
-class _GeneratedText:
+class GeneratedText:
     """The text of one choice. Log probabilities wait for their token's text, and go with it or are dropped with it."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher, reader: OutputReader | None = None) -> None:
         self.finish_reason: FinishReason | None = None
+        self.reasoning_tokens = 0
+        self._reader = reader
         self._detokenizer = detokenizer
         self._stops = stops
         self._read_chars = 0
@@ -158,7 +168,7 @@ class _GeneratedText:
 
     def push(
         self, token: int, batch_reason: str | None, logprobs: TokenLogprobs | None
-    ) -> tuple[str, tuple[TokenLogprobs, ...]]:
+    ) -> tuple[Parts, tuple[TokenLogprobs, ...]]:
         """Take a token in, and give back what became certain."""
         ends_sequence = batch_reason == FinishReason.STOP
         if not ends_sequence:
@@ -175,7 +185,26 @@ class _GeneratedText:
         if self._stops.stopped or batch_reason is not None:
             self.finish_reason = FinishReason.STOP if self._stops.stopped else FinishReason(batch_reason or "stop")
         self._shown_chars += len(text)
-        return text, self._told()
+        parts = Parts(text=text) if self._reader is None else self._read(self._reader, text)
+        return parts, self._told()
+
+    def _read(self, reader: OutputReader, text: str) -> Parts:
+        """Take text apart, and count a token of reasoning: its marks belong to it."""
+        reasoned = reader.reasoning
+        parts = reader.push(text)
+        self.reasoning_tokens += reasoned or reader.reasoning
+        if reader.complete:
+            self.finish_reason = FinishReason.STOP
+        if self.finish_reason is not None:
+            rest = reader.finish()
+            parts = Parts(
+                text=parts.text + rest.text,
+                reasoning=parts.reasoning + rest.reasoning,
+                tool_calls=parts.tool_calls + rest.tool_calls,
+            )
+        if self.finish_reason is FinishReason.STOP and reader.called:
+            self.finish_reason = FinishReason.TOOL_CALLS
+        return parts
 
     def _told(self) -> tuple[TokenLogprobs, ...]:
         """Those of tokens whose text began to be shown; at an end without a stop string, all that are left."""

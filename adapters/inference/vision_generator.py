@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_vlm.generate.ar import BatchGenerator
 
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.sampling import TokenChooser
 
 

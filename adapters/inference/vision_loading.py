@@ -10,9 +10,16 @@ from typing import Any
 
 from mlx_lm.utils import load_tokenizer
 
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.digests import DigestCache
-from manent.adapters.inference.loading import LoadedModel, facts_of, prefill_chunk_tokens, vocabulary_size_of, warm_up
+from manent.adapters.inference.loading import (
+    LoadedModel,
+    facts_of,
+    prefill_chunk_tokens,
+    rules_of,
+    vocabulary_size_of,
+    warm_up,
+)
 from manent.adapters.inference.model_facts import dtype_of, in_background
 from manent.adapters.inference.model_folder import ModelFolderError, processor_files, tokenizer_files, weight_files
 from manent.adapters.inference.token_text import token_bytes_of
@@ -58,7 +65,8 @@ def load_vision_model(folder: Path, config: dict[str, Any], *, digest_folder: Pa
     tokenizer = load_tokenizer(folder)  # type: ignore[no-untyped-call]  # mlx-lm's
     tokenizer.encode("a", add_special_tokens=False)
     images = PromptImages(processor, image_token_id=image_token_id)
-    renderer = VisionRenderer(tokenizer, images)
+    rules = rules_of(config, tokenizer)
+    renderer = VisionRenderer(tokenizer, images, rules.grammars)
     batch = VisionBatch(
         model.language_model,
         ImageLooker(model, images, renderer, tower),
@@ -66,6 +74,7 @@ def load_vision_model(folder: Path, config: dict[str, Any], *, digest_folder: Pa
         vocabulary_size=vocabulary_size_of(config, tokenizer),
         new_detokenizer=lambda: tokenizer.detokenizer,
         token_bytes=token_bytes_of(tokenizer),
+        rules=rules,
         limits=BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens()),
     )
     warm_up(batch)

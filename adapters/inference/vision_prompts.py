@@ -14,6 +14,7 @@ import numpy as np
 from mlx_vlm.utils import prepare_inputs
 from PIL import Image, ImageOps
 
+from manent.adapters.inference.grammars import Grammars
 from manent.adapters.inference.rendering import PromptRenderer, TemplateRefusal
 from manent.domain.images import PIXELS_MAX
 from manent.domain.messages import ImagePart, Message, TextPart
@@ -103,8 +104,8 @@ class PromptImages:
 class VisionRenderer(PromptRenderer):
     """Renders and counts for a model that reads images. Text alone goes the way that it goes for other models."""
 
-    def __init__(self, tokenizer: Any, images: PromptImages) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: Any, images: PromptImages, grammars: Grammars | None = None) -> None:
+        super().__init__(tokenizer, grammars)
         self._images = images
 
     def turn(self, message: Message) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
@@ -12,6 +12,7 @@ from manent.domain.events import (
     CompletionRequested,
     ContextUsed,
     InputMessage,
+    MessageAppended,
     SessionEvent,
     completion_stream,
 )
@@ -20,6 +21,7 @@ from manent.domain.generation import (
     RenderedPrompt,
     RequestedParameters,
     SaltedDigest,
+    SamplingParameters,
     Truncation,
 )
 from manent.domain.messages import Message
@@ -29,6 +31,7 @@ from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
+from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
 from manent.domain.usecases.running import Accepted, RunningCompletion
@@ -40,7 +43,8 @@ class ChatCommand:
     """A request for a chat completion, in the domain's words.
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
-    ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower.
+    ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
+    takes tools' results as they are: those of a rerun answer the calls of another session.
     """
 
     principal: Principal
@@ -51,6 +55,7 @@ class ChatCommand:
     session_mode: SessionMode = SessionMode.AUTO
     truncation: Truncation = Truncation.DISABLED
     max_tokens_shrinks: bool = False
+    keeps_results: bool = False
     store_content: bool = False
     stream: bool = False
     priority: Priority = Priority.INTERACTIVE
@@ -69,6 +74,7 @@ class Prepared:
 
     accepted: Accepted
     prompt: RenderedPrompt
+    parameters: SamplingParameters
     record_content: bool
 
 
@@ -108,6 +114,7 @@ class AcceptCompletion:
     async def alone(self, running: RunningCompletion, command: ChatCommand) -> Prepared | None:
         """Accept a completion without a session; None where its client left before anything was recorded."""
         check_metadata(command.metadata or {})
+        check_results((), command.messages)
         card = self._engine.resolve(running.place.model_id)
         view = await running.unless_stopped(self._view.of(card, command.messages, _asked(command, tenant=None)))
         if running.stop_reason is not None:
@@ -126,6 +133,7 @@ class AcceptCompletion:
         return Prepared(
             accepted=Accepted(requested=requested, stream_version=appended.stream_version),
             prompt=view.prompt,
+            parameters=view.parameters,
             record_content=self._records_content(command),
         )
 
@@ -141,18 +149,21 @@ class AcceptCompletion:
         _check_one_answer(command)
         check_metadata(command.metadata or {})
         card = self._engine.resolve(running.place.model_id)
-        decided: list[tuple[CompletionRequested, RenderedPrompt]] = []
+        decided: list[tuple[CompletionRequested, View]] = []
 
         async def decide(state: SessionState) -> Sequence[SessionEvent]:
             await self._close_interrupted(state, command.principal)
             history = self._history(state, command)
             state_then = fold(state, history)
+            kept = len(state_then.messages) - sum(isinstance(event, MessageAppended) for event in history)
+            if not command.keeps_results:
+                check_results(state_then.messages.truncated(kept), state_then.messages[kept:])
             asked = _asked(command, tenant=state.tenant)
             view = await running.unless_stopped(self._view.of(card, state_then.messages, asked))
             if running.stop_reason is not None:
                 return ()
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
-            decided.append((requested, view.prompt))
+            decided.append((requested, view))
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
@@ -163,9 +174,12 @@ class AcceptCompletion:
             return None
         if appended.repeated:
             raise Repeated(appended)
-        requested, prompt = decided[-1]
+        requested, view = decided[-1]
         return Prepared(
-            accepted=Accepted(requested=requested, stream_version=after.version), prompt=prompt, record_content=True
+            accepted=Accepted(requested=requested, stream_version=after.version),
+            prompt=view.prompt,
+            parameters=view.parameters,
+            record_content=True,
         )
 
     async def _close_interrupted(self, state: SessionState, by: Principal) -> None:
@@ -203,6 +217,11 @@ class AcceptCompletion:
         wanted = command.session_id is not None or command.store_content or self._record_content
         return wanted or command.idempotency is not None  # a retry is answered from the record
 
+    def _recorded_parameters(self, parameters: SamplingParameters, command: ChatCommand) -> SamplingParameters:
+        if parameters.shape is None or self._records_content(command):
+            return parameters
+        return replace(parameters, shape=parameters.shape.without_content())
+
     def _input(self, message: Message, command: ChatCommand) -> InputMessage:
         return InputMessage(
             role=message.role,
@@ -225,7 +244,7 @@ class AcceptCompletion:
             session_id=running.session_id,
             model_asked=command.model,
             model_id=card.model_id,
-            parameters=view.parameters,
+            parameters=self._recorded_parameters(view.parameters, command),
             context=context,
             input=recorded,
             prompt_tokens=len(view.prompt.token_ids),

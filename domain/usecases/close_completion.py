@@ -113,6 +113,8 @@ class CloseCompletion:
             usage=outcome.usage,
             failed_at_us=self._clock.now_us(),
             alternatives=outcome.alternatives,
+            reasoning=outcome.reasoning,
+            tool_calls=outcome.tool_calls,
             provenance=outcome.provenance,
         )
 

@@ -184,17 +184,25 @@ class CompleteChat:
             completion_id=requested.completion_id,
             model_id=requested.model_id,
             prompt=prepared.prompt,
-            parameters=requested.parameters,
-            cache=None if requested.parameters.deterministic else scope,
+            parameters=prepared.parameters,
+            cache=None if prepared.parameters.deterministic else scope,
         )
         async with aclosing(self._engine.generate(request)) as outputs:
             async for output in outputs:
                 if isinstance(output, TextDelta):
-                    partial.add(output)
-                    running.produce(output)
+                    delta = self._with_call_ids(output)
+                    partial.add(delta)
+                    running.produce(delta)
                 else:
                     return output
         raise EngineUnavailable("the engine ended a generation without a result")
+
+    def _with_call_ids(self, delta: TextDelta) -> TextDelta:
+        """Name the tool calls that the model gave no id."""
+        if all(call.id for call in delta.tool_calls):
+            return delta
+        calls = tuple(call if call.id else replace(call, id=self._ids.new("call_")) for call in delta.tool_calls)
+        return replace(delta, tool_calls=calls)
 
 
 def _limit(running: RunningCompletion, seconds: float | None, stack: AsyncExitStack) -> None:

@@ -18,6 +18,7 @@ from manent.domain.errors import (
 from manent.domain.events import CompletionRequested
 from manent.domain.generation import ExplainedPrompt, Provenance
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import InferenceEngine
 from manent.domain.records import EventHeader
 from manent.domain.usecases.find_completion import FindCompletion, FoundRequest
@@ -66,7 +67,9 @@ class ShowContext:
         """
         found = await self._completions.request(principal, completion_id)
         seen = await self._completions.seen(principal, found)
-        prompt, problem = await self._rendered(found.requested.model_id, seen.messages)
+        prompt, problem = await self._rendered(
+            found.requested.model_id, seen.messages, found.requested.parameters.shape
+        )
         verdict = PromptVerdict.UNAVAILABLE
         changed: tuple[str, ...] = ()
         if prompt is not None:
@@ -85,10 +88,10 @@ class ShowContext:
         )
 
     async def _rendered(
-        self, model_id: str, messages: Sequence[Message]
+        self, model_id: str, messages: Sequence[Message], shape: OutputShape | None
     ) -> tuple[ExplainedPrompt | None, DomainError | None]:
         try:
-            return await self._engine.explain(self._engine.resolve(model_id).model_id, messages), None
+            return await self._engine.explain(self._engine.resolve(model_id).model_id, messages, shape=shape), None
         except (ModelNotFound, ModelLoadError, EngineUnavailable, InvalidValue) as error:
             return None, error
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from manent.domain.errors import CompletionCancelledError, DomainError
 from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
 from manent.domain.generation import FinishReason, GenerationResult, Provenance, SaltedDigest, TokenLogprobs, Usage
-from manent.domain.output import Alternative, PartialOutput
+from manent.domain.messages import ToolCall
+from manent.domain.output import Alternative, PartialChoice, PartialOutput
 
 
 class Ending:
@@ -38,7 +39,7 @@ class Ending:
             model_id=self._requested.model_id,
             message_id=message_id,
             text=result.text if self._content else None,
-            text_digest=SaltedDigest.of(result.text.encode(), salt=self._salt()),
+            text_digest=SaltedDigest.of(self._output.choices[0].commitment, salt=self._salt()),
             token_ids=result.token_ids if self._content else None,
             finish_reason=result.finish_reason,
             usage=result.usage,
@@ -47,6 +48,8 @@ class Ending:
             generated_at_us=self._now_us,
             logprobs=self._logprobs(result.choices[0].logprobs),
             alternatives=self._alternatives([choice.finish_reason for choice in result.choices]),
+            reasoning=self._reasoning(self._output.choices[0]),
+            tool_calls=self._tool_calls(self._output.choices[0]),
         )
 
     def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:
@@ -62,6 +65,8 @@ class Ending:
             usage=self._usage(),
             failed_at_us=self._now_us,
             alternatives=self._alternatives([None] * len(self._output.choices)),
+            reasoning=self._reasoning(self._output.choices[0]),
+            tool_calls=self._tool_calls(self._output.choices[0]),
             provenance=self._made_by,
         )
         return event, error
@@ -78,6 +83,8 @@ class Ending:
             usage=self._usage(),
             cancelled_at_us=self._now_us,
             alternatives=self._alternatives([None] * len(self._output.choices)),
+            reasoning=self._reasoning(self._output.choices[0]),
+            tool_calls=self._tool_calls(self._output.choices[0]),
             provenance=self._made_by,
         )
         return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
@@ -88,13 +95,21 @@ class Ending:
                 index=index,
                 finish_reason=reasons[index],
                 text=choice.text if self._content else None,
-                text_digest=SaltedDigest.of(choice.text.encode(), salt=self._salt()),
+                text_digest=SaltedDigest.of(choice.commitment, salt=self._salt()),
                 token_ids=tuple(choice.token_ids) if self._content else None,
                 logprobs=self._logprobs(tuple(choice.logprobs)),
+                reasoning=self._reasoning(choice),
+                tool_calls=self._tool_calls(choice),
             )
             for index, choice in enumerate(self._output.choices)
             if index > 0
         )
+
+    def _reasoning(self, choice: PartialChoice) -> str | None:
+        return (choice.reasoning or None) if self._content else None
+
+    def _tool_calls(self, choice: PartialChoice) -> tuple[ToolCall, ...]:
+        return tuple(choice.tool_calls) if self._content else ()
 
     def _logprobs(self, logprobs: tuple[TokenLogprobs, ...]) -> tuple[TokenLogprobs, ...] | None:
         return logprobs if self._content and self._requested.parameters.logprobs else None

@@ -57,7 +57,7 @@ class ModelView:
         if truncates and await self._is_surely_longer(card, messages, asked.tenant, room):
             return await self._truncated(card, messages, asked)
         kept = tuple(messages)
-        prompt = await self._engine.render(card.model_id, kept)
+        prompt = await self._engine.render(card.model_id, kept, shape=asked.parameters.shape)
         if truncates and len(prompt.token_ids) > room:
             return await self._truncated(card, messages, asked)
         return self._view(card, asked, kept, None, prompt)
@@ -80,7 +80,7 @@ class ModelView:
         budget = room
         for _ in range(TRUNCATION_ROUNDS_MAX):
             selection = select_messages(messages, counts, budget_tokens=budget)
-            prompt = await self._engine.render(card.model_id, selection.kept)
+            prompt = await self._engine.render(card.model_id, selection.kept, shape=asked.parameters.shape)
             excess = len(prompt.token_ids) - room
             if excess <= 0:
                 break

@@ -14,6 +14,7 @@ from manent.domain.events import (
     CompletionRequested,
 )
 from manent.domain.generation import TextDelta
+from manent.domain.output import Alternative
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import Appended, EventFilter, IdempotencyKey
 from manent.domain.usecases.running import Accepted, RunningCompletion
@@ -108,13 +109,15 @@ class RepeatCompletion:
 
 def _recorded_deltas(outcome: CompletionGenerated) -> list[TextDelta]:
     """What was recorded of each choice, as one delta."""
-    first = TextDelta(text=outcome.text or "", token_ids=outcome.token_ids or (), logprobs=outcome.logprobs or ())
+    choices: list[CompletionGenerated | Alternative] = [outcome, *outcome.alternatives]
     return [
-        first,
-        *(
-            TextDelta(
-                index=other.index, text=other.text or "", token_ids=other.token_ids or (), logprobs=other.logprobs or ()
-            )
-            for other in outcome.alternatives
-        ),
+        TextDelta(
+            index=index,
+            text=choice.text or "",
+            token_ids=choice.token_ids or (),
+            logprobs=choice.logprobs or (),
+            reasoning=choice.reasoning or "",
+            tool_calls=choice.tool_calls,
+        )
+        for index, choice in enumerate(choices)
     ]

@@ -168,6 +168,7 @@ class RunRerun:
             session_mode=SessionMode.APPEND,
             truncation=Truncation.DISABLED if before is None else before.truncation,
             max_tokens_shrinks=command.parameters.max_tokens is None and before is not None,
+            keeps_results=True,
             request_id=command.request_id,
             correlation_id=work.running.rerun_id,
         )
@@ -194,4 +195,5 @@ def _parameters(asked: RequestedParameters, before: Answered | None) -> Requeste
         stop=asked.stop or then.stop,
         seed=then.seed if asked.seed is None else asked.seed,
         deterministic=then.deterministic,
+        shape=then.shape,
     )

@@ -130,7 +130,7 @@ class VerifyCompletion:
             async with self._engine.place(model_id, priority=Priority.BATCH, alone=True) as place:
                 if place.model_id != model_id:
                     raise NotReplayable(Obstacle.MODEL_UNUSABLE, f"model {model_id!r} cannot be used now")
-                prompt = await self._engine.render(model_id, record.messages)
+                prompt = await self._engine.render(model_id, record.messages, shape=record.requested.parameters.shape)
                 changed = check_unchanged(record, prompt, other_versions=command.other_versions)
                 async with asyncio.timeout(self._alone_max_s):
                     finding = await self._compared(record, prompt)

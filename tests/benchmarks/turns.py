@@ -25,6 +25,7 @@ from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import build_use_cases
 from manent.domain.generation import GenerationRequest, GenerationResult, RenderedPrompt, TextDelta, Truncation
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 from manent.domain.reconcile import SessionMode
 from tests.support.conversation import message
 from tests.support.manent import ask
@@ -40,10 +41,12 @@ class TimedEngine(ScriptedEngine):
 
     own_s = 0.0
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
         """See ``ScriptedEngine.render``."""
         began = time.perf_counter()
-        prompt = await super().render(model_id, messages)
+        prompt = await super().render(model_id, messages, shape=shape)
         self.own_s += time.perf_counter() - began
         return prompt
 

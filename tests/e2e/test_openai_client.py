@@ -154,9 +154,9 @@ def test_errors_have_openais_classes(client: OpenAI) -> None:
         client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": "hi"}],
-            tools=[{"type": "function", "function": {"name": "f"}}],
+            functions=[{"name": "f"}],
         )
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "tools")
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "functions")
 
 
 def test_a_context_that_is_too_long_is_refused_with_the_numbers(client: OpenAI) -> None:

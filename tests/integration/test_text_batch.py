@@ -11,10 +11,11 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.llama import Model, ModelArgs
 
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.protocol import Delta, Failed, Finished, Generate, Progress, RunnerFrame
-from manent.adapters.inference.sequence import GeneratedRequest
+from manent.adapters.inference.sequence import GeneratedRequest, GeneratedText
+from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.generation import FinishReason
 from tests.support.sampling import parameters
 
@@ -344,7 +345,7 @@ def test_log_probabilities_go_with_their_text(new_batch: Callable[..., TextBatch
 
 def test_a_token_that_cannot_be_read_fails_its_request_alone(new_batch: Callable[..., TextBatch]) -> None:
     """An error in one request's text is not the batch's."""
-    unreadable = GeneratedRequest(ask(1, [1]), Letters, received_s=0.0)
+    unreadable = GeneratedRequest(ask(1, [1]), lambda: GeneratedText(Letters(), StopMatcher(())), received_s=0.0)
     with pytest.raises(KeyError):
         unreadable.push(0, UNREADABLE, None, batch_size=1)
     batch = new_batch()

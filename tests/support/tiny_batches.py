@@ -9,7 +9,7 @@ from typing import Any
 
 from mlx_lm.models.cache import make_prompt_cache
 
-from manent.adapters.inference.batch_entry import BatchLimits
+from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_disk import PrefixDisk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -322,11 +323,11 @@ async def test_a_conflicting_writer_is_retried() -> None:
     world = make_world()
     original = world.engine.render
 
-    async def render_and_interfere(model_id: str, messages: list[Message]) -> object:
+    async def render_and_interfere(model_id: str, messages: list[Message], **more: Any) -> object:
         world.engine.render = original  # type: ignore[method-assign]  # once
         context_events: list[DomainEvent] = [started(), said("user", "elsewhere")]
         await world.store.append("session-s", context_events, expected_version=0, context=CONTEXT)
-        return await original(model_id, messages)
+        return await original(model_id, messages, **more)
 
     world.engine.render = render_and_interfere  # type: ignore[method-assign, assignment]  # interferes once
     await answer(world, ask(user("hi"), session_id="s"))

@@ -12,6 +12,7 @@ from manent.domain.access import Principal
 from manent.domain.errors import CompletionNotFound, ContentNotRecorded
 from manent.domain.generation import ExplainedPrompt, Truncation
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 from manent.domain.usecases.completion_context import CompletionContext, PromptVerdict
 from manent.domain.usecases.fork_session import ForkCommand
 from tests.support.conversation import ANN, BOB, assistant, user
@@ -100,8 +101,10 @@ async def test_another_template_renders_another_prompt() -> None:
     generated = await talk(world, "one")
     explain = world.engine.explain
 
-    async def differently(model_id: str, messages: Sequence[Message]) -> ExplainedPrompt:
-        explained = await explain(model_id, [*messages, user("more")])
+    async def differently(
+        model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> ExplainedPrompt:
+        explained = await explain(model_id, [*messages, user("more")], shape=shape)
         return replace(explained, made_by=replace(explained.made_by, template_digest="sha256:ff"))
 
     world.engine.explain = differently  # type: ignore[method-assign]  # a template that was changed since

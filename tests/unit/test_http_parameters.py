@@ -18,12 +18,13 @@ from manent.adapters.http.parameters import (
 from manent.adapters.http.wire_requests import ChatMessage, ChatRequest
 
 USER = {"role": "user", "content": "hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+LONG_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "1" * 2**20}}
+LONG_PARAM = "messages[1].tool_calls[0].function.arguments"
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 ASKING: dict[str, list[Any]] = {
     "service_tier": ["flex", "priority", 1],
-    "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}, "text"],
     "modalities": [["text", "audio"], ["audio"]],
-    "tools": [[{"type": "function", "function": {"name": "f"}}]],
-    "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
     "functions": [[{"name": "f"}]],
     "function_call": [{"name": "f"}],
     "reasoning_effort": ["low", "none"],
@@ -141,9 +142,13 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_name(name: str, hint: 
 @pytest.mark.parametrize(
     ("message", "code", "param"),
     [
-        ({"role": "tool", "content": "x", "tool_call_id": "c"}, "unsupported_parameter", "messages[1].role"),
+        ({"role": "tool", "content": "x"}, "missing_required_parameter", "messages[1].tool_call_id"),
+        ({"role": "user", "content": "x", "tool_call_id": "c"}, "invalid_value", "messages[1].tool_call_id"),
+        ({"role": "user", "content": "x", "tool_calls": [CALL]}, "invalid_value", "messages[1].tool_calls"),
+        ({"role": "assistant", "tool_calls": [LONG_CALL]}, "invalid_value", LONG_PARAM),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "invalid_type", "messages[1].content"),
         ({"role": "function", "content": "x", "name": "f"}, "unsupported_parameter", "messages[1].role"),
-        ({"role": "assistant", "tool_calls": [{}]}, "unsupported_parameter", "messages[1].tool_calls"),
+        ({"role": "assistant", "tool_calls": [{}]}, "missing_required_parameter", "messages[1].tool_calls[0].id"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "unsupported_parameter", "messages[1].audio"),
         ({"role": "user", "content": "x", "foo": 1}, "unknown_parameter", "messages[1].foo"),
         ({"role": "boss", "content": "x"}, "invalid_value", "messages[1].role"),

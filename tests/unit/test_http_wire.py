@@ -141,7 +141,8 @@ def test_long_values_are_cut_in_messages() -> None:
         ({"ttl_s": 0}, "invalid_value", "ttl_s"),
         ({"ttl_s": "60"}, "invalid_type", "ttl_s"),
         ({"ttl": 60}, "unknown_parameter", "ttl"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "unsupported_parameter", "messages[0].role"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "unsupported_parameter", "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "missing_required_parameter", "messages[0].tool_call_id"),
     ],
 )
 def test_a_request_for_a_session_is_as_strict(body: dict[str, Any], code: str, param: str) -> None:

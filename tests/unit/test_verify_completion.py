@@ -170,7 +170,7 @@ def _changed(**members: Any) -> Callable[[World], None]:
 
 
 def _without_the_model(world: World) -> None:
-    async def render(*_: object) -> None:
+    async def render(*_: object, **__: object) -> None:
         raise ModelLoadError("its folder is missing")
 
     world.engine.render = render  # type: ignore[method-assign,assignment]  # as a runner that cannot be started
@@ -179,8 +179,8 @@ def _without_the_model(world: World) -> None:
 def _with_another_template(world: World) -> None:
     render = world.engine.render
 
-    async def differently(model_id: str, messages: Any) -> Any:
-        return await render(model_id, [*messages, user("more")])
+    async def differently(model_id: str, messages: Any, *, shape: Any = None) -> Any:
+        return await render(model_id, [*messages, user("more")], shape=shape)
 
     world.engine.render = differently  # type: ignore[method-assign]  # the same digests, other tokens
 

@@ -110,7 +110,7 @@ async def test_headers_named_like_a_session_only_correlate() -> None:
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "boss", "content": "x"}]}, 400, "invalid_value", "messages[0].role"),
         ({"temperature": "warm"}, 400, "invalid_type", "temperature"),
-        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "missing_required_parameter", "tools[0].function"),
         ({"toools": []}, 400, "unknown_parameter", "toools"),
         ({"max_tokens": 5000}, 400, "context_length_exceeded", "messages"),
         ({"messages": [{"role": "user", "content": "w " * 5000}]}, 400, "context_length_exceeded", "messages"),

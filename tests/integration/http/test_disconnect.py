@@ -15,6 +15,7 @@ from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.domain.generation import RenderedPrompt
 from manent.domain.messages import Message
+from manent.domain.output_shape import OutputShape
 from tests.support.http import USER, WAIT_S, Running, raw_connection, running_server, sse_events, unchunked
 
 
@@ -45,11 +46,13 @@ class SlowToRender(ScriptedEngine):
         self.rendering = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def render(self, model_id: str, messages: Sequence[Message]) -> RenderedPrompt:
+    async def render(
+        self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
+    ) -> RenderedPrompt:
         """Wait, then render."""
         self.rendering.set()
         await self.go_on.wait()
-        return await super().render(model_id, messages)
+        return await super().render(model_id, messages, shape=shape)
 
 
 async def nothing_runs(running: Running) -> None:

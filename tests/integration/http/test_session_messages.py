@@ -55,7 +55,7 @@ async def test_a_message_is_added_and_read(prefix: str) -> None:
     [
         ({"role": "user"}, "missing_required_parameter", "content"),
         ({"content": "x"}, "missing_required_parameter", "role"),
-        ({"role": "tool", "content": "x", "tool_call_id": "c"}, "unsupported_parameter", "role"),
+        ({"role": "tool", "content": "x", "tool_call_id": "c"}, "invalid_value", "messages"),
         ({"role": "robot", "content": "x"}, "invalid_value", "role"),
         ({"role": "user", "content": 5}, "invalid_type", "content"),
         ({"role": "user", "content": []}, "invalid_value", "content"),
@@ -66,7 +66,7 @@ async def test_a_message_is_added_and_read(prefix: str) -> None:
         ),
         ({"role": "user", "content": [{"type": "text", "text": None}]}, "invalid_type", "content[0].text"),
         ({"role": "user", "content": "x", "metadata": {}}, "unknown_parameter", "metadata"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "unsupported_parameter", "tool_calls"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "missing_required_parameter", "tool_calls[0].id"),
         ({"role": "user", "content": "x", "name": "a b"}, "invalid_value", "name"),
     ],
 )
