@@ -72,7 +72,7 @@ def build_use_cases(
     complete_chat = _complete_chat(
         settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
     )
-    ending = EndRerun(store, sessions, clock)
+    ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
     return UseCases(
         store=store,
@@ -86,9 +86,7 @@ def build_use_cases(
         ),
         list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
         session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
-        expire_sessions=ExpireSessions(
-            directory=store.directory, sessions=sessions, clock=clock, every_s=settings.sweep_interval_s
-        ),
+        expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, signal),
         replays=build_replays(
@@ -107,9 +105,7 @@ def build_use_cases(
         ),
         reruns=reruns,
         closing=closing,
-        close_interrupted=CloseInterrupted(
-            store, closing, ending, clock, live=(live, reruns), every_s=settings.sweep_interval_s
-        ),
+        close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),
         warm_prefixes=WarmPrefixes(
             store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
         ),

@@ -144,7 +144,6 @@ class RenderedPrompt:
     """The exact tokens that the model is given: chat template and tokenizer applied.
 
     Tokens only say where images are; ``messages`` are those that it was rendered from, where there are any among them.
-
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
     ``made_by`` is what will generate behind it, where that is known.
@@ -235,8 +234,8 @@ class TokenLogprobs:
 class TextDelta:
     """Text of choice ``index`` that became certain, and the tokens evaluated since its last delta.
 
-    Text may lag behind tokens. ``logprobs`` go with the text: they are those of the tokens that it is made of, before
-    reasoning and tool calls were taken out of it. A tool call comes as a whole.
+    Text may lag behind tokens. ``logprobs`` go with the text: those of its tokens, before reasoning and tool calls
+    were taken out. A tool call comes as a whole.
     """
 
     text: str

@@ -241,10 +241,7 @@ class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
     async def explain(
         self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
     ) -> ExplainedPrompt:
-        """What ``render`` makes of the messages now, in words too, and by which template and tokenizer.
-
-        Raises as ``render`` does.
-        """
+        """What ``render`` makes of the messages now, in words too, and by what; raises as ``render`` does."""
         ...
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.guide import Thinking
 from manent.adapters.inference.joining import JoiningGenerator
 from manent.adapters.inference.output_rules import OutputRules
-from manent.adapters.inference.pacing import PrefillPace
+from manent.adapters.inference.pacing import PrefillPace, paced_step
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse, Warm
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFrame
@@ -121,7 +121,9 @@ class TextBatch:
             return frames + self._progress({})
         try:
             self.prefixes.keeper.before_step()
-            prompts, tokens = self._evaluate()
+            decoding = sum(bool(one.tokens) and not one.entry.deterministic for one in self._sequences.values())
+            prefilling = min(len(self._sequences) - decoding, self._limits.prefill_sequences)
+            prompts, tokens = paced_step(self._generator, self._pace, decoding=decoding, prefilling=prefilling)
             self.steps += 1
             self.prefixes.keeper.after_step(prompts)
             for token in tokens:
@@ -140,18 +142,6 @@ class TextBatch:
                 if sequence.entry.forks and prompt.progress[0] == prompt.progress[1] - 1:
                     self._fork(prompt.uid, sequence.entry)
         return frames + self._progress(processed)
-
-    def _evaluate(self) -> tuple[list[Any], list[Any]]:
-        """mlx-lm's reports on prompts and on tokens, of a step with as much of the prompts as others can bear."""
-        began_s = time.monotonic()
-        decoding = sum(bool(one.tokens) and not one.entry.deterministic for one in self._sequences.values())
-        prefilling = min(len(self._sequences) - decoding, self._limits.prefill_sequences)
-        self._generator.prefill_step_size = self._pace.chunk_tokens(decoding=decoding, prefilling=prefilling)
-        before = self._generator.prompt_tokens
-        prompts, tokens = self._generator.next()
-        prefilled = self._generator.prompt_tokens - before
-        self._pace.took(time.monotonic() - began_s, decoded=bool(tokens), prefilled_tokens=prefilled)
-        return prompts, tokens
 
     def _let_in(self) -> list[RunnerFrame]:
         """Let those join whose grammars were compiled or caches read, and the one whose trial begins."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 _LONGER = 2.6
 """A step with pieces of prompts takes this much longer than one without; below three: there is chance, too."""
 _FLOOR_SHARE = 8
@@ -48,3 +51,15 @@ class PrefillPace:
             token_s = max(step_s - self._usual_s, 0) / prefilled_tokens
             known_s = self._token_s
             self._token_s = token_s if known_s is None or token_s > known_s else (token_s + known_s) / 2
+
+
+def paced_step(generator: Any, pace: PrefillPace, *, decoding: int, prefilling: int) -> tuple[list[Any], list[Any]]:
+    """A step of a batch generator, with as much of the prompts as those who generate can bear.
+
+    Returns its reports on prompts and on tokens.
+    """
+    began_s, before = time.monotonic(), generator.prompt_tokens
+    generator.prefill_step_size = pace.chunk_tokens(decoding=decoding, prefilling=prefilling)
+    prompts, tokens = generator.next()
+    pace.took(time.monotonic() - began_s, decoded=bool(tokens), prefilled_tokens=generator.prompt_tokens - before)
+    return prompts, tokens

@@ -50,21 +50,18 @@ def load_vision_model(folder: Path, config: dict[str, Any], *, digest_folder: Pa
         from manent.adapters.inference.vision_features import CachedTower  # noqa: PLC0415 (the same)
         from manent.adapters.inference.vision_prompts import PromptImages, VisionRenderer  # noqa: PLC0415 (the same)
     except ModuleNotFoundError as error:
-        raise ModelFolderError(
-            f"{folder} is of type vlm, which needs the package {error.name}; "
-            "run `make vision`, or install manent[vision]"
-        ) from None
+        needs = f"{folder} is of type vlm, which needs the package {error.name}"
+        raise ModelFolderError(f"{needs}; run `make vision`, or install manent[vision]") from None
     digests = DigestCache(digest_folder)
     weights_digest = in_background(lambda: digests.digest_of_files([folder / "config.json", *weight_files(folder)]))
     model = load_model(folder)
-    image_token_id = _image_token_id(folder, model)
     dtype = dtype_of(model)
     tower = CachedTower.on(model)
     with warnings.catch_warnings(action="ignore"):
         processor = load_processor(folder, add_detokenizer=False)
     tokenizer = load_tokenizer(folder)  # type: ignore[no-untyped-call]  # mlx-lm's
     tokenizer.encode("a", add_special_tokens=False)
-    images = PromptImages(processor, image_token_id=image_token_id)
+    images = PromptImages(processor, image_token_id=_image_token_id(folder, model))
     rules = rules_of(config, tokenizer)
     renderer = VisionRenderer(tokenizer, images, rules.grammars)
     batch = VisionBatch(
