@@ -13,6 +13,7 @@ from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.message_parts import with_images
+from manent.adapters.http.message_rules import check_message
 from manent.adapters.http.parameters import honored_message
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.replay_moment import AS_OF_QUERY, asked_moment
@@ -36,6 +37,7 @@ async def create_session_message(exchange: Exchange, session_id: str) -> HTTPRes
     asked = await read_body(
         exchange.request, lambda: validated(ChatMessage, honored_message(json_object(exchange.request)))
     )
+    check_message(asked)
     services = exchange.services
     (message,) = await with_images(domain_messages([asked], services.ids), [asked], services.images, param="")
     added = await exchange.services.session_messages.add(
@@ -86,7 +88,7 @@ async def retrieve_session_message(exchange: Exchange, session_id: str, message_
 
 def message_answer(message: Message) -> SessionMessage:
     """A message on the wire."""
-    several = len(message.content) != 1 or message.images
+    several = len(message.content) > 1 or message.images
     parts = [_part(part) for part in message.parts] if several else None
     return SessionMessage(
         id=message.message_id,

@@ -35,7 +35,9 @@ class Model(Answer):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    type: Literal["llm", "embedding"] = Field(description="What it is for: chats, or embeddings.")
+    type: Literal["llm", "vlm", "embedding"] = Field(
+        description="What it is for: chats, with images or without, or embeddings."
+    )
     aliases: list[str]
     input_modalities: list[Literal["text", "image"]] = Field(description="What may be in messages for it.")
     context_length: int = Field(description="Tokens of prompt and output together.")

@@ -35,6 +35,7 @@ from manent.domain.generation import (
     TokenLogprobs,
     Usage,
 )
+from manent.domain.images import check_images
 from manent.domain.messages import Message, ToolCall
 from manent.domain.output_shape import OutputShape
 from manent.domain.waiting import Gone
@@ -123,7 +124,8 @@ class ScriptedEngine(AlwaysLoaded):
         self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
     ) -> RenderedPrompt:
         """One token per word, two around each message, and one that asks for the answer; a shape is taken as given."""
-        self.resolve(model_id)
+        card = self.resolve(model_id)
+        check_images(card.model_id, messages, reads_images=card.reads_images)
         if (refusal := self._refuses(messages)) is not None:
             raise InvalidValue(refusal, param="messages")
         self.rendered.append(tuple(messages))
