@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-_LONGER = 2.6
+_LONGER = 2.3
 """A step with pieces of prompts takes this much longer than one without; below three: there is chance, too."""
 _FLOOR_SHARE = 8
-_REMEMBERED = 0.8
+_FASTER, _SLOWER = 0.5, 0.1
+"""How much of a usual step the latest is: one that something else held up says little."""
 
 
 class PrefillPace:
@@ -46,7 +47,7 @@ class PrefillPace:
             return
         if not prefilled_tokens:
             usual_s = step_s if self._usual_s is None else self._usual_s
-            self._usual_s = _REMEMBERED * usual_s + (1 - _REMEMBERED) * step_s
+            self._usual_s = usual_s + (_FASTER if step_s < usual_s else _SLOWER) * (step_s - usual_s)
         elif self._usual_s is not None:
             token_s = max(step_s - self._usual_s, 0) / prefilled_tokens
             known_s = self._token_s

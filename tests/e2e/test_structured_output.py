@@ -14,7 +14,6 @@ import pytest
 from openai import BadRequestError
 from pydantic import BaseModel
 
-from tests.e2e.conftest import MODELS
 from tests.support.server import Server, prepare_home, serving
 from tests.support.talking_model import make_talking_model
 
@@ -41,6 +40,17 @@ class Said(NamedTuple):
     calls: tuple[tuple[str, str], ...]
     finish_reason: str
     reasoning_tokens: int
+
+
+MODELS = """
+[[models]]
+id = "smollm2-135m-instruct"
+aliases = ["default"]
+
+[[models]]
+id = "second"
+path = "{second}"
+"""
 
 
 @pytest.fixture(scope="module")

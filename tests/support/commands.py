@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from manent.app.cli.root import build_app
-from tests.support.server import environment
+from tests.support.server import environment, manent_process
 
 
 @cache
@@ -23,7 +23,12 @@ def command_line() -> typer.Typer:
 
 
 def manent(*arguments: str, home: Path, **settings: object) -> CompletedProcess[str]:
-    """Run a command to its end, in its home; a defect in it is raised. ``serve`` needs a process: see ``server``."""
+    """Run a command to its end, in its home; a defect in it is raised.
+
+    ``sql`` bounds the memory of its process, and has one to itself; ``serve`` needs one as well: see ``server``.
+    """
+    if arguments[0] == "sql":
+        return manent_process(*arguments, home=home, **settings)
     with ThreadPoolExecutor(max_workers=1) as thread:  # the caller may be in an event loop, and commands run their own
         return thread.submit(_run, arguments, home, settings).result()
 

@@ -43,14 +43,14 @@ def test_nobody_waits_longer_than_three_times_as_long_as_usual(token_s: float, p
 def test_what_can_be_borne_is_used() -> None:
     """A prompt comes in as quickly as those who generate allow, though small chunks cost more by the token."""
     longer = settled(measured(), usual_s=0.09, token_s=0.002)
-    assert min(longer[10:]) > 2.4
+    assert min(longer[10:]) > 2.1
 
 
 def test_chunks_shrink_as_tokens_become_dearer() -> None:
     """Behind a long prompt a token costs more; no step is longer for it."""
     pace = measured()
     longer = [settled(pace, usual_s=0.09, token_s=0.001 * more)[-1] for more in (1, 2, 3, 4)]
-    assert max(longer) < 2.8
+    assert max(longer) < 2.6
 
 
 def test_more_prompts_than_streams_may_make_these_wait_longer() -> None:
@@ -58,7 +58,7 @@ def test_more_prompts_than_streams_may_make_these_wait_longer() -> None:
     few, many = measured(), measured()
     assert max(settled(few, usual_s=0.09, token_s=0.002, decoding=4, prefilling=4)) <= 3
     longest = max(settled(many, usual_s=0.09, token_s=0.002, decoding=1, prefilling=7))
-    assert 6 < longest <= 1 + 7 * 2
+    assert 5 < longest <= 1 + 7 * 2
 
 
 def test_cheap_tokens_come_in_large_chunks() -> None:
@@ -88,3 +88,12 @@ def test_before_anything_was_measured_chunks_stay_small() -> None:
     pace = PrefillPace(64)
     pace.took(0.5, decoded=True, prefilled_tokens=8)
     assert pace.chunk_tokens(decoding=1, prefilling=1) == 8
+
+
+def test_a_step_that_was_held_up_does_not_count_as_usual() -> None:
+    """A machine that does something else for a moment is no reason to make everybody wait longer."""
+    held_up, pace = measured(), measured()
+    held_up.took(0.9, decoded=True, prefilled_tokens=0)
+    for one in (held_up, pace):
+        one.took(0.2, decoded=True, prefilled_tokens=32)
+    assert held_up.chunk_tokens(decoding=4, prefilling=1) < 4 * pace.chunk_tokens(decoding=4, prefilling=1)
