@@ -15,7 +15,7 @@ from manent.adapters.http.answers import JSON_TYPE, bytes_answer, place_headers
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.parameters import honored_members
-from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS
+from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS, EmbeddingsRequest
 from manent.domain.admission import Priority
@@ -30,13 +30,7 @@ EMBEDDING_ERRORS = (
     "model_not_found",
     "wrong_model_type",
     "context_length_exceeded",
-    "generation_failed",
-    "engine_busy",
-    "model_load_failed",
-    "insufficient_memory",
-    "model_unavailable",
-    "runner_crashed",
-    "deadline_exceeded",
+    *ENGINE_ERRORS,
     "internal_error",
 )
 

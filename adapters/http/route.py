@@ -19,6 +19,15 @@ BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_require
 BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
 STORE_ERRORS = ("store_unavailable", "internal_error")
 SESSION_ERRORS = ("session_not_found", "session_closed", "session_expired", "session_busy")
+ENGINE_ERRORS = (
+    "generation_failed",
+    "engine_busy",
+    "model_load_failed",
+    "insufficient_memory",
+    "model_unavailable",
+    "runner_crashed",
+    "deadline_exceeded",
+)
 CHAT_ERRORS = (
     *BODY_ERRORS,
     "unsupported_parameter",
@@ -33,13 +42,7 @@ CHAT_ERRORS = (
     "idempotency_conflict",
     "cancelled",
     "event_too_large",
-    "generation_failed",
-    "engine_busy",
-    "model_load_failed",
-    "insufficient_memory",
-    "model_unavailable",
-    "runner_crashed",
-    "deadline_exceeded",
+    *ENGINE_ERRORS,
     "shutting_down",
 )
 

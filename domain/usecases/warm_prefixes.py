@@ -9,7 +9,7 @@ from contextlib import aclosing
 from manent.domain.admission import Priority
 from manent.domain.caching import CacheScope
 from manent.domain.errors import DomainError
-from manent.domain.events import session_stream
+from manent.domain.events import is_session_stream, session_of
 from manent.domain.generation import GenerationRequest, SamplingParameters
 from manent.domain.model_events import ModelEvent, ModelLoaded
 from manent.domain.ports import Clock, EventStore, InferenceEngine
@@ -76,10 +76,9 @@ class WarmPrefixes:
         while page := await self._store.query(asked, after_position=after, limit=PAGE):
             after = page[-1].header.position
             latest |= {(entry.header.tenant, entry.header.stream_id): entry.header.position for entry in page}
-        prefix = session_stream("")
         by_time = sorted(latest, key=lambda found: -latest[found])
-        streams = [(tenant, stream_id) for tenant, stream_id in by_time if stream_id.startswith(prefix)]
-        return [(tenant, stream_id.removeprefix(prefix)) for tenant, stream_id in streams[: self._sessions_max]]
+        found = [(tenant, session_of(stream_id)) for tenant, stream_id in by_time if is_session_stream(stream_id)]
+        return found[: self._sessions_max]
 
     async def _warm(self, model_id: str, state: SessionState) -> None:
         """Have the conversation evaluated: the shortest answer to it is generated, and dropped."""
