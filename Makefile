@@ -58,6 +58,7 @@ clean: ## remove what make and the tools made here (never MANENT_HOME)
 lock: development ## compile requirements/ anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	@$(LOCK) $(ARGS) pyproject.toml --extra vision -c requirements/runtime.txt -o requirements/vision.txt
+	@$(LOCK) $(ARGS) pyproject.toml --extra tracing -c requirements/runtime.txt -o requirements/tracing.txt
 	@$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
 
 $(VENV)/created:

@@ -5,22 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from manent.domain.limits import RequestLimits
+
 
 class Scope(StrEnum):
-    """What a credential allows beyond its own conversations."""
+    """What a credential allows; conversations are its owner's in any case, whatever the scopes."""
 
+    CHAT = "chat"
+    SESSIONS = "sessions"
+    MODELS_READ = "models:read"
+    MODELS_MANAGE = "models:manage"
+    EVENTS_READ = "events:read"
     AUDIT = "audit"
     ADMIN = "admin"
-    MODELS_MANAGE = "models:manage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A tenant and a subject in it, with the scopes of the credential that was presented."""
+    """A tenant and a subject in it, with the scopes of the credential that was presented.
+
+    ``credential_id`` names the credential, and never holds it; ``limits`` are its own, None where it has none.
+    """
 
     tenant: str
     subject: str
     scopes: frozenset[Scope] = frozenset()
+    credential_id: str | None = None
+    limits: RequestLimits | None = None
 
 
 def may_use(principal: Principal, *, tenant: str, owner: str) -> bool:
@@ -46,4 +57,4 @@ def may_manage_models(principal: Principal) -> bool:
 
 
 # Whoever can read the data folder; also everybody who reaches the server, as long as there are no keys.
-LOCAL_OPERATOR = Principal(tenant="default", subject="local", scopes=frozenset({Scope.AUDIT, Scope.ADMIN}))
+LOCAL_OPERATOR = Principal(tenant="default", subject="local", scopes=frozenset(Scope))

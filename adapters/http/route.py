@@ -11,6 +11,7 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.query import QueryParameter
 from manent.adapters.http.wire import Wire
+from manent.domain.access import Scope
 
 Handler = Callable[..., Awaitable[HTTPResponse | None]]
 
@@ -59,7 +60,8 @@ class Route:
     """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``.
 
     ``files`` are the media types of a body that is a file and no object of the API. ``takes`` names the headers of
-    ``REQUEST_HEADERS`` that mean something here; with ``etag`` an answer has one.
+    ``REQUEST_HEADERS`` that mean something here; with ``etag`` an answer has one. ``scope`` is what a credential must
+    have to come here at all; whose things it then sees is the domain's to decide.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Route:
     errors: Sequence[str] = ("internal_error",)
     under_v1: bool = True
     public: bool = False
+    scope: Scope | None = None
     alias: str | None = None
 
     @property
