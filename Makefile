@@ -10,17 +10,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 BLAS := $(BIN)/python -m manent.adapters.inference.openblas
 APT := DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=60 -o Acquire::http::Timeout=30
 APT_OPENBLAS := $(APT) install --no-install-recommends libopenblas0-pthread
-LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --group build
+COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url
+LOCK := $(COMPILE) --group build
 PACKAGES := adapters app domain migrations
+
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --silent
 
 # $(call once,FILE,COMMAND): run COMMAND unless FILE still says what it said when COMMAND last succeeded.
 once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir $(1)); }
 
-.PHONY: help install vision serve test check format bench docs clean lock environment development openblas
+# $(call separate,NAME): make the environment .venv/NAME of what requirements/NAME.txt pins.
+separate = $(call once,requirements/$(1).txt,echo "Installing the clients of requirements/$(1).txt in $(VENV)/$(1)" && $(BIN)/python -m venv --clear --without-pip $(VENV)/$(1) && { $(BIN)/uv pip install -q --no-config --python $(VENV)/$(1) --no-deps --require-hashes -r requirements/$(1).txt || $(PIP) --python $(VENV)/$(1) install --no-deps --require-hashes -r requirements/$(1).txt; })
+
+.PHONY: help install vision serve test test-clients check format bench docs clean lock environment development clients openblas
 .NOTPARALLEL:
 
 help: ## say what there is
-	@awk -F ":.*## " "/^[a-z]+:.*## / { printf \"  make %-8s %s\\n\", \$$1, \$$2 }" Makefile
+	@awk -F ":.*## " "/^[a-z-]+:.*## / { printf \"  make %-12s %s\\n\", \$$1, \$$2 }" Makefile
 
 install: environment openblas ## make .venv with the pinned requirements, and fetch the starter model
 	@$(BIN)/manent models install
@@ -31,8 +37,11 @@ vision: install ## add what models that read images need
 serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
 	@exec $(BIN)/manent serve $(ARGS)
 
-test: install development ## run the tests, two files at a time
+test: install development clients ## run the tests, two files at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && echo "Again, one at a time: what failed" && $(BIN)/python -m pytest --last-failed --maxfail 3 $(ARGS); }
+
+test-clients: install development clients ## run all tests of real clients, of which `make test` runs the main ones
+	@TEST_CLIENTS=all $(BIN)/python -m pytest -rP tests/clients $(ARGS)
 
 check: development ## formatting, lint, types, and who may import whom
 	@$(BIN)/ruff format --check .
@@ -60,6 +69,8 @@ lock: development ## compile requirements/ anew from pyproject.toml (ARGS=--upgr
 	@$(LOCK) $(ARGS) pyproject.toml --extra vision -c requirements/runtime.txt -o requirements/vision.txt
 	@$(LOCK) $(ARGS) pyproject.toml --extra tracing -c requirements/runtime.txt -o requirements/tracing.txt
 	@$(LOCK) $(ARGS) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) $(ARGS) --no-config --python-version 3.11 requirements/clients.in -o requirements/clients.txt
+	@$(COMPILE) $(ARGS) --no-config --python-version 3.11 requirements/llamaindex.in -o requirements/llamaindex.txt
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("Manent needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v[:2] if v < (3, 11) else 0)'
@@ -74,6 +85,12 @@ environment: $(VENV)/created
 # The requirements are complete, less what pyproject.toml leaves out on purpose: pip is not to look for it.
 development: environment
 	@$(call once,requirements/dev.txt,echo "Installing the development requirements in $(VENV)" && $(PIP) install --no-deps --require-hashes -r requirements/dev.txt)
+
+# Clients in environments of their own; Node comes with those of Python, its packages are looked for beside the link to the tests.
+clients: development
+	@$(call separate,clients)
+	@$(call separate,llamaindex)
+	@$(call once,tests/clients/node/package-lock.json,echo "Installing the clients of Node in $(VENV)/node" && mkdir -p $(VENV)/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json tests/clients/node/.npmrc $(VENV)/node && ln -sfn ../../tests/clients/node $(VENV)/node/tests && (cd $(VENV)/node && PATH="$(CURDIR)/$(VENV)/clients/bin:$$PATH" $(NPM_CI)))
 
 # The wheel of mlx for Linux brings a BLAS that is twenty times slower (docs/decisions).
 openblas: environment

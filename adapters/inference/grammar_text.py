@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llguidance import LLMatcher
 
+from manent.adapters.inference.closed_objects import closed
 from manent.adapters.inference.tool_dialect import ToolDialect
 from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, Tool, ToolChoice
 
@@ -106,9 +107,9 @@ def _arguments(tool: Tool, supported: Supported) -> str:
 
 
 def _as_object(schema: str) -> str:
-    """Arguments are an object, also where the schema does not say so."""
-    value: Mapping[str, Any] = json.loads(schema)
-    return schema if "type" in value or "$ref" in value else json.dumps({"type": "object", **value})
+    """Arguments are an object, also where the schema does not say so, of the members that it lists."""
+    value: dict[str, Any] = closed(json.loads(schema))
+    return json.dumps(value if "type" in value or "$ref" in value else {"type": "object", **value})
 
 
 def _marker(text: str, token_of: Callable[[str], int | None]) -> str:

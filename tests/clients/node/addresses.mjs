@@ -1,0 +1,9 @@
+// Where the servers are that the driver started, and what all clients ask of them.
+export const REAL = process.env.CLIENTS_REAL;
+export const SCRIPTED = process.env.CLIENTS_SCRIPTED;
+export const MODEL = 'smollm2-135m-instruct';
+export const WEATHER = {
+  name: 'get_weather',
+  description: 'The weather in a city',
+  parameters: { type: 'object', properties: { location: { type: 'string' } }, required: ['location'] },
+};

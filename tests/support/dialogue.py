@@ -1,0 +1,29 @@
+"""A script for agents: it calls a function, and once there is a result it answers with it."""
+
+from __future__ import annotations
+
+from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.domain.generation import GenerationRequest
+from manent.domain.messages import Role, ToolCall
+
+JSON = ('{"city"', ': "Paris"', ', "degrees"', ": 21}")
+"""What is answered where a schema is asked for."""
+
+
+def dialogue_engine() -> ScriptedEngine:
+    """An engine that plays ``dialogue``."""
+    engine = ScriptedEngine()
+    engine.script = lambda request: dialogue(engine, request)
+    return engine
+
+
+def dialogue(engine: ScriptedEngine, request: GenerationRequest) -> Script:
+    """The next turn: a call of the first function that may be called, the answer to its result, or words."""
+    shape = request.parameters.shape
+    last = engine.rendered[-1][-1]
+    if last.role is Role.TOOL:
+        return Script(pieces=("It is", f" {last.text}", " in Paris."))
+    if shape is not None and shape.callable_tools:
+        name = shape.callable_tools[0].name
+        return Script(pieces=("Let me look. ", ToolCall(id="", name=name, arguments='{"location": "Paris"}')))
+    return Script(pieces=JSON) if shape is not None and shape.format is not None else Script()
