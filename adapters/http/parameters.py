@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.parameters_of_others import FOREIGN_PARAMETERS
 
 
 class Treatment(StrEnum):
@@ -103,6 +104,9 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _refused("prediction", "predicted outputs are not supported"),
     _refused("web_search_options", "Manent does not reach the web"),
     _refused("moderation", "Manent does not moderate"),
+    _accepted("keep_alive", "Ollama's hint about memory; a model's entry in the registry says how long it stays"),
+    _accepted("cache_prompt", "llama.cpp's hint about caching, which no answer depends on"),
+    *(_refused(name, says, *neutral) for name, says, neutral in FOREIGN_PARAMETERS),
 )
 
 STREAM_OPTIONS: Sequence[Parameter] = (
@@ -123,12 +127,16 @@ MESSAGE_PARAMETERS: Sequence[Parameter] = (
     _refused("audio", "audio is not supported"),
     _refused("refusal", "refusals are not supported"),
     _refused("annotations", "annotations are not supported", []),
+    _accepted("parsed", "what a client's parse() made of the content, sent back with it"),
+    _accepted("provider_specific_fields", "LiteLLM's, sent back with an answer"),
+    _accepted("reasoning_details", "OpenRouter's form of reasoning_content; send that"),
 )
 
 PART_PARAMETERS: Sequence[Parameter] = (
     _honored("type", "text or image_url"),
     _honored("text", "the text"),
     _honored("image_url", "of type image_url: the image"),
+    _accepted("cache_control", "Anthropic's hint about caching, which no answer depends on"),
 )
 
 IMAGE_PARAMETERS: Sequence[Parameter] = (
@@ -169,7 +177,6 @@ VERIFY_PARAMETERS: Sequence[Parameter] = (
     _honored("other_versions", "true reruns it in spite of other versions of the software, or another device"),
 )
 
-REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
 REFUSED_ROLES = {"function": "OpenAI replaced it by tool"}
 REFUSED_PARTS = {
     "input_audio": "audio is not supported",

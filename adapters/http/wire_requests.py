@@ -33,6 +33,8 @@ LOGIT_BIAS_MAX = 1024
 STOP_TOKEN_IDS_MAX = 64
 TIMEOUT_S_MAX = 24 * 3600
 
+NO_EFFECT = "Accepted without effect."
+
 # Tags of a union stand in pydantic's error locations; the angle brackets tell them from names of parameters.
 TAG_OPEN = "<"
 
@@ -78,6 +80,7 @@ class TextContentPart(Wire):
 
     type: Literal["text"]
     text: str
+    cache_control: Any = Field(default=None, description=NO_EFFECT)
 
 
 class ImageUrl(Wire):
@@ -92,6 +95,7 @@ class ImageContentPart(Wire):
 
     type: Literal["image_url"]
     image_url: ImageUrl
+    cache_control: Any = Field(default=None, description=NO_EFFECT)
 
 
 def _part_kind(value: Any) -> str:
@@ -131,13 +135,16 @@ class ChatMessage(Wire):
     tool_call_id: CallId | None = None
     reasoning_content: str | None = None
     reasoning: str | None = Field(default=None, description="Another name of reasoning_content.")
+    parsed: Any = Field(default=None, description=NO_EFFECT)
+    provider_specific_fields: Any = Field(default=None, description=NO_EFFECT)
+    reasoning_details: Any = Field(default=None, description=NO_EFFECT)
 
 
 class StreamOptions(Wire):
     """Options of a stream."""
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = Field(default=None, description="Accepted without effect.")
+    include_obfuscation: bool | None = Field(default=None, description=NO_EFFECT)
 
 
 class ChatRequest(Wire):
@@ -176,6 +183,8 @@ class ChatRequest(Wire):
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     prompt_cache_options: dict[str, Any] | None = None
+    keep_alive: Any = Field(default=None, description=NO_EFFECT)
+    cache_prompt: Any = Field(default=None, description=NO_EFFECT)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX)] | None = None

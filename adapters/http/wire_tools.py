@@ -22,6 +22,7 @@ class CalledFunction(Wire):
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     arguments: Annotated[str, Field(max_length=ARGUMENTS_CHARS_MAX)]
+    parsed_arguments: Any = Field(default=None, description="What a client's parse() made of them; without effect.")
 
 
 class FunctionCall(Wire):

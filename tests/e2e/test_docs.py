@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,12 +13,13 @@ import pytest
 
 from manent.adapters.http.parameter_docs import render_page
 from manent.adapters.inference.registry import load_registry
+from tests.support.clients import NODE, NODE_PACKAGES, OFFLINE, python_for, there
 from tests.support.command_server import quick_command
 from tests.support.server import Server, environment
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(bash|python|js)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\[[^]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # These start servers or run everything: CI runs the two commands themselves, and other tests start servers.
@@ -47,11 +47,15 @@ def test_docs_examples_run(server: Server, checkout: Path, document: Path, langu
     """A reader who pastes an example sees it work."""
     port = str(urlsplit(server.address).port)
     program = code.replace("127.0.0.1:9123", f"127.0.0.1:{port}")
-    command = ["bash", "-euo", "pipefail", "-c", program] if language == "bash" else [sys.executable, "-c", program]
+    commands: dict[str, list[str]] = {
+        "bash": ["bash", "-euo", "pipefail", "-c", program],
+        "python": [str(python_for(program)), "-c", program],
+        "js": [str(there(NODE)), "--input-type=module", "--eval", program],
+    }
     done = subprocess.run(
-        command,
-        env={**environment(server.home, port=port), "PATH": os.environ["PATH"]},
-        cwd=checkout,
+        commands[language],
+        env={**environment(server.home, port=port), **OFFLINE, "PATH": os.environ["PATH"]},
+        cwd=NODE_PACKAGES if language == "js" else checkout,
         capture_output=True,
         text=True,
         timeout=120,

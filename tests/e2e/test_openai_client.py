@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
 import pytest
 from mlx_lm.utils import load_tokenizer
-from openai import BadRequestError, ConflictError, NotFoundError, OpenAI
+from openai import AsyncOpenAI, BadRequestError, BaseModel, ConflictError, NotFoundError, OpenAI
+from openai.pagination import SyncCursorPage
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.support.server import Server
 
@@ -194,3 +197,41 @@ def test_models_are_listed_and_found(client: OpenAI) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
     with pytest.raises(NotFoundError):
         client.models.retrieve("gpt-9")
+
+
+async def test_the_async_client_streams_side_by_side(server: Server) -> None:
+    """``AsyncOpenAI`` streams several answers at once, and its helper says of each where it ends."""
+    async with AsyncOpenAI(base_url=f"{server.address}/v1", api_key="any", max_retries=0) as client:
+
+        async def streamed(text: str) -> str:
+            messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": text}]
+            async with client.chat.completions.stream(
+                model=MODEL, messages=messages, temperature=0, max_tokens=4
+            ) as stream:
+                events = [event async for event in stream]
+            (done,) = [event.content for event in events if event.type == "content.done"]
+            assert "".join(event.delta for event in events if event.type == "content.delta") == done
+            return done
+
+        first, other, again = await asyncio.gather(streamed("Hello."), streamed("Count to five."), streamed("Hello."))
+    assert first
+    assert first == again != other
+
+
+class SessionItem(BaseModel):
+    """A session, as far as a pager looks at it."""
+
+    id: str
+
+
+def test_pages_of_ours_are_read_by_the_clients_own_pager(client: OpenAI) -> None:
+    """Sessions are not OpenAI's, but their pages are: ``after`` of the last, until there are no more."""
+    for number in range(3):
+        client.post("/sessions", cast_to=object, body={"session_id": f"paged-{number}", "metadata": {"pager": "1"}})
+    page = client.get_api_list(
+        "/sessions", page=SyncCursorPage[SessionItem], model=SessionItem, options={"params": {"limit": 2}}
+    )
+    ids = [session.id for session in page]
+    assert len(page.data) == 2
+    assert {f"paged-{number}" for number in range(3)} <= set(ids)
+    assert len(ids) == len(set(ids))

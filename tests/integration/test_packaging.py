@@ -1,5 +1,6 @@
 """What leaves this repository: the wheel, the editable install, and the pinned requirements."""
 
+import json
 import os
 import re
 import shutil
@@ -119,7 +120,7 @@ def test_a_folder_is_not_imported_by_its_bare_name(folder: str) -> None:
     assert f"ImportError: import manent.{folder}, not {folder}" in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "vision.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "vision.txt", "dev.txt", "clients.txt", "llamaindex.txt"])
 def test_requirements_are_pinned_by_digest_and_name_no_index(name: str) -> None:
     """What is installed is what was tested, byte for byte, from whichever index a machine uses."""
     text = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8")
@@ -129,6 +130,18 @@ def test_requirements_are_pinned_by_digest_and_name_no_index(name: str) -> None:
         line for line in logical if not re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+.* --hash=sha256:[0-9a-f]{64}", line)
     ]
     assert (len(logical) > 50, unpinned) == (True, [])
+
+
+def test_the_packages_of_node_are_pinned_by_digest_and_name_no_registry() -> None:
+    """The same of what the tests of Node's clients install; it is what ``package.json`` asks for."""
+    folder = REPOSITORY / "tests" / "clients" / "node"
+    text = (folder / "package-lock.json").read_text(encoding="utf-8")
+    packages = json.loads(text)["packages"]
+    asked = packages.pop("")["dependencies"]
+    assert asked == json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert asked.keys() <= {path.removeprefix("node_modules/") for path in packages}
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert '"resolved"' not in text
 
 
 def test_every_dependency_is_pinned() -> None:

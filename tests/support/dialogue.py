@@ -8,6 +8,8 @@ from manent.domain.messages import Role, ToolCall
 
 JSON = ('{"city"', ': "Paris"', ', "degrees"', ": 21}")
 """What is answered where a schema is asked for."""
+ANSWER = "It is 21 degrees in Paris."
+"""What is answered where the result of the call was "21 degrees"."""
 
 
 def dialogue_engine() -> ScriptedEngine:

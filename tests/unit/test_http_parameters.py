@@ -15,6 +15,7 @@ from manent.adapters.http.parameters import (
     Treatment,
     asks_nothing,
 )
+from manent.adapters.http.parameters_of_others import FOREIGN_PARAMETERS
 from manent.adapters.http.wire_requests import ChatMessage, ChatRequest
 
 USER = {"role": "user", "content": "hi"}
@@ -33,6 +34,7 @@ ASKING: dict[str, list[Any]] = {
     "prediction": [{"type": "content", "content": "x"}],
     "web_search_options": [{}],
     "moderation": [{"model": "omni-moderation-latest"}],
+    **{name: [2, "x", [1], {"a": 1}] for name, _, _ in FOREIGN_PARAMETERS},
 }
 REFUSED = [row for row in CHAT_PARAMETERS if row.treatment is Treatment.REFUSED]
 

@@ -104,3 +104,16 @@ test('a session keeps what was said; an abort ends it', async () => {
     stream.controller.abort();
   }
 });
+
+test('what was parsed is sent back', async () => {
+  const asking = (more) => scripted.chat.completions.parse({ model: 'default', messages, ...more });
+  const City = z.object({ city: z.string(), degrees: z.number() });
+  const first = await asking({ response_format: zodResponseFormat(City, 'city') });
+  assert.deepEqual(first.choices[0].message.parsed, { city: 'Paris', degrees: 21 });
+  await asking({ messages: [...messages, first.choices[0].message, ...messages] });
+  const tools = [zodFunction({ name: 'get_weather', parameters: z.object({ location: z.string() }) })];
+  const { message } = (await asking({ tools })).choices[0];
+  const result = { role: 'tool', tool_call_id: message.tool_calls[0].id, content: '21 degrees' };
+  const answer = await asking({ tools, messages: [...messages, message, result] });
+  assert.equal(answer.choices[0].message.content, 'It is 21 degrees in Paris.');
+});

@@ -38,13 +38,13 @@ def get_weather(location: str) -> str:
 def model(api: type[Model], name: str = STARTER, *, address: str = REAL) -> Model:
     """The SDK's model over one of the two APIs."""
     client = AsyncOpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
-    return api(name, client)  # type: ignore[call-arg]  # both take these two
+    return api(name, client)
 
 
 def agent(asked: Model, *, max_tokens: int = 6, **more: object) -> Agent[None]:
     """An agent that says little."""
     settings = ModelSettings(temperature=0, max_tokens=max_tokens, include_usage=True)
-    return Agent(name="ada", instructions="Be brief.", model=asked, model_settings=settings, **more)  # type: ignore[arg-type]  # by name
+    return Agent(name="ada", instructions="Be brief.", model=asked, model_settings=settings, **more)
 
 
 @over_both

@@ -59,7 +59,7 @@ def test_a_call(provider: str) -> None:
 async def test_an_answer_in_a_form() -> None:
     """A pydantic model as the format, asynchronously."""
     completion = await litellm.acompletion(**asked(response_format=City, max_tokens=20))
-    assert City.model_validate_json(completion.choices[0].message.content)
+    assert isinstance(City.model_validate_json(completion.choices[0].message.content), City)
 
 
 def test_parameters_that_litellm_passes_on() -> None:

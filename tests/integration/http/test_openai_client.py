@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 
 from manent.adapters.inference.scripted import Script
 from manent.domain.errors import EngineUnavailable
+from tests.support.dialogue import ANSWER, dialogue_engine
+from tests.support.hooks import Held
 from tests.support.http import Running, running_server
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
@@ -182,3 +187,51 @@ async def test_clients_with_defaults_of_their_own_get_through() -> None:
             stop=None,
         )
         assert completion.service_tier == "default"
+
+
+class Weather(BaseModel):
+    """What an answer is parsed into."""
+
+    city: str
+    degrees: int
+
+
+class GetWeather(BaseModel):
+    """The weather in a city."""
+
+    location: str
+
+
+# openai-python's own types say that nothing was parsed, and pydantic warns of what is there when they are dumped.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+@pytest.mark.parametrize("sent", [lambda message: message, lambda message: message.model_dump()], ids=["as is", "dump"])
+async def test_what_was_parsed_is_sent_back(sent: Callable[[Any], Any]) -> None:
+    """The next turn holds the message that ``parse`` gave, with what the client made of content and arguments."""
+    async with running_server(engine=dialogue_engine()) as running, running.openai() as client:
+        chat = client.chat.completions
+        parsed = await chat.parse(model="default", messages=MESSAGES, response_format=Weather)
+        message = parsed.choices[0].message
+        assert message.parsed == Weather(city="Paris", degrees=21)
+        again = await chat.create(model="default", messages=[*MESSAGES, sent(message), *MESSAGES])
+        assert again.choices[0].message.content == "Hello, this is scripted."
+
+        tools = [openai.pydantic_function_tool(GetWeather)]
+        calling = (await chat.parse(model="default", messages=MESSAGES, tools=tools)).choices[0].message
+        assert calling.tool_calls is not None
+        assert calling.tool_calls[0].function.parsed_arguments == GetWeather(location="Paris")
+        result: Any = {"role": "tool", "tool_call_id": calling.tool_calls[0].id, "content": "21 degrees"}
+        answer = await chat.create(model="default", messages=[*MESSAGES, sent(calling), result], tools=tools)
+        assert answer.choices[0].message.content == ANSWER
+
+
+async def test_the_clients_own_timeout() -> None:
+    """A client that gives up raises its own class after its retries, and what it gave up is cancelled here."""
+    held = Held(1)
+    async with running_server(Script(before_delta=held)) as running:
+        async with AsyncOpenAI(base_url=f"{running.address}/v1", api_key="any", max_retries=1, timeout=0.2) as client:
+            with pytest.raises(openai.APITimeoutError):
+                await client.chat.completions.create(model="default", messages=MESSAGES)
+        async with asyncio.timeout(5):
+            while len(running.engine.cancelled) < 2:  # noqa: ASYNC110  # the engine sends no event
+                await asyncio.sleep(0.005)
+        held.released.set()
