@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,21 +14,23 @@ import pytest
 
 from manent.adapters.http.parameter_docs import render_page
 from manent.adapters.inference.registry import load_registry
-from tests.support.clients import NODE, NODE_PACKAGES, OFFLINE, python_for, there
 from tests.support.command_server import quick_command
 from tests.support.server import Server, environment
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(bash|python|js)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\[[^]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # These start servers or run everything: CI runs the two commands themselves, and other tests start servers.
 NOT_RUN = ("make ", "manent serve", "apt-get")
+# Its clients have environments of their own, in which tests/clients runs what it shows.
+RUN_ELSEWHERE = REPOSITORY / "docs" / "how-to" / "clients.md"
 
 EXAMPLES = [
     pytest.param(document, language, code, id=f"{document.relative_to(REPOSITORY)}-{number}")
     for document in DOCUMENTS
+    if document != RUN_ELSEWHERE
     for number, (language, code) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8")))
     if not any(command in code for command in NOT_RUN)
 ]
@@ -47,15 +50,11 @@ def test_docs_examples_run(server: Server, checkout: Path, document: Path, langu
     """A reader who pastes an example sees it work."""
     port = str(urlsplit(server.address).port)
     program = code.replace("127.0.0.1:9123", f"127.0.0.1:{port}")
-    commands: dict[str, list[str]] = {
-        "bash": ["bash", "-euo", "pipefail", "-c", program],
-        "python": [str(python_for(program)), "-c", program],
-        "js": [str(there(NODE)), "--input-type=module", "--eval", program],
-    }
+    command = ["bash", "-euo", "pipefail", "-c", program] if language == "bash" else [sys.executable, "-c", program]
     done = subprocess.run(
-        commands[language],
-        env={**environment(server.home, port=port), **OFFLINE, "PATH": os.environ["PATH"]},
-        cwd=NODE_PACKAGES if language == "js" else checkout,
+        command,
+        env={**environment(server.home, port=port), "PATH": os.environ["PATH"]},
+        cwd=checkout,
         capture_output=True,
         text=True,
         timeout=120,
