@@ -37,7 +37,7 @@ def python(environment: str, *suites: str) -> list[Path | str]:
     """The command that runs suites of Python clients."""
     chosen = [] if ALL else ["-m", "representative"]
     files = [HERE / "suites" / f"{suite}_suite.py" for suite in suites]
-    runner = ["-m", "pytest", "-c", HERE / "suites" / "pytest.ini"]
+    runner: list[Path | str] = ["-m", "pytest", "-c", HERE / "suites" / "pytest.ini"]
     return [ENVIRONMENTS / environment / "bin" / "python", *runner, *chosen, *files]
 
 
