@@ -20,7 +20,7 @@ def brief(test: str) -> dict[str, Any]:
     if "agent_loop" in test:
         return {"model": "caller", "max_tokens": 30}
     if "structured_output" in test:
-        return {"model": "caller", "max_tokens": 60, "logit_bias": {QUOTE: 100}}
+        return {"max_tokens": 60, "logit_bias": {QUOTE: 100}}
     if "tool" in test:
         return {"max_tokens": 60, "model_kwargs": {"parallel_tool_calls": False}}
     return {"max_tokens": 60} if "json_mode" in test else {}
