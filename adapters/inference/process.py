@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 class RunnerCommand:
     """What a runner is started with: the model's type and folder, where digests are remembered, an adapter's folder.
 
-    Without ``prefix`` it has no prefix cache.
+    Without ``prefix`` it has no prefix cache. ``draft``, ``shards`` and ``hosts`` are as in ``RegisteredModel``.
     """
 
     model_folder: Path
@@ -41,11 +41,14 @@ class RunnerCommand:
     type: ModelType = ModelType.LLM
     adapter: Path | None = None
     prefix: PrefixOptions | None = None
+    draft: Path | None = None
+    draft_tokens: int = 1
 
     @property
     def arguments(self) -> list[str]:
         """The command line, less the socket."""
         adapter = [] if self.adapter is None else [f"--adapter={self.adapter}"]
+        draft = [] if self.draft is None else [f"--draft={self.draft}", f"--draft-tokens={self.draft_tokens}"]
         return [
             sys.executable,
             "-m",
@@ -54,6 +57,7 @@ class RunnerCommand:
             f"--model={self.model_folder}",
             f"--digest-folder={self.digest_folder}",
             *adapter,
+            *draft,
             *([] if self.prefix is None else self.prefix.arguments),
         ]
 

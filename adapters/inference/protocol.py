@@ -13,6 +13,7 @@ import msgspec
 
 from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
+from manent.domain.drafting import DraftUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.images import ImagesUsed
 from manent.domain.messages import Message, ToolCall
@@ -188,6 +189,7 @@ class Finished(_Frame, frozen=True):
     cache: CacheUse = CacheUse()
     batch_sizes: dict[int, int] = {}
     images: ImagesUsed | None = None
+    draft: DraftUse | None = None
 
 
 class Failed(_Frame, frozen=True):

@@ -80,6 +80,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--type", choices=list(ModelType), default=ModelType.LLM, help="what the model is for")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--adapter", type=Path, help="the folder of a LoRA adapter")
+    parser.add_argument("--draft", type=Path, help="the folder of a draft model")
+    parser.add_argument("--draft-tokens", type=int, default=1, help="how many tokens it proposes at once")
     parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
     parser.add_argument("--prefix-folder", type=Path, help="where prefix caches are kept on disk")
     parser.add_argument("--prefix-model", default="", help="the model's name there")
@@ -131,7 +133,10 @@ def _load_text(options: argparse.Namespace) -> LoadedModel:
     config = check_model_folder(options.model)
     if options.adapter is not None:
         check_adapter_folder(options.adapter)
+    if options.draft is not None:
+        check_model_folder(options.draft)
     # Importing MLX takes seconds, during which the reader must already watch for the server's end.
+    from manent.adapters.inference.draft_loading import DraftFolder  # noqa: PLC0415 (only where MLX is used)
     from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
 
     return load_model(
@@ -140,6 +145,7 @@ def _load_text(options: argparse.Namespace) -> LoadedModel:
         digest_folder=options.digest_folder,
         adapter=options.adapter,
         prefix=_prefix_options(options),
+        draft=None if options.draft is None else DraftFolder(folder=options.draft, tokens=options.draft_tokens),
     )
 
 
