@@ -43,6 +43,14 @@ class RunnerCommand:
     prefix: PrefixOptions | None = None
     draft: Path | None = None
     draft_tokens: int = 1
+    shards: int = 1
+    hosts: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are given besides: those that share cores do not each start threads for all of them."""
+        threads = max(1, (os.cpu_count() or 1) // self.shards)
+        return {} if self.shards == 1 or self.hosts is not None else {"OPENBLAS_NUM_THREADS": str(threads)}
 
     @property
     def arguments(self) -> list[str]:
@@ -58,6 +66,8 @@ class RunnerCommand:
             f"--digest-folder={self.digest_folder}",
             *adapter,
             *draft,
+            *([] if self.shards == 1 else [f"--shards={self.shards}"]),
+            *([] if self.hosts is None else [f"--hosts={self.hosts}"]),
             *([] if self.prefix is None else self.prefix.arguments),
         ]
 
@@ -233,7 +243,7 @@ def _end_now(process: subprocess.Popen[bytes]) -> None:
 def _popen(command: RunnerCommand, theirs: socket.socket, stderr: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*command.arguments, f"--fd={theirs.fileno()}"],
-        env=runner_environment(os.environ),
+        env=command.environment | runner_environment(os.environ),
         pass_fds=(theirs.fileno(),),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -104,7 +104,10 @@ class Shutdown(_Frame, frozen=True):
 
 
 class RunnerFacts(msgspec.Struct, frozen=True):
-    """What a loaded model is; the part of a completion's provenance that does not change from request to request."""
+    """What a loaded model is; the part of a completion's provenance that does not change from request to request.
+
+    ``other_pids`` are of this machine's processes that hold parts of it as well.
+    """
 
     context_length: int | None
     vocabulary_size: int
@@ -118,6 +121,7 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     memory_bytes: int
     load_s: float
     adapter_digest: str | None = None
+    other_pids: tuple[int, ...] = ()
 
 
 class Ready(_Frame, frozen=True):

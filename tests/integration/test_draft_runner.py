@@ -51,8 +51,6 @@ async def test_a_draft_with_another_tokenizer_is_named(starter_model: Path, tmp_
     async with engine_of([model], supervisor_settings(tmp_path)) as engine:
         with pytest.raises(ModelLoadError, match="other has another tokenizer than the model"):
             await answer(engine, "Say something.", parameters(max_tokens=1))
-        with pytest.raises(ModelLoadError):
-            await answer(engine, "Say something.", parameters(max_tokens=1))
 
 
 async def test_a_missing_draft_is_named(starter_model: Path, tmp_path: Path) -> None:
