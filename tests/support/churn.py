@@ -24,6 +24,8 @@ from tests.support.tiny_models import make_tiny_model
 
 REQUEST_S = 120.0
 AT_ONCE = 3
+SETTLES = 100
+"""So often is looked, ten times a second: connections that clients closed are closed by the server a moment later."""
 PROMPT = "Say something."
 # What a request may be told instead of an answer: there was no room in time, or its runner was killed under it.
 REFUSALS = frozenset(
@@ -93,6 +95,14 @@ class Churn:
         async with asyncio.timeout(REQUEST_S):
             while psutil.Process(self.server.pid).children(recursive=True):  # noqa: ASYNC110 (processes send no event)
                 await asyncio.sleep(0.05)
+
+    async def settled_footprint(self, expected: Footprint) -> Footprint:
+        """What the server holds once it has closed what requests had open, or after a bounded wait for that."""
+        for _ in range(SETTLES):
+            if (found := Footprint.of(self.server.pid)).descriptors <= expected.descriptors and not found.children:
+                break
+            await asyncio.sleep(0.1)
+        return found
 
     async def _step(self, http: httpx.AsyncClient, kind: str, name: str, room: asyncio.Semaphore) -> None:
         try:

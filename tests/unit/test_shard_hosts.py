@@ -1,4 +1,4 @@
-"""Where shards run, and what can be divided: read from a hostfile and a configuration, and explained where it is wrong."""
+"""Where shards run, and what can be divided: read from hostfile and configuration, and explained where it is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from manent.adapters.inference.model_folder import ModelFolderError
 from manent.adapters.inference.protocol import ProtocolError
-from manent.adapters.inference.shard_frames import Insert, Remove, Step, packed, read_frame
+from manent.adapters.inference.shard_frames import Insert, Remove, ShardFrame, Step, packed, read_frame
 from manent.adapters.inference.shard_hosts import hosts_of_file, local_hosts
 from manent.adapters.inference.sharding import check_divisible
 
@@ -73,8 +73,8 @@ def test_what_cannot_be_divided_is_refused_with_what_can() -> None:
 
 def test_frames_between_shards_survive_the_way() -> None:
     """One after another, until the other end is gone; half a frame is an end as well, and nonsense an error."""
-    frames = [Insert([[1, 2], [3]], 5, [0]), Step(64), Remove([0])]
-    data = b"".join(map(packed, frames))
+    frames: list[ShardFrame] = [Insert([[1, 2], [3]], 5, [0]), Step(64), Remove([0])]
+    data = b"".join(packed(frame) for frame in frames)
     stream = io.BytesIO(data)
     assert [read_frame(stream) for _ in range(4)] == [*frames, None]
     assert read_frame(io.BytesIO(data[:6])) is None
