@@ -6,6 +6,7 @@ import json
 import shlex
 import socket
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from manent.adapters.inference.model_folder import ModelFolderError
 FOLLOWER_MODULE = "manent.adapters.inference.shard_follower"
 _FIRST_PORT = 32323
 """What mlx.launch counts from, too."""
+_GROUPS, _GROUP_PORTS = 256, 64
+"""Several models may be divided among the same hosts: each has a block of ports, by its folder's name."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -69,8 +72,8 @@ def local_hosts(shards: int) -> ShardHosts:
     return ShardHosts(addresses=addresses, ssh=(None,) * shards)
 
 
-def hosts_of_file(file: Path, *, shards: int | None) -> ShardHosts:
-    """The hosts of a file, the first of which is this machine; ``shards`` is how many there have to be.
+def hosts_of_file(file: Path, *, model: Path, shards: int | None) -> ShardHosts:
+    """The hosts of a file for a model, the first of which is this machine; ``shards`` is how many there have to be.
 
     Raises:
         ModelFolderError: it cannot be read, or says what this version cannot do.
@@ -87,10 +90,11 @@ def hosts_of_file(file: Path, *, shards: int | None) -> ShardHosts:
         raise ModelFolderError(f"{file} asks for the backend {hostfile.backend!r}; this version knows 'ring'")
     if any(not host.ips for host in hostfile.hosts):
         raise ModelFolderError(f"{file} has hosts without ips; each needs the address that the others reach it at")
+    first_port = _FIRST_PORT + _GROUP_PORTS * (zlib.crc32(bytes(model)) % _GROUPS)
     if len(hostfile.hosts) < 2 or shards not in {None, len(hostfile.hosts)}:  # noqa: PLR2004 (one host is no group)
         raise ModelFolderError(f"{file} names {len(hostfile.hosts)} hosts; there must be {shards or 'at least 2'}")
     return ShardHosts(
-        addresses=tuple(f"{host.ips[0]}:{_FIRST_PORT + rank}" for rank, host in enumerate(hostfile.hosts)),
+        addresses=tuple(f"{host.ips[0]}:{first_port + rank}" for rank, host in enumerate(hostfile.hosts)),
         ssh=(None, *(host.ssh for host in hostfile.hosts[1:])),
         environment=hostfile.envs,
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.inference.importing import quantize_folder
 from manent.adapters.inference.memory import estimated_bytes
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.errors import ModelLoadError
@@ -16,12 +15,10 @@ from tests.support.tiny_models import make_tiny_model
 
 
 async def test_the_starter_model_says_the_same_with_itself_in_4_bits_as_a_draft(
-    starter_model: Path, tmp_path: Path
+    starter_model: Path, four_bit_model: Path, tmp_path: Path
 ) -> None:
     """A deterministic request goes without. The log tells which draft it was and what for; its memory counts."""
-    draft = tmp_path / "small"
-    quantize_folder(starter_model, draft, bits=4)
-    model = RegisteredModel(card=CARD, path=starter_model, draft=draft, draft_tokens=2)
+    model = RegisteredModel(card=CARD, path=starter_model, draft=four_bit_model, draft_tokens=2)
     async with engine_of([model], supervisor_settings(tmp_path)) as engine:
         with_draft = await answer(engine, "Count from one to ten.", parameters(max_tokens=12))
         without = await answer(engine, "Count from one to ten.", parameters(max_tokens=12, deterministic=True))
@@ -32,7 +29,7 @@ async def test_the_starter_model_says_the_same_with_itself_in_4_bits_as_a_draft(
     assert use is not None
     assert use.weights_digest not in {"", with_draft.provenance.weights_digest}
     assert 0 < use.accepted_tokens <= use.proposed_tokens
-    alone, both = estimated_bytes(starter_model), estimated_bytes(starter_model, draft)
+    alone, both = estimated_bytes(starter_model), estimated_bytes(starter_model, four_bit_model)
     assert alone is not None
     assert both is not None
     assert both > alone

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from manent.adapters.inference.scripted import Script
 from manent.domain.events import CompletionRequested
-from manent.domain.generation import RequestedParameters
+from manent.domain.generation import RequestedParameters, SamplingParameters
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.output_shape import OutputShape, Tool
 from manent.domain.usecases.rerun_session import RerunStatus
 from manent.domain.usecases.run_rerun import RerunCommand
 from tests.support.conversation import ANN, user
 from tests.support.manent import World, ask, make_world
-from tests.support.replays import folded
+from tests.support.replays import ended, folded
 
 SHAPE = OutputShape(tools=(Tool(name="f", description="does f", parameters='{"type":"object"}', strict=True),))
 CALL = ToolCall(id="", name="f", arguments="{}")
@@ -43,6 +41,12 @@ async def said(world: World, *messages: Message, pieces: tuple[str | ToolCall, .
     return (await world.manent.complete_chat.start(command).generated()).tool_calls
 
 
+async def parameters_of(world: World, session_id: str) -> list[SamplingParameters]:
+    """Of the completions of a session."""
+    events = await world.events(f"session-{session_id}")
+    return [event.parameters for event in events if isinstance(event, CompletionRequested)]
+
+
 def result(call: ToolCall, text: str) -> Message:
     """A tool's result."""
     return Message(message_id=f"r-{text}", role=Role.TOOL, content=(TextPart(text=text),), tool_call_id=call.id)
@@ -60,10 +64,7 @@ async def rerun(world: World, *, from_version: int, pieces: tuple[str | ToolCall
     world.engine.script = Script(pieces=pieces)
     asked = RerunCommand(principal=ANN, session_id="s", from_version=from_version, rerun_session_id="r")
     await world.manent.replays.rerun.start(asked)
-    async with asyncio.timeout(5):
-        while (status := await world.manent.replays.rerun.status(ANN, "r")).ended is None:
-            await asyncio.sleep(0)
-    return status
+    return await ended(world)
 
 
 async def test_answers_to_results_are_generated_again() -> None:
@@ -77,16 +78,9 @@ async def test_answers_to_results_are_generated_again() -> None:
     assert [message.text for message in now.messages] == ["weather?", "", "21", "22", "new", "thanks", "new"]
     assert [message.tool_calls for message in now.messages] == [message.tool_calls for message in then.messages]
     assert [message.tool_call_id for message in now.messages] == [message.tool_call_id for message in then.messages]
-    requests = {
-        name: [
-            event.parameters
-            for event in await world.events(f"session-{name}")
-            if isinstance(event, CompletionRequested)
-        ]
-        for name in ("s", "r")
-    }
-    assert requests["r"] == requests["s"][1:]
-    assert requests["r"][0].shape == SHAPE
+    before, after = await parameters_of(world, "s"), await parameters_of(world, "r")
+    assert after == before[1:]
+    assert after[0].shape == SHAPE
 
 
 async def test_a_rerun_may_begin_between_calls_and_results() -> None:

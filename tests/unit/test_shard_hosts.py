@@ -15,6 +15,7 @@ from manent.adapters.inference.shard_frames import Insert, Remove, ShardFrame, S
 from manent.adapters.inference.shard_hosts import hosts_of_file, local_hosts
 from manent.adapters.inference.sharding import check_divisible
 
+MODEL = Path("/models/large")
 ONE = {"ssh": "mac1.local", "ips": ["10.0.0.1"]}
 TWO = {"ssh": "mac2.local", "ips": ["10.0.0.2"]}
 
@@ -29,8 +30,12 @@ def hostfile(folder: Path, content: object) -> Path:
 @pytest.mark.parametrize("content", [[ONE, TWO], {"hosts": [ONE, TWO], "backend": "ring", "envs": ["A=b c"]}])
 def test_the_hosts_of_a_file_make_a_ring(tmp_path: Path, content: object) -> None:
     """Both forms of mlx.launch's; the first host is this process, the others are reached by ssh."""
-    hosts = hosts_of_file(hostfile(tmp_path, content), shards=None)
-    assert json.loads(hosts.ring) == [["10.0.0.1:32323"], ["10.0.0.2:32324"]]
+    hosts = hosts_of_file(hostfile(tmp_path, content), model=MODEL, shards=None)
+    (first,), (second,) = json.loads(hosts.ring)
+    assert (first.split(":")[0], second.split(":")[0]) == ("10.0.0.1", "10.0.0.2")
+    assert int(second.split(":")[1]) == int(first.split(":")[1]) + 1 <= 65535
+    other = hosts_of_file(hostfile(tmp_path, content), model=Path("/models/other"), shards=None)
+    assert first not in other.ring
     *ssh, command = hosts.command(1, ["--model=/m m"])
     assert ssh == ["ssh", "-o", "BatchMode=yes", "mac2.local"]
     assert command.startswith("env 'A=b c' " if isinstance(content, dict) else "env /")
@@ -58,9 +63,9 @@ def test_shards_of_this_machine_have_ports_of_their_own() -> None:
 def test_mistakes_in_a_hostfile_are_named(tmp_path: Path, content: object, shards: int | None, says: str) -> None:
     """The file, and what would be right."""
     with pytest.raises(ModelFolderError, match=says):
-        hosts_of_file(hostfile(tmp_path, content), shards=shards)
+        hosts_of_file(hostfile(tmp_path, content), model=MODEL, shards=shards)
     with pytest.raises(ModelFolderError, match="cannot be read"):
-        hosts_of_file(tmp_path / "none.json", shards=shards)
+        hosts_of_file(tmp_path / "none.json", model=MODEL, shards=shards)
 
 
 def test_what_cannot_be_divided_is_refused_with_what_can() -> None:
