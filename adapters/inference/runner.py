@@ -160,12 +160,10 @@ def _load_text(options: argparse.Namespace) -> LoadedModel:
 
 def _load_sharded(options: argparse.Namespace) -> LoadedModel:
     config = check_model_folder(options.model)
-    shards: int | None = options.shards
-    hosts = (
-        local_hosts(shards or 1)
-        if options.hosts is None
-        else hosts_of_file(options.hosts, model=options.model, shards=shards)
-    )
+    if options.hosts is None:
+        hosts = local_hosts(options.shards)
+    else:
+        hosts = hosts_of_file(options.hosts, model=options.model, shards=options.shards)
     from manent.adapters.inference.shard_loading import load_sharded_model  # noqa: PLC0415 (only where MLX is used)
 
     return load_sharded_model(options.model, config, digest_folder=options.digest_folder, hosts=hosts)
