@@ -70,6 +70,7 @@ def _read(frames: _Frames) -> NoReturn:
 def _say(hello: Hello) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(hello) + b"\n")
     sys.stdout.buffer.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads on: what libraries print must not fill a pipe
 
 
 def _follow(options: argparse.Namespace, frames: _Frames) -> NoReturn:

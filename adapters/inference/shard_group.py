@@ -103,7 +103,7 @@ def _hello(process: subprocess.Popen[bytes]) -> Hello:
     try:
         return msgspec.json.decode(line, type=Hello)
     except msgspec.DecodeError:
-        return Hello(error="it ended before it found the model; its last words are in the server's log")
+        return Hello(error="it could not be started, or ended at once; is Manent there, at the same path?")
 
 
 def _watch(rank: int, process: subprocess.Popen[bytes]) -> None:

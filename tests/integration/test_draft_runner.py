@@ -10,8 +10,16 @@ import pytest
 from manent.adapters.inference.memory import estimated_bytes
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.errors import ModelLoadError
+from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape
 from tests.support.engines import CARD, answer, engine_of, parameters, supervisor_settings
 from tests.support.tiny_models import make_tiny_model
+
+CITY = OutputShape(
+    format=OutputFormat(
+        kind=FormatKind.JSON_SCHEMA,
+        definition='{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}',
+    )
+)
 
 
 async def test_the_starter_model_says_the_same_with_itself_in_4_bits_as_a_draft(
@@ -22,6 +30,12 @@ async def test_the_starter_model_says_the_same_with_itself_in_4_bits_as_a_draft(
     async with engine_of([model], supervisor_settings(tmp_path)) as engine:
         with_draft = await answer(engine, "Count from one to ten.", parameters(max_tokens=12))
         without = await answer(engine, "Count from one to ten.", parameters(max_tokens=12, deterministic=True))
+        ruled = [
+            await answer(engine, "Name a city.", parameters(max_tokens=10, shape=CITY, deterministic=alone))
+            for alone in (False, True)
+        ]
+    assert ruled[0].choices == ruled[1].choices
+    assert (ruled[0].provenance.draft is None, ruled[1].provenance.draft) == (False, None)
     assert with_draft.choices == without.choices
     assert with_draft.usage == without.usage
     assert without.provenance.draft is None
