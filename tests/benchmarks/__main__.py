@@ -9,12 +9,45 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
+from tests.benchmarks import (
+    appends,
+    audit,
+    context,
+    engine_streams,
+    export,
+    overhead_http,
+    prefix_cache,
+    stream_buffers,
+    tail,
+    turns,
+)
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
+Part = Callable[[Path, argparse.Namespace], None]
+PARTS: Mapping[str, tuple[str, Part]] = {
+    "http": (
+        "A completion over HTTP beside bare mlx-lm",
+        lambda folder, asked: overhead_http.compare(folder, tokens=asked.tokens, rounds=asked.rounds),
+    ),
+    "streams": (
+        "Several streams at once, beside mlx-lm",
+        lambda folder, asked: engine_streams.run(folder, tokens=64, rounds=asked.rounds, requests=500),
+    ),
+    "buffers": ("Streams that survive", lambda folder, asked: stream_buffers.compare(folder, rounds=asked.rounds)),
+    "prefix": (
+        "The prefix cache",
+        lambda folder, asked: prefix_cache.compare(folder, rounds=min(asked.rounds, 3)),
+    ),
+    "appends": ("Appends beside the raw driver", lambda _, asked: appends.compare(rounds=asked.rounds)),
+    "tail": ("From commit to delivery over /v1/events/stream", lambda _, asked: tail.compare(asked.rounds)),
+    "audit": ("The log at 10,000 and at 1,000,000 events", lambda _, asked: audit.compare(rounds=asked.rounds)),
+    "export": ("Exports beside pyarrow writing from memory", lambda _, asked: export.compare(rounds=asked.rounds)),
+    "context": ("Contexts, and their rebuild", lambda _, asked: context.compare(rounds=asked.rounds)),
+    "turns": ("Turns of a long session", lambda *_: turns.compare()),
+}
 
 
 def main() -> None:
@@ -23,34 +56,12 @@ def main() -> None:
     parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=256)
-    options = parser.parse_args()
+    asked = parser.parse_args()
     folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    if "http" in options.part:
-        overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
-    if "streams" in options.part:
-        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
-        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
-    if "appends" in options.part:
-        sys.stdout.write("\nAppends beside the raw driver:\n")
-        appends.compare(rounds=options.rounds)
-    if "tail" in options.part:
-        sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
-        tail.compare(options.rounds)
-    if "audit" in options.part:
-        sys.stdout.write("\nThe log at 10,000 and at 1,000,000 events:\n")
-        audit.compare(rounds=options.rounds)
-    if "export" in options.part:
-        sys.stdout.write("\nExports beside pyarrow writing from memory:\n")
-        export.compare(rounds=options.rounds)
-    if "context" in options.part:
-        sys.stdout.write("\nContexts, and their rebuild:\n")
-        context.compare(rounds=options.rounds)
-    if "turns" in options.part:
-        sys.stdout.write("\nTurns of a long session:\n")
-        turns.compare()
-    if "prefix" in options.part:
-        sys.stdout.write("\nThe prefix cache:\n")
-        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
+    for name in asked.part:
+        title, run = PARTS[name]
+        sys.stdout.write(f"\n{title}:\n")
+        run(folder, asked)
 
 
 if __name__ == "__main__":

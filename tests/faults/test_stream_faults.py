@@ -64,7 +64,7 @@ def terminal(server: Server, session_id: str) -> dict[str, Any]:
     """The payload of the terminal event of the session's one completion, once it is there."""
     until_s = time.monotonic() + 60
     while time.monotonic() < until_s:
-        params = {"stream": f"session-{session_id}", "limit": 100}
+        params = {"stream": f"session-{session_id}", "limit": "100"}
         events = httpx.get(f"{server.address}/v1/events", params=params, timeout=30).json()["data"]
         for event in events:
             if event["header"]["type"] in {"CompletionGenerated", "CompletionFailed", "CompletionCancelled"}:

@@ -149,7 +149,7 @@ async def test_without_a_buffer_the_log_tells_what_it_can(name: str) -> None:
 def said(events: list[str]) -> str:
     """What the first choice says, reasoning and text."""
     found = told(events)
-    return found.get("0 reasoning_content", "") + found.get("0 content", "")
+    return f"{found.get('0 reasoning_content', '')}{found.get('0 content', '')}"
 
 
 async def test_a_stream_that_runs_is_followed_to_its_end_from_anywhere(tmp_path: Path) -> None:
