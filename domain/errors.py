@@ -281,7 +281,9 @@ class InternalError(DomainError):
 
 
 class RecordedFailure(DomainError):
-    """A completion that failed or was cancelled, told again from the log."""
+    """A completion that failed or was cancelled, told again from the log with the code that stands there."""
+
+    code = "generation_failed"
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
