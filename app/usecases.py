@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import context_cache
 from manent.app.settings import Settings
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
@@ -37,6 +40,7 @@ class UseCases:
     store: EventStore
     engine: InferenceEngine
     live: LiveCompletions
+    counting: CountRequests
     complete_chat: CompleteChat
     create_embeddings: CreateEmbeddings
     manage_models: ManageModels
@@ -61,16 +65,21 @@ def build_use_cases(
     clock: Clock,
     ids: Ids,
     cache: ContextCache | None = None,
+    limiter: Limiter | None = None,
 ) -> UseCases:
-    """Put the use cases together over the given adapters; without ``cache``, contexts are kept in this process."""
+    """Put the use cases together over the given adapters.
+
+    Without ``cache`` and ``limiter``, contexts are kept and requests counted in this process.
+    """
     sessions = Sessions(store, cache or context_cache(settings, None))
     closing = CloseCompletion(store, sessions, clock)
     live = LiveCompletions()
+    counting = CountRequests(limiter or InProcessLimiter(), settings.limit_policy, ids)
     signal = LogSignal()
     store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
+        settings, sessions, closing, turns, live, counting=counting, store=store, engine=engine, clock=clock, ids=ids
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
@@ -78,8 +87,9 @@ def build_use_cases(
         store=store,
         engine=engine,
         live=live,
+        counting=counting,
         complete_chat=complete_chat,
-        create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
+        create_embeddings=CreateEmbeddings(engine, counting, timeout_s=settings.timeout_max_s),
         manage_models=ManageModels(engine),
         manage_sessions=ManageSessions(
             store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
@@ -119,6 +129,7 @@ def _complete_chat(
     turns: Turns,
     live: LiveCompletions,
     *,
+    counting: CountRequests,
     store: EventStore,
     engine: InferenceEngine,
     clock: Clock,
@@ -143,6 +154,7 @@ def _complete_chat(
         live=live,
         clock=clock,
         ids=ids,
+        counting=counting,
         timeout_max_s=settings.timeout_max_s,
         alone_max_s=settings.deterministic_max_s,
     )

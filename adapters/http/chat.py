@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 
 from sanic import HTTPResponse
 
@@ -25,9 +26,11 @@ from manent.adapters.http.wire_completions import (
     ChoiceLogprobs,
     ToolCallAnswer,
 )
+from manent.adapters.http.wire_requests import ChatRequest
 from manent.domain.errors import CompletionCancelledError
 from manent.domain.generation import FinishReason
 from manent.domain.output import PartialChoice
+from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.running import RunningCompletion
 
 
@@ -42,7 +45,12 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
     )
     exchange.request.watch_connection()
     command = await chat_command(asked, exchange)
-    running = exchange.services.chat.start(command)
+    with exchange.request.streams.place() if asked.stream else nullcontext():
+        return await _answer(exchange, asked, command)
+
+
+async def _answer(exchange: Exchange, asked: ChatRequest, command: ChatCommand) -> HTTPResponse | None:
+    running = exchange.request.completion = exchange.services.chat.start(command)
     try:
         if asked.stream:
             await stream_completion(exchange, running, include_usage=asked.includes_usage)

@@ -88,6 +88,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
+        address=exchange.request.origin.address,
         store_content=bool(asked.store),
         stream=bool(asked.stream),
         priority=Priority(asked.priority or Priority.INTERACTIVE),

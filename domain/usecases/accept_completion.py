@@ -44,7 +44,8 @@ class ChatCommand:
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
-    takes tools' results as they are: those of a rerun answer the calls of another session.
+    takes tools' results as they are: those of a rerun answer the calls of another session. ``address`` is where the
+    request came from; without ``within_limits`` it is counted, and not refused for what was counted before.
     """
 
     principal: Principal
@@ -56,6 +57,8 @@ class ChatCommand:
     truncation: Truncation = Truncation.DISABLED
     max_tokens_shrinks: bool = False
     keeps_results: bool = False
+    address: str | None = None
+    within_limits: bool = True
     store_content: bool = False
     stream: bool = False
     priority: Priority = Priority.INTERACTIVE

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices, Ready
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.principal import Authenticate, everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
 from manent.adapters.images.fetching import ImageFetcher
@@ -27,6 +27,7 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 
@@ -93,13 +94,16 @@ async def running_server(
     store: EventStore | None = None,
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
+    limiter: Limiter | None = None,
+    authenticate: Authenticate | None = None,
+    **policy: str,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
-    settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
+    settings = Settings(session_wait_s=session_wait_s, _env_file=None, **policy)  # type: ignore[arg-type]  # by name
+    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, limiter=limiter)
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -113,7 +117,8 @@ async def running_server(
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
-        authenticate=everybody_is(principal),
+        authenticate=authenticate or everybody_is(principal),
+        counting=use_cases.counting,
         ready=ready,
         version="0.0.0",
     )
