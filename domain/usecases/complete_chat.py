@@ -127,7 +127,7 @@ class CompleteChat:
         self, running: RunningCompletion, command: ChatCommand, card: ModelCard, stack: AsyncExitStack
     ) -> None:
         """Have the completion counted until its end, in the limits of whoever asked for it and of its model."""
-        output_tokens = output_reserve_tokens(card, command.parameters)
+        output_tokens = min(output_reserve_tokens(card, command.parameters), card.context_length)
         running.reservation = Reservation(
             estimated_tokens(command.messages, output_tokens=output_tokens, choices=command.parameters.n)
         )
