@@ -75,8 +75,6 @@ def build_use_cases(
     closing = CloseCompletion(store, sessions, clock)
     live = LiveCompletions()
     counting = CountRequests(limiter or InProcessLimiter(), settings.limit_policy, ids)
-    signal = LogSignal()
-    store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
         settings, sessions, closing, turns, live, counting=counting, store=store, engine=engine, clock=clock, ids=ids
@@ -98,7 +96,7 @@ def build_use_cases(
         session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
-        follow_log=FollowLog(store, signal),
+        follow_log=FollowLog(store, _observed(store)),
         replays=build_replays(
             recorded=build_recorded(
                 store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
@@ -120,6 +118,13 @@ def build_use_cases(
             store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
         ),
     )
+
+
+def _observed(store: EventStore) -> LogSignal:
+    """A signal that is given after each commit."""
+    signal = LogSignal()
+    store.observe(signal.notify)
+    return signal
 
 
 def _complete_chat(

@@ -60,6 +60,11 @@ class Running:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def tls_address(self) -> str:
+        """Where it listens behind TLS."""
+        return f"https://localhost:{self.port}"
+
     def openai(self) -> AsyncOpenAI:
         """The official client, pointed here."""
         return AsyncOpenAI(base_url=f"{self.address}/v1", api_key="any", max_retries=0, timeout=WAIT_S)
@@ -96,6 +101,7 @@ async def running_server(
     fetcher: ImageFetcher | None = None,
     limiter: Limiter | None = None,
     authenticate: Authenticate | None = None,
+    tls: ssl.SSLContext | None = None,
     **policy: str,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
@@ -124,7 +130,7 @@ async def running_server(
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())
-    server = HttpServer(app, listening)
+    server = HttpServer(app, listening, tls=tls)
     await server.start()
     port = listening.getsockname()[1]
     try:
