@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import msgspec
-from sanic.exceptions import BadRequest, RequestCancelled
+from sanic.exceptions import BadRequest, RequestCancelled, SanicException
 from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server import HttpProtocol
@@ -24,14 +24,27 @@ class ClientStalled(RequestCancelled):
 
 
 class BoundedHttp(Http):
-    """HTTP/1.1 that takes no chunk for what it is not, and remembers since when a request's header is being read."""
+    """HTTP/1.1 that takes no chunk for what it is not, and remembers since when it waits for the rest of a request."""
 
-    __slots__ = ("heading_since_s",)
+    __slots__ = ("waiting_since_s",)
+
+    def __init__(self, protocol: BoundedHttpProtocol) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]  # Sanic's
+        self.request_body = None  # looked at before the first request begins
+        self.waiting_since_s: float | None = None
 
     def init_for_request(self) -> None:
         """Forget what was of the request before."""
         super().init_for_request()  # type: ignore[no-untyped-call]  # Sanic's
-        self.heading_since_s: float | None = None
+        self.waiting_since_s = None
+
+    def create_empty_request(self) -> None:
+        """Make up a request to answer what was none; where its address is none either, one without it."""
+        try:
+            super().create_empty_request()
+        except SanicException:
+            self.url = None
+            super().create_empty_request()
 
     async def read(self) -> bytes | None:
         """Some bytes of the body.
@@ -53,7 +66,7 @@ class BoundedHttp(Http):
         while (end := buffer.find(CRLF, 2)) < 0 and len(buffer) <= CHUNK_LINE_BYTES_MAX:
             await self._receive_more()
         try:
-            check_chunk_line(bytes(buffer[: max(end, 0)]))
+            check_chunk_line(bytes(buffer[:end]) if 0 < end <= CHUNK_LINE_BYTES_MAX else b"")
         except BadRequest:
             self.keep_alive = False
             raise
@@ -96,12 +109,15 @@ class BoundedHttpProtocol(HttpProtocol):
             super().data_received(data)
 
     def check_timeouts(self) -> None:
-        """Hold a header that drips to the time of one that does not come at all; called again and again by itself."""
+        """Hold what drips to the time of what does not come at all; called again and again by itself.
+
+        That is a header, or the rest of a body whose request is answered already.
+        """
         http = cast("BoundedHttp | None", self.http)
-        if http is not None and http.stage is Stage.REQUEST:
-            if http.heading_since_s is None:
-                http.heading_since_s = self._time
-            self._time = http.heading_since_s
+        if http is not None and (http.stage is Stage.REQUEST or (http.stage is Stage.IDLE and http.request_body)):
+            if http.waiting_since_s is None:
+                http.waiting_since_s = self._time
+            self._time = http.waiting_since_s
         super().check_timeouts()  # type: ignore[no-untyped-call]  # Sanic's
 
     async def send(self, data: bytes) -> None:

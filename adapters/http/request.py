@@ -145,6 +145,8 @@ class HttpRequest(Request):
                 self.body = await self._read_body(self._context.body_bytes_max)
         except TimeoutError:
             self.close_after_answer()
+            if isinstance(self.stream, Http):
+                self.stream.request_body = None  # the rest is not waited for behind the answer either
             raise RequestRefused(
                 "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
             ) from None

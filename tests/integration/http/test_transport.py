@@ -138,32 +138,34 @@ async def test_a_new_certificate_is_taken_without_a_broken_stream(
     """A stream that was begun before ends well; what is half written or broken is logged once, and changes nothing."""
     authority, held = Authority(tmp_path), Held(2)
     first = authority.issue()
-    async with tls_server(authority, Script(before_delta=held)) as (running, certificate):
-        async with httpx.AsyncClient(base_url=running.tls_address, verify=authority.client(), timeout=WAIT_S) as client:
-            body = {"model": "default", "messages": [{"role": "user", "content": "x"}], "stream": True}
-            streaming = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-            await held.reached.wait()
-            assert await presented(running, authority) == first
-            assert not certificate.look()
-            second = authority.issue("mac.tail.ts.net")
-            assert certificate.look()
-            assert await presented(running, authority) == second
-            whole_key, whole_chain = authority.key.read_bytes(), authority.chain.read_bytes()
-            authority.issue()
-            authority.key.write_bytes(whole_key)  # the certificate is new already, its key not yet
-            assert not certificate.look()
-            assert not certificate.look()
-            authority.key.unlink()
-            assert not certificate.look()
-            authority.chain.write_text("nonsense")
-            assert not certificate.look()
-            assert await presented(running, authority) == second
-            assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 3
-            authority.key.write_bytes(whole_key)
-            authority.chain.write_bytes(whole_chain)
-            assert certificate.look()
-            held.released.set()
-            assert (await streaming).text.endswith("data: [DONE]\n\n")
+    async with (
+        tls_server(authority, Script(before_delta=held)) as (running, certificate),
+        httpx.AsyncClient(verify=authority.client(), timeout=WAIT_S) as client,
+    ):
+        body = {"model": "default", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        streaming = asyncio.create_task(client.post(f"{running.tls_address}/v1/chat/completions", json=body))
+        await held.reached.wait()
+        assert await presented(running, authority) == first
+        assert not certificate.look()
+        second = authority.issue("mac.tail.ts.net")
+        assert certificate.look()
+        assert await presented(running, authority) == second
+        whole_key, whole_chain = authority.key.read_bytes(), authority.chain.read_bytes()
+        authority.issue()
+        authority.key.write_bytes(whole_key)  # the certificate is new already, its key not yet
+        assert not certificate.look()
+        assert not certificate.look()
+        authority.key.unlink()
+        assert not certificate.look()
+        authority.chain.write_text("nonsense")
+        assert not certificate.look()
+        assert await presented(running, authority) == second
+        assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 3
+        authority.key.write_bytes(whole_key)
+        authority.chain.write_bytes(whole_chain)
+        assert certificate.look()
+        held.released.set()
+        assert (await streaming).text.endswith("data: [DONE]\n\n")
 
 
 async def test_the_certificate_is_watched(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ async def test_the_certificate_is_watched(tmp_path: Path) -> None:
     async with tls_server(authority) as (running, certificate), asyncio.timeout(WAIT_S):
         watching = asyncio.create_task(certificate.watch(every_s=0.01))
         second = authority.issue()
-        while await presented(running, authority) != second:
+        while await presented(running, authority) != second:  # noqa: ASYNC110 (it tells nobody)
             await asyncio.sleep(0.01)
         watching.cancel()
 
@@ -191,7 +193,7 @@ async def test_old_versions_and_plain_text_are_not_served(tmp_path: Path) -> Non
                 assert "strict-transport-security" not in answer.headers  # never for loopback's names
         old = authority.client()
         old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(ssl.SSLError):
             await asyncio.open_connection("127.0.0.1", running.port, ssl=old)
