@@ -37,7 +37,9 @@ def connected(url: str | None, *, timeout_s: float = READ_TIMEOUT_S) -> Generato
             yield client
     except Refused as refused:
         fail(str(refused), refused.code)
-    except httpx.ConnectError:
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            fail(f"the server at {base_url} has another certificate than expected: {error}", ExitCode.UNREACHABLE)
         fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
     except httpx.TimeoutException:
         fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)

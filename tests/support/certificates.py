@@ -17,6 +17,7 @@ class Authority:
 
     def __post_init__(self) -> None:
         self._authority = trustme.CA()
+        self.folder.mkdir(exist_ok=True)
         self.chain = self.folder / "server.crt"
         self.key = self.folder / "server.key"
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -262,3 +262,16 @@ async def test_a_header_that_drips_is_cut_off() -> None:
             await raw.send(bytes([byte]))
         status, _, body = await answer
         assert (status, body["error"]["code"]) == (408, "request_timeout")
+
+
+async def test_the_rest_of_a_body_that_drips_is_cut_off() -> None:
+    """A request that is answered before its body is there does not hold its connection by sending on and on."""
+    limits = HttpLimits(keep_alive_timeout_s=0.3)
+    async with running_server(limits=limits) as running, raw_connection(running.port) as raw:
+        await raw.send(b"POST /nothing HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n")
+        assert (await raw.read_answer())[0] == 404
+        async with asyncio.timeout(WAIT_S):
+            while running.server.connections:
+                await asyncio.sleep(0.05)
+                with suppress(ConnectionError, RuntimeError):  # uvloop's word for a socket that is closed
+                    await raw.send(b"x")
