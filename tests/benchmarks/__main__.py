@@ -9,12 +9,24 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
+from tests.benchmarks import (
+    appends,
+    audit,
+    context,
+    engine_streams,
+    export,
+    overhead_chain,
+    overhead_http,
+    prefix_cache,
+    tail,
+    turns,
+)
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
+PARTS = ("http", "chain", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
 
 
 def main() -> None:
@@ -25,32 +37,29 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
     folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    if "http" in options.part:
-        overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
-    if "streams" in options.part:
-        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
-        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
-    if "appends" in options.part:
-        sys.stdout.write("\nAppends beside the raw driver:\n")
-        appends.compare(rounds=options.rounds)
-    if "tail" in options.part:
-        sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
-        tail.compare(options.rounds)
-    if "audit" in options.part:
-        sys.stdout.write("\nThe log at 10,000 and at 1,000,000 events:\n")
-        audit.compare(rounds=options.rounds)
-    if "export" in options.part:
-        sys.stdout.write("\nExports beside pyarrow writing from memory:\n")
-        export.compare(rounds=options.rounds)
-    if "context" in options.part:
-        sys.stdout.write("\nContexts, and their rebuild:\n")
-        context.compare(rounds=options.rounds)
-    if "turns" in options.part:
-        sys.stdout.write("\nTurns of a long session:\n")
-        turns.compare()
-    if "prefix" in options.part:
-        sys.stdout.write("\nThe prefix cache:\n")
-        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
+    for part, (title, run) in _parts(folder, rounds=options.rounds, tokens=options.tokens).items():
+        if part in options.part:
+            sys.stdout.write(f"\n{title}:\n" if title else "")
+            run()
+
+
+def _parts(folder: Path, *, rounds: int, tokens: int) -> Mapping[str, tuple[str, Callable[[], None]]]:
+    """Each part's title and what runs it, in their order."""
+    return {
+        "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "chain": ("What everything around a handler costs", lambda: overhead_chain.compare(rounds=rounds)),
+        "streams": (
+            "Several streams at once, beside mlx-lm",
+            lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),
+        ),
+        "appends": ("Appends beside the raw driver", lambda: appends.compare(rounds=rounds)),
+        "tail": ("From commit to delivery over /v1/events/stream", lambda: tail.compare(rounds)),
+        "audit": ("The log at 10,000 and at 1,000,000 events", lambda: audit.compare(rounds=rounds)),
+        "export": ("Exports beside pyarrow writing from memory", lambda: export.compare(rounds=rounds)),
+        "context": ("Contexts, and their rebuild", lambda: context.compare(rounds=rounds)),
+        "turns": ("Turns of a long session", turns.compare),
+        "prefix": ("The prefix cache", lambda: prefix_cache.compare(folder, rounds=min(rounds, 3))),
+    }
 
 
 if __name__ == "__main__":
