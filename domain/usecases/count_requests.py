@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 from manent.domain.access import Principal
 from manent.domain.limits import (
@@ -28,6 +29,7 @@ from manent.domain.ports import Ids
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
 IMAGE_TOKENS = 256
+CALLERS_MAX = 4096
 IPV6_SUBSCRIBER_BITS = 64
 """Whoever has one address of IPv6 has 2**64 of them: they count as one."""
 
@@ -74,6 +76,8 @@ class CountRequests:
         self._policy = policy
         self._ids = ids
         self.figures = LimitFigures()
+        # Whoever asks once asks again: what counts for them is found once.
+        self._limits = lru_cache(maxsize=CALLERS_MAX)(self._find_limits)
 
     async def request(self, principal: Principal | None, address: str | None) -> tuple[Level, ...]:
         """Count a request of ``principal``, who is None where nobody was recognized, from ``address``.
@@ -81,7 +85,7 @@ class CountRequests:
         Raises:
             RateLimited: there were too many.
         """
-        limits = self._limits(principal, address, model_id=None)
+        limits = self._limits(principal, address, None)
         charges = [Charge(limit) for limit in limits if limit.measure is Measure.REQUESTS]
         return await self._take(charges)
 
@@ -101,7 +105,7 @@ class CountRequests:
             RateLimited: on entering, when there is no room for it.
         """
         charges = []
-        for limit in self._limits(principal, address, model_id=model_id):
+        for limit in self._limits(principal, address, model_id):
             if limit.measure is Measure.TOKENS:
                 charges.append(Charge(limit, min(reservation.tokens, limit.amount)))
             elif limit.measure is Measure.RUNNING or limit.by is LimitedBy.MODEL:
@@ -131,7 +135,10 @@ class CountRequests:
             raise refused
         return taken.levels
 
-    def _limits(self, principal: Principal | None, address: str | None, *, model_id: str | None) -> Iterable[Limit]:
+    def _find_limits(self, principal: Principal | None, address: str | None, model_id: str | None) -> tuple[Limit, ...]:
+        return tuple(self._each_limit(principal, address, model_id))
+
+    def _each_limit(self, principal: Principal | None, address: str | None, model_id: str | None) -> Iterable[Limit]:
         policy = self._policy
         if principal is not None:
             if principal.credential_id is not None:
