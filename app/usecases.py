@@ -97,19 +97,8 @@ def build_use_cases(
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, _observed(store)),
-        replays=build_replays(
-            recorded=build_recorded(
-                store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
-            ),
-            store=store,
-            sessions=sessions,
-            engine=engine,
-            chat=complete_chat,
-            ending=ending,
-            reruns=reruns,
-            clock=clock,
-            ids=ids,
-            alone_max_s=settings.deterministic_max_s,
+        replays=_replays(
+            settings, sessions, complete_chat, ending, reruns, engine=engine, store=store, clock=clock, ids=ids
         ),
         reruns=reruns,
         closing=closing,
@@ -117,6 +106,34 @@ def build_use_cases(
         warm_prefixes=WarmPrefixes(
             store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
         ),
+    )
+
+
+def _replays(
+    settings: Settings,
+    sessions: Sessions,
+    chat: CompleteChat,
+    ending: EndRerun,
+    reruns: RunningReruns,
+    *,
+    store: EventStore,
+    engine: InferenceEngine,
+    clock: Clock,
+    ids: Ids,
+) -> Replays:
+    return build_replays(
+        recorded=build_recorded(
+            store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
+        ),
+        store=store,
+        sessions=sessions,
+        engine=engine,
+        chat=chat,
+        ending=ending,
+        reruns=reruns,
+        clock=clock,
+        ids=ids,
+        alone_max_s=settings.deterministic_max_s,
     )
 
 
