@@ -8,9 +8,9 @@ rate algorithm of ITU-T I.371, in the form that counts what is used).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manent.domain.errors import DomainError, InvalidValue
 
@@ -38,10 +38,10 @@ class RequestLimits:
     running_max: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            amount = getattr(self, field.name)
+        for one in fields(self):
+            amount = getattr(self, one.name)
             if amount is not None and not 1 <= amount <= AMOUNT_MAX:
-                raise InvalidValue(f"{field.name} is {amount}; it must be 1 to {AMOUNT_MAX}, or absent for no limit")
+                raise InvalidValue(f"{one.name} is {amount}; it must be 1 to {AMOUNT_MAX}, or absent for no limit")
 
 
 NO_LIMITS = RequestLimits()
@@ -66,13 +66,20 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most ``amount`` in ``period_s`` for ``name``; what runs (``Measure.RUNNING``) has no period."""
+    """At most ``amount`` in ``period_s`` for ``name``; what runs (``Measure.RUNNING``) has no period.
+
+    ``key`` tells it from all others, whatever its amount; it is made once, since it is looked up for every request.
+    """
 
     by: LimitedBy
     name: str
     measure: Measure
     amount: int
     period_s: int = 0
+    key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.by}:{self.measure}:{self.period_s}:{self.name}")
 
     @property
     def words(self) -> str:
@@ -90,8 +97,7 @@ class Charge:
     cost: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """Where a limit stands: what is left of it, when all of it is back, and how long what was asked has to wait."""
 
     limit: Limit
@@ -141,8 +147,7 @@ class RateLimited(DomainError):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """What is used of an amount, at a time; absent is empty."""
 
     used: float = 0.0

@@ -25,9 +25,9 @@ class InProcessLimiter(Limiter):
     def __init__(self, *, keys_max: int = KEYS_MAX, now_us: Callable[[], int] = monotonic_us) -> None:
         self._keys_max = keys_max
         self._now_us = now_us
-        self._buckets: OrderedDict[tuple[object, ...], Bucket] = OrderedDict()
-        self._running: dict[tuple[object, ...], set[str]] = {}
-        self._leases: dict[str, list[tuple[object, ...]]] = {}
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._running: dict[str, set[str]] = {}
+        self._leases: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
         return len(self._buckets) + len(self._running)
@@ -56,7 +56,7 @@ class InProcessLimiter(Limiter):
                 del self._running[key]
 
     def _used(self, limit: Limit, now_us: int) -> float:
-        key = _key(limit)
+        key = limit.key
         if limit.measure is Measure.RUNNING:
             return len(self._running.get(key, ()))
         bucket = self._buckets.get(key)
@@ -65,7 +65,7 @@ class InProcessLimiter(Limiter):
         return bucket.drained(now_us, amount=limit.amount, period_s=limit.period_s).used
 
     def _add(self, charge: Charge, used: float, now_us: int, lease: str) -> None:
-        key = _key(charge.limit)
+        key = charge.limit.key
         if charge.limit.measure is Measure.RUNNING:
             self._running.setdefault(key, set()).add(lease)
             self._leases.setdefault(lease, []).append(key)
@@ -76,7 +76,3 @@ class InProcessLimiter(Limiter):
             self._buckets[key] = Bucket(now_used, now_us)
         while len(self._buckets) > self._keys_max:
             self._buckets.popitem(last=False)
-
-
-def _key(limit: Limit) -> tuple[object, ...]:
-    return limit.by, limit.name, limit.measure, limit.period_s
