@@ -26,6 +26,7 @@ from manent.adapters.store.database import open_node
 from manent.app.limits import Limits, counted, http_limits
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
+from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
@@ -66,6 +67,7 @@ class Manent:
                 log=use_cases.query_log,
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
+                resume=use_cases.resume,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
@@ -127,11 +129,19 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
             counted(settings, await transparency.kept.log_id()) as limits,
+            stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
             use_cases = build_use_cases(
-                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache, limiter=limits.limiter
+                settings,
+                store=store,
+                engine=engine,
+                clock=clock,
+                ids=ids,
+                cache=cache,
+                limiter=limits.limiter,
+                streams=streams,
             )
             recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(

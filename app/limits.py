@@ -46,8 +46,7 @@ async def counted(settings: Settings, log_id: str) -> AsyncGenerator[Limits, Non
     shared = SharedLimiter(link, log_id=log_id)
     breaker = CircuitBreaker(
         period_s=settings.redis_retry_s,
-        meanwhile="limits are counted in this process alone",
-        again="limits are shared again",
+        consequence="limits are counted in this process alone",
     )
     guarded = GuardedLimiter(shared, own, breaker)
     try:
@@ -72,4 +71,5 @@ def http_limits(settings: Settings) -> HttpLimits:
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
         stall_timeout_s=settings.write_timeout_s,
+        retry_grace_s=settings.retry_grace_s,
     )

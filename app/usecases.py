@@ -10,6 +10,7 @@ from manent.app.projections import context_cache
 from manent.app.settings import Settings
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
+from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -23,12 +24,15 @@ from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Replays, build_recorded, build_replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
 
@@ -51,6 +55,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    resume: ResumeCompletion
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
@@ -66,21 +71,36 @@ def build_use_cases(
     ids: Ids,
     cache: ContextCache | None = None,
     limiter: Limiter | None = None,
+    streams: StreamBuffer | None = None,
 ) -> UseCases:
     """Put the use cases together over the given adapters.
 
-    Without ``cache`` and ``limiter``, contexts are kept and requests counted in this process.
+    Without ``cache``, ``limiter`` and ``streams``, contexts, counts and streams are kept in this process alone.
     """
     sessions = Sessions(store, cache or context_cache(settings, None))
-    closing = CloseCompletion(store, sessions, clock)
+    buffer = streams or NoStreamBuffer()
+    closing = CloseCompletion(store, sessions, clock, buffer)
     live = LiveCompletions()
+    recent = RecentCompletions(keep_s=settings.stream_keep_s, now_us=clock.now_us)
+    told = TellRecorded(store, buffer, clock)
     counting = CountRequests(limiter or InProcessLimiter(), settings.limit_policy, ids)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, counting=counting, store=store, engine=engine, clock=clock, ids=ids
+        settings,
+        sessions,
+        turns,
+        live,
+        Ends(closing=closing, recent=recent, told=told, buffer=buffer, counting=counting),
+        store=store,
+        engine=engine,
+        clock=clock,
+        ids=ids,
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
+    replays = _replays(
+        settings, sessions, complete_chat, ending, reruns, engine=engine, store=store, clock=clock, ids=ids
+    )
     return UseCases(
         store=store,
         engine=engine,
@@ -97,9 +117,8 @@ def build_use_cases(
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, _observed(store)),
-        replays=_replays(
-            settings, sessions, complete_chat, ending, reruns, engine=engine, store=store, clock=clock, ids=ids
-        ),
+        replays=replays,
+        resume=ResumeCompletion(find=replays.find, recorded=told, live=live, recent=recent),
         reruns=reruns,
         closing=closing,
         close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),
@@ -144,14 +163,24 @@ def _observed(store: EventStore) -> LogSignal:
     return signal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What a completion is ended with, what is left of it for its readers, and where it is counted."""
+
+    closing: CloseCompletion
+    recent: RecentCompletions
+    told: TellRecorded
+    buffer: StreamBuffer
+    counting: CountRequests
+
+
 def _complete_chat(
     settings: Settings,
     sessions: Sessions,
-    closing: CloseCompletion,
     turns: Turns,
     live: LiveCompletions,
+    ends: Ends,
     *,
-    counting: CountRequests,
     store: EventStore,
     engine: InferenceEngine,
     clock: Clock,
@@ -161,7 +190,7 @@ def _complete_chat(
         store=store,
         sessions=sessions,
         engine=engine,
-        closing=closing,
+        closing=ends.closing,
         clock=clock,
         ids=ids,
         live=live,
@@ -169,14 +198,16 @@ def _complete_chat(
     )
     return CompleteChat(
         accept=accept,
-        repeat=RepeatCompletion(store, clock),
-        closing=closing,
+        repeat=RepeatCompletion(store, ends.told),
+        closing=ends.closing,
         engine=engine,
         turns=turns,
         live=live,
         clock=clock,
         ids=ids,
-        counting=counting,
+        counting=ends.counting,
+        recent=ends.recent,
+        buffer=ends.buffer,
         timeout_max_s=settings.timeout_max_s,
         alone_max_s=settings.deterministic_max_s,
     )

@@ -10,6 +10,7 @@ from manent.adapters.http.cors import NO_ORIGINS, Origins
 from manent.adapters.http.forwarded import NO_PROXIES, TrustedProxies
 from manent.adapters.http.hosts import LOOPBACK, HostNames
 from manent.adapters.http.principal import Authenticate
+from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.images import ImageReader
@@ -25,6 +26,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -49,12 +51,14 @@ class HttpServices:
     engine: InferenceEngine
     ids: Ids
     images: ImageReader
+    resume: ResumeCompletion
     authenticate: Authenticate
     counting: CountRequests
     ready: Ready
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,8 @@ class HttpLimits:
     """Whom the server answers, and bounds on what a client may send and on how long anything waits for it.
 
     ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive.
+    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
+    SDK that lost its connection and tries again by itself.
     """
 
     hosts: HostNames = LOOPBACK
@@ -78,6 +83,7 @@ class HttpLimits:
     keep_alive_timeout_s: float = 75.0
     ping_interval_s: float = 5.0
     stall_timeout_s: float = 30.0
+    retry_grace_s: float = 10.0
     ready_timeout_s: float = 2.0
 
 

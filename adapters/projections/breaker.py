@@ -15,21 +15,18 @@ _log = logging.getLogger("manent.projections")
 class CircuitBreaker:
     """Closed as long as all goes well; after a failure open for ``period_s``, and then half open to one probe.
 
-    So a server that is away costs those who were asking it when it went, and then one request a period. ``meanwhile``
-    and ``again`` are what is logged at its first failure, and when it is back.
+    So a server that is away costs those who were asking it when it went, and then one request a period.
     """
 
     def __init__(
         self,
         *,
         period_s: float,
-        meanwhile: str = "contexts come from the log",
-        again: str = "contexts are shared again",
         monotonic_s: Callable[[], float] = time.monotonic,
+        consequence: str = "contexts come from the log",
     ) -> None:
         self._period_s = period_s
-        self._meanwhile = meanwhile
-        self._again = again
+        self._consequence = consequence
         self._monotonic_s = monotonic_s
         self._open_until_s: float | None = None
         self._probing = False
@@ -67,9 +64,9 @@ class CircuitBreaker:
 
     def _failed(self, error: CacheUnavailable) -> None:
         if not self.is_open:
-            _log.warning("%s: %s; asked again in %g s", self._meanwhile, error.message, self._period_s)
+            _log.warning("%s: %s; asked again in %g s", self._consequence, error.message, self._period_s)
         self._open_until_s = self._monotonic_s() + self._period_s
 
     def _succeeded(self) -> None:
-        _log.info("%s", self._again)
+        _log.info("Redis answers again")
         self._open_until_s = None
