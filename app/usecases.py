@@ -78,23 +78,12 @@ def build_use_cases(
     Without ``cache``, ``limiter`` and ``streams``, contexts, counts and streams are kept in this process alone.
     """
     sessions = Sessions(store, cache or context_cache(settings, None))
-    buffer = streams or NoStreamBuffer()
-    closing = CloseCompletion(store, sessions, clock, buffer)
-    live = LiveCompletions()
-    recent = RecentCompletions(keep_s=settings.stream_keep_s, now_us=clock.now_us)
-    told = TellRecorded(store, buffer, clock)
     counting = CountRequests(limiter or InProcessLimiter(), settings.limit_policy, ids)
+    ends = _ends(settings, store, sessions, clock, buffer=streams or NoStreamBuffer(), counting=counting)
+    live = LiveCompletions()
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
-        settings,
-        sessions,
-        turns,
-        live,
-        Ends(closing=closing, recent=recent, told=told, buffer=buffer, counting=counting),
-        store=store,
-        engine=engine,
-        clock=clock,
-        ids=ids,
+        settings, sessions, turns, live, ends, store=store, engine=engine, clock=clock, ids=ids
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
@@ -118,10 +107,10 @@ def build_use_cases(
         query_log=QueryLog(store),
         follow_log=FollowLog(store, _observed(store)),
         replays=replays,
-        resume=ResumeCompletion(find=replays.find, recorded=told, live=live, recent=recent),
+        resume=ResumeCompletion(find=replays.find, recorded=ends.told, live=live, recent=ends.recent),
         reruns=reruns,
-        closing=closing,
-        close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),
+        closing=ends.closing,
+        close_interrupted=CloseInterrupted(store, ends.closing, ending, clock, live=(live, reruns), every_s=every_s),
         warm_prefixes=WarmPrefixes(
             store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
         ),
@@ -172,6 +161,24 @@ class Ends:
     told: TellRecorded
     buffer: StreamBuffer
     counting: CountRequests
+
+
+def _ends(
+    settings: Settings,
+    store: EventStore,
+    sessions: Sessions,
+    clock: Clock,
+    *,
+    buffer: StreamBuffer,
+    counting: CountRequests,
+) -> Ends:
+    return Ends(
+        closing=CloseCompletion(store, sessions, clock, buffer),
+        recent=RecentCompletions(keep_s=settings.stream_keep_s, now_us=clock.now_us),
+        told=TellRecorded(store, buffer, clock),
+        buffer=buffer,
+        counting=counting,
+    )
 
 
 def _complete_chat(
