@@ -14,6 +14,7 @@ from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
+from manent.domain.usecases.find_completion import FindCompletion
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.list_sessions import ListSessions
 from manent.domain.usecases.log_reader import LogSignal
@@ -21,11 +22,13 @@ from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
+from manent.domain.usecases.replay import Replay
 from manent.domain.usecases.replays import Replays, build_recorded, build_replays
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.stored_completions import StoredCompletions
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
 
@@ -47,6 +50,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    stored_completions: StoredCompletions
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
@@ -102,6 +106,9 @@ def build_use_cases(
             clock=clock,
             ids=ids,
             alone_max_s=settings.deterministic_max_s,
+        ),
+        stored_completions=StoredCompletions(
+            store=store, find=FindCompletion(store=store, replay=Replay(store, sessions, clock)), clock=clock
         ),
         reruns=reruns,
         closing=closing,

@@ -146,7 +146,7 @@ class RenderedPrompt:
     Tokens only say where images are; ``messages`` are those that it was rendered from, where there are any among them.
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
-    ``made_by`` is what will generate behind it, where that is known.
+    ``made_by`` is what will generate behind it, where that is known. What follows a ``raw`` prompt is all text.
     """
 
     token_ids: tuple[int, ...]
@@ -154,6 +154,7 @@ class RenderedPrompt:
     history_tokens: int = 0
     made_by: Provenance | None = None
     messages: tuple[Message, ...] = ()
+    raw: bool = False
 
     @property
     def committed_bytes(self) -> bytes:
@@ -164,15 +165,6 @@ class RenderedPrompt:
     def token_bytes(self) -> bytes:
         """The token ids as little-endian unsigned 32-bit integers, the form that digests are made of."""
         return struct.pack(f"<{len(self.token_ids)}I", *self.token_ids)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedPrompt:
-    """A rendered prompt with its text, and what rendered it."""
-
-    text: str
-    rendered: RenderedPrompt
-    made_by: Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

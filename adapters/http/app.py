@@ -26,6 +26,9 @@ from manent.adapters.http.routes import ROUTES
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
 RESPONSE_TIMEOUT_S = 7 * 24 * 3600
 
+# What OpenAI calls the only version of its API that there has been.
+OPENAI_VERSION = "2020-10-01"
+
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
@@ -98,6 +101,7 @@ def _finish_answer(request: Request, response: BaseHTTPResponse) -> None:
     if not isinstance(request, HttpRequest):
         return
     response.headers["x-request-id"] = request.request_id
+    response.headers["openai-version"] = OPENAI_VERSION
     response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
     if not request.is_stream:
         log_request(request, response.status)

@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import logprobs_answer, queue_headers, system_fingerprint, usage_answer
+from manent.adapters.http.answers import (
+    finish_reasons,
+    logprobs_answer,
+    queue_headers,
+    system_fingerprint,
+    usage_members,
+)
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.errors import error_body
@@ -22,7 +29,7 @@ from manent.adapters.http.protocol import ClientStalled
 from manent.adapters.http.request_log import log_stream
 from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
 from manent.domain.events import CompletionGenerated
-from manent.domain.generation import FinishReason, TextDelta
+from manent.domain.generation import TextDelta
 from manent.domain.messages import ToolCall
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
@@ -33,8 +40,41 @@ EVENT_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _log = logging.getLogger("manent.http")
 
 
+class Chunks(Protocol):
+    """What a completion is as events; each may be several, or none."""
+
+    def begin(self) -> bytes:
+        """Before the output."""
+        ...
+
+    def delta(self, piece: TextDelta) -> bytes:
+        """A piece of the output."""
+        ...
+
+    def finish(self, generated: CompletionGenerated) -> bytes:
+        """Behind the output: why each choice ended."""
+        ...
+
+    def usage(self, generated: Sequence[CompletionGenerated]) -> bytes:
+        """The last of the stream, for all of its completions: the usage, where it was asked for."""
+        ...
+
+
+NewChunks = Callable[[Sequence[Accepted]], Sequence[Chunks]]
+"""What makes events of completions, once all of them are accepted."""
+
+
 async def stream_completion(exchange: Exchange, running: RunningCompletion, *, include_usage: bool) -> None:
-    """Stream ``running`` to the client.
+    """Stream a chat completion to the client; raises as ``stream_completions``."""
+
+    def chunks(accepted: Sequence[Accepted]) -> Sequence[Chunks]:
+        return [ChunkEncoder(running, accepted[0], include_usage=include_usage)]
+
+    await stream_completions(exchange, [running], chunks)
+
+
+async def stream_completions(exchange: Exchange, runs: Sequence[RunningCompletion], chunks: NewChunks) -> None:
+    """Stream ``runs`` to the client, side by side.
 
     A request that is not accepted soon, because its model is being loaded say, has its stream opened and kept alive;
     what refuses it after that is told in the stream.
@@ -42,31 +82,35 @@ async def stream_completion(exchange: Exchange, running: RunningCompletion, *, i
     Raises:
         DomainError: the request was refused before it was accepted, and nothing was sent yet.
     """
-    accepting = asyncio.create_task(running.accepted(), name=f"accept {running.completion_id}")
+    accepting = asyncio.create_task(_all_accepted(runs), name=f"accept {runs[0].completion_id}")
     try:
         await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
         if accepting.done():
             accepting.result()
-        writer = await EventWriter.open(exchange, running)
-        await _stream(exchange, writer, running, accepting, include_usage=include_usage)
+        writer = await EventWriter.open(exchange, *runs)
+        await _stream(exchange, writer, runs, accepting, chunks)
     finally:
         accepting.cancel()
+
+
+async def _all_accepted(runs: Sequence[RunningCompletion]) -> list[Accepted]:
+    return [await running.accepted() for running in runs]
 
 
 async def _stream(
     exchange: Exchange,
     writer: EventWriter,
-    running: RunningCompletion,
-    accepting: asyncio.Task[Accepted],
-    *,
-    include_usage: bool,
+    runs: Sequence[RunningCompletion],
+    accepting: asyncio.Task[list[Accepted]],
+    chunks: NewChunks,
 ) -> None:
     outcome = "done"
     try:
-        await _follow(writer, running, accepting, include_usage=include_usage)
+        await _follow(writer, runs, accepting, chunks)
     except asyncio.CancelledError:
-        running.cancel("client_disconnected")
-        outcome = running.stop_reason or "client_disconnected"
+        for running in runs:
+            running.cancel("client_disconnected")
+        outcome = runs[0].stop_reason or "client_disconnected"
         raise
     except DomainError as error:
         outcome = error.code
@@ -75,31 +119,57 @@ async def _stream(
 
 
 async def _follow(
-    writer: EventWriter, running: RunningCompletion, accepting: asyncio.Task[Accepted], *, include_usage: bool
+    writer: EventWriter,
+    runs: Sequence[RunningCompletion],
+    accepting: asyncio.Task[list[Accepted]],
+    chunks: NewChunks,
 ) -> None:
-    """Send everything, and ``[DONE]`` only once the event that records the completion is committed."""
+    """Send everything, and ``[DONE]`` only once the events that record the completions are committed."""
     try:
         while not accepting.done():
             await writer.send(PING)
             await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
-        chunks = ChunkEncoder(running, accepting.result(), include_usage=include_usage)
-        await writer.send(chunks.role())
-        async with DeltaFeed(running) as feed:
-            while (pieces := await feed.take(writer.ping_interval_s)) is not None:
-                await writer.send(b"".join(map(chunks.delta, pieces)) or PING)
-        generated = await running.generated()
-        await writer.end(chunks.finish(generated) + DONE)
+        encoders = chunks(accepting.result())
+        await writer.send(b"".join(encoder.begin() for encoder in encoders))
+        generated = await _side_by_side(writer, runs, encoders)
+        ends = [encoder.finish(ended) for encoder, ended in zip(encoders, generated, strict=True)]
+        await writer.end(b"".join(ends) + encoders[0].usage(generated) + DONE)
     except DomainError as error:
         # A cut stream counts as success in Python and in LangChain, so the error is always sent.
-        told = told_error(running, error)
+        told = told_error(runs[0], error)
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
     except Exception as error:  # noqa: BLE001  # the boundary: logged in full, told, and raised as a DomainError
         # The headers are out: no status can tell the defect any more, only the stream itself.
-        _log.exception("streaming %s ended in a defect", running.completion_id)
-        told = InternalError(f"internal error ({type(error).__name__}) while streaming {running.completion_id}")
+        _log.exception("streaming %s ended in a defect", runs[0].completion_id)
+        told = InternalError(f"internal error ({type(error).__name__}) while streaming {runs[0].completion_id}")
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
+
+
+async def _side_by_side(
+    writer: EventWriter, runs: Sequence[RunningCompletion], encoders: Sequence[Chunks]
+) -> list[CompletionGenerated]:
+    """Follow all to their ends; the first that fails ends the others."""
+    if len(runs) == 1:
+        return [await _follow_one(writer, runs[0], encoders[0])]
+    following = [
+        asyncio.create_task(_follow_one(writer, running, encoder))
+        for running, encoder in zip(runs, encoders, strict=True)
+    ]
+    try:
+        return await asyncio.gather(*following)
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.wait(following)
+
+
+async def _follow_one(writer: EventWriter, running: RunningCompletion, encoder: Chunks) -> CompletionGenerated:
+    async with DeltaFeed(running) as feed:
+        while (pieces := await feed.take(writer.ping_interval_s)) is not None:
+            await writer.send(b"".join(map(encoder.delta, pieces)) or PING)
+    return await running.generated()
 
 
 def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
@@ -112,14 +182,15 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, running: RunningCompletion, *, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, *runs: RunningCompletion, ping_interval_s: float) -> None:
         self._response = response
-        self._running = running
+        self._runs = runs
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, running: RunningCompletion) -> EventWriter:
+    async def open(cls, exchange: Exchange, *runs: RunningCompletion) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
+        running = runs[0]
         headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
         if running.session_id is not None:
             headers["x-session-id"] = running.session_id
@@ -127,7 +198,7 @@ class EventWriter:
         response = await exchange.request.respond(
             status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
         )
-        return cls(response, running, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, *runs, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""
@@ -142,7 +213,8 @@ class EventWriter:
             await self._response.send(data, end_stream)
         except ClientStalled:
             # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
-            self._running.cancel("client_stalled")
+            for running in self._runs:
+                running.cancel("client_stalled")
             raise
 
 
@@ -167,7 +239,7 @@ class ChunkEncoder:
         if include_usage:
             self._frame["usage"] = None
 
-    def role(self) -> bytes:
+    def begin(self) -> bytes:
         """The first chunk of each choice, which says who speaks."""
         delta = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(self._event(_choice(index, delta)) for index in range(self._parameters.n))
@@ -176,7 +248,8 @@ class ChunkEncoder:
         """Chunks of reasoning, of text and of tool calls, each of which comes in two: who is called, and with what."""
         chunks = b""
         if piece.reasoning:
-            chunks += self._event(_choice(piece.index, {"reasoning_content": piece.reasoning}))
+            thought = {"reasoning": piece.reasoning, "reasoning_content": piece.reasoning}
+            chunks += self._event(_choice(piece.index, thought))
         if piece.text or piece.logprobs:
             logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None
             chunks += self._event(_choice(piece.index, {"content": piece.text}, logprobs=logprobs))
@@ -188,17 +261,19 @@ class ChunkEncoder:
         return chunks
 
     def finish(self, generated: CompletionGenerated) -> bytes:
-        """The last chunks: why each choice ended and, where it was asked for, the usage."""
+        """Why each choice ended."""
         self._frame["system_fingerprint"] = system_fingerprint(generated.provenance)
-        reasons = [generated.finish_reason, *(other.finish_reason for other in generated.alternatives)]
-        last = b"".join(
-            self._event(_choice(index, {}, finish_reason=(reason or FinishReason.STOP).value))
-            for index, reason in enumerate(reasons)
+        return b"".join(
+            self._event(_choice(index, {}, finish_reason=reason))
+            for index, reason in enumerate(finish_reasons(generated))
         )
+
+    def usage(self, generated: Sequence[CompletionGenerated]) -> bytes:
+        """A chunk without choices."""
         if not self._include_usage:
-            return last
-        self._frame["usage"] = usage_answer(generated.usage).model_dump()
-        return last + self._event()
+            return b""
+        self._frame["usage"] = usage_members([ended.usage for ended in generated])
+        return self._event()
 
     def _event(self, *choices: dict[str, Any]) -> bytes:
         self._frame["choices"] = choices

@@ -22,6 +22,7 @@ from sanic.handlers import ErrorHandler
 
 from manent.adapters.http.answers import error_answer
 from manent.adapters.http.errors import RequestRefused, row_of
+from manent.adapters.http.not_offered import refusal_of
 from manent.adapters.http.request import HttpRequest
 from manent.adapters.http.request_log import shown_path
 from manent.domain.errors import DomainError, InternalError
@@ -76,7 +77,9 @@ def as_domain_error(request: Request, exception: BaseException) -> DomainError:
 
 def _sanic_error(request: Request, exception: SanicException) -> DomainError | None:
     if isinstance(exception, NotFound):
-        return RequestRefused("unknown_url", f"Invalid URL ({request.method} {request.path[:200]})")
+        return refusal_of(request.path) or RequestRefused(
+            "unknown_url", f"Invalid URL ({request.method} {request.path[:200]})"
+        )
     if isinstance(exception, MethodNotAllowed):
         allowed = str(dict(exception.headers).get("Allow", ""))
         return RequestRefused(

@@ -20,6 +20,7 @@ from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
+from manent.adapters.http.wire_text import TEXT_PARAMETERS
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
 ALIASES = "Aliases"
@@ -28,6 +29,7 @@ HEADERS = {
         "description": "The request's id: the client's X-Request-ID where it is 1 to 128 safe characters.",
         "schema": {"type": "string"},
     },
+    "openai-version": {"description": "The version of OpenAI's API.", "schema": {"type": "string"}},
     "openai-processing-ms": {
         "description": "Milliseconds from the request's header to the answer's.",
         "schema": {"type": "string"},
@@ -132,6 +134,7 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     _, definitions = models_json_schema(list(wanted.items()), ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = definitions["$defs"]
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
+    _describe(schemas["TextRequest"], TEXT_PARAMETERS)
     _describe(schemas["EmbeddingsRequest"], EMBEDDING_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
     return schemas

@@ -89,18 +89,22 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("tools", "up to 128 functions; strict ones have their arguments enforced"),
     _honored("tool_choice", "none, auto, required, or the function that must be called; needs tools"),
     _honored("parallel_tool_calls", "false for one call at most"),
+    _honored(
+        "reasoning_effort",
+        "told to the model's chat template (as reasoning_effort, and as enable_thinking: false for none and minimal); "
+        "without effect where the template knows neither",
+    ),
     _accepted("safety_identifier", "a hint to OpenAI's own moderation"),
     _accepted("prompt_cache_key", "a hint about caching, which no answer depends on"),
     _accepted("prompt_cache_retention", "a hint about caching, which no answer depends on"),
     _accepted("prompt_cache_options", "a hint about caching, which no answer depends on"),
-    _refused("service_tier", "there is one tier", "auto", "default"),
+    _accepted("service_tier", "there is one tier, and every answer says that it was the default one"),
+    _accepted("verbosity", "no model of the registry has it"),
+    _accepted("prediction", "a hint that makes OpenAI's answers faster, and no other ones"),
     _refused("modalities", "only text is generated", ["text"]),
     _refused("functions", "OpenAI replaced it by tools", []),
     _refused("function_call", "OpenAI replaced it by tool_choice", "none", "auto"),
-    _refused("reasoning_effort", "reasoning is not controlled yet"),
-    _refused("verbosity", "no model of the registry has it", "medium"),
     _refused("audio", "audio is not supported"),
-    _refused("prediction", "predicted outputs are not supported"),
     _refused("web_search_options", "Manent does not reach the web"),
     _refused("moderation", "Manent does not moderate"),
 )
@@ -148,6 +152,8 @@ SESSION_UPDATE_PARAMETERS: Sequence[Parameter] = (
     _honored("ttl_s", "seconds; null is for ever"),
 )
 
+STORED_PARAMETERS: Sequence[Parameter] = (_honored("metadata", "replaces all of it; null leaves none"),)
+
 FORK_PARAMETERS: Sequence[Parameter] = (
     _honored("at_version", "the version whose past is shared; without it, the session as it stands"),
     _honored("session_id", "the fork's id; without one it is given"),
@@ -169,7 +175,6 @@ VERIFY_PARAMETERS: Sequence[Parameter] = (
     _honored("other_versions", "true reruns it in spite of other versions of the software, or another device"),
 )
 
-REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
 REFUSED_ROLES = {"function": "OpenAI replaced it by tool"}
 REFUSED_PARTS = {
     "input_audio": "audio is not supported",

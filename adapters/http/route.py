@@ -29,23 +29,21 @@ ENGINE_ERRORS = (
     "runner_crashed",
     "deadline_exceeded",
 )
-CHAT_ERRORS = (
+TEXT_ERRORS = (
     *BODY_ERRORS,
     "unsupported_parameter",
     *BODY_LIMITS,
     *STORE_ERRORS,
-    *SESSION_ERRORS,
     "model_not_found",
     "wrong_model_type",
     "context_length_exceeded",
-    "history_conflict",
-    "precondition_failed",
     "idempotency_conflict",
     "cancelled",
     "event_too_large",
     *ENGINE_ERRORS,
     "shutting_down",
 )
+CHAT_ERRORS = (*TEXT_ERRORS, *SESSION_ERRORS, "history_conflict", "precondition_failed")
 
 
 REQUEST_HEADERS = {

@@ -48,6 +48,14 @@ class Explain(_Frame, frozen=True):
     shape: OutputShape | None = None
 
 
+class Tokenize(_Frame, frozen=True):
+    """Tokenize ``text`` without a template or, where ``token_ids`` are given, say what they mean."""
+
+    id: int
+    text: str | None
+    token_ids: tuple[int, ...] | None
+
+
 class CountTokens(_Frame, frozen=True):
     """Say what each message adds to a prompt; of images the size tells that, and their data stays behind."""
 
@@ -66,8 +74,8 @@ class PrefixScope(msgspec.Struct, frozen=True):
 class Generate(_Frame, frozen=True):
     """Continue ``token_ids``, in as many choices as the parameters say.
 
-    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` and ``messages`` are as in
-    ``RenderedPrompt``.
+    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens``, ``messages`` and ``raw`` are
+    as in ``RenderedPrompt``.
     """
 
     id: int
@@ -76,6 +84,7 @@ class Generate(_Frame, frozen=True):
     prefix: PrefixScope | None = None
     history_tokens: int = 0
     messages: tuple[Message, ...] = ()
+    raw: bool = False
 
 
 class Cancel(_Frame, frozen=True):
@@ -140,7 +149,7 @@ class Rendered(_Frame, frozen=True):
 
 
 class Explained(_Frame, frozen=True):
-    """Answer to Explain."""
+    """Answer to Explain and to Tokenize."""
 
     id: int
     text: str
@@ -233,7 +242,7 @@ class Pong(_Frame, frozen=True):
     prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | Explain | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
+ServerFrame = Render | Explain | Tokenize | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
 RunnerFrame = (
     Ready | LoadFailed | Rendered | Explained | Counted | Embedded | Progress | Delta | Finished | Failed | Pong
 )

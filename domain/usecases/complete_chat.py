@@ -76,7 +76,7 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=self._ids.new("chatcmpl-"),
+            completion_id=self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
             tenant=command.principal.tenant,
             session_id=command.session_id,
             idempotency=command.idempotency,

@@ -70,7 +70,14 @@ class RepeatCompletion:
         """
         place, request = await self._request(appended)
         running.completion_id = request.completion_id
-        running.accept(Accepted(requested=request, stream_version=place.stream_version))
+        prompt = None if request.prompt is None else request.prompt.content
+        running.accept(
+            Accepted(
+                requested=request,
+                stream_version=place.stream_version,
+                prompt_text=(prompt and prompt.text) or "",
+            )
+        )
         waited_s = 0.0
         while (outcome := await self._outcome(place, request.completion_id)) is None and waited_s < FOLLOW_S:
             if running.stop_reason is not None:

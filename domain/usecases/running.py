@@ -24,10 +24,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What the log recorded when the completion was accepted, and the version of its stream after it."""
+    """What the log recorded when the completion was accepted, and the version of its stream after it.
+
+    ``prompt_text`` is what is continued as it stands, also where that is not recorded.
+    """
 
     requested: CompletionRequested
     stream_version: int
+    prompt_text: str = ""
 
 
 class RunningCompletion:
