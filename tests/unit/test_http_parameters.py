@@ -23,14 +23,10 @@ LONG_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments
 LONG_PARAM = "messages[1].tool_calls[0].function.arguments"
 FUNCTION = {"type": "function", "function": {"name": "f"}}
 ASKING: dict[str, list[Any]] = {
-    "service_tier": ["flex", "priority", 1],
     "modalities": [["text", "audio"], ["audio"]],
     "functions": [[{"name": "f"}]],
     "function_call": [{"name": "f"}],
-    "reasoning_effort": ["low", "none"],
-    "verbosity": ["low", "high"],
     "audio": [{"voice": "alloy", "format": "wav"}],
-    "prediction": [{"type": "content", "content": "x"}],
     "web_search_options": [{}],
     "moderation": [{"model": "omni-moderation-latest"}],
 }
