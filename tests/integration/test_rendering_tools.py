@@ -9,7 +9,7 @@ from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from manent.adapters.inference.rendering import PromptRenderer
 from manent.domain.messages import Message, Role, TextPart, ToolCall
-from manent.domain.output_shape import OutputShape, Tool
+from manent.domain.output_shape import OutputShape, ReasoningEffort, Tool
 from tests.support.talking_model import make_talking_model
 
 F = Tool(name="f", description="does f", parameters='{"type": "object", "properties": {"a": {"type": "integer"}}}')
@@ -87,3 +87,14 @@ def test_arguments_that_are_too_deep_for_python_stay_text(starter: PromptRendere
     deep = ToolCall(id="c", name="f", arguments="[" * 100_000)
     text = starter.text([*ASKED, Message(message_id="m", role=Role.ASSISTANT, content=(), tool_calls=(deep,))])
     assert "[[[[" in text
+
+
+def test_an_effort_is_told_to_templates_that_know_it(own_template: PromptRenderer, starter: PromptRenderer) -> None:
+    """``none`` has a template that can close the reasoning close it; one that knows no such word renders as ever."""
+    plain = own_template.text(ASKED)
+    told = {effort: own_template.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort}
+    assert told[ReasoningEffort.NONE] == told[ReasoningEffort.MINIMAL] == f"{plain}<think>\n\n</think>\n\n"
+    assert {told[effort] for effort in ("low", "medium", "high", "xhigh", "max")} == {plain}
+    assert {starter.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort} == {
+        starter.text(ASKED)
+    }
