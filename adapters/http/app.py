@@ -11,6 +11,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
 from sanic.response import BaseHTTPResponse
 
+from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
 from manent.adapters.http.hosts import check_host
@@ -38,7 +39,7 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         f"manent-{uuid.uuid4().hex}",
         config=_config(limits),
         request_class=HttpRequest,
-        error_handler=JsonErrorHandler(),
+        error_handler=JsonErrorHandler(AllowedMethods(ROUTES)),
         configure_logging=False,
     )
     app.ctx.http = RequestContext(

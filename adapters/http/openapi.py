@@ -102,6 +102,7 @@ def _query_parameter(row: QueryParameter) -> dict[str, Any]:
 def _responses(route: Route) -> dict[str, Any]:
     schema: dict[str, Any] = {} if route.answer is None else _ref(route.answer)
     content: dict[str, Any] = {route.content_type: {"schema": schema}}
+    content |= {media_type: {"schema": {}} for media_type in route.other_types}
     if route.streams is not None:
         content["text/event-stream"] = {"schema": _ref(route.streams)}
     headers = {**HEADERS, **ETAG} if route.etag else HEADERS

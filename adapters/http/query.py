@@ -108,7 +108,7 @@ class PairsQuery:
     @property
     def schema(self) -> dict[str, Any]:
         """Its JSON schema."""
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+        return {"type": "object", "additionalProperties": True}
 
 
 QueryParameter = IntQuery | TextQuery | TimeQuery | PairsQuery

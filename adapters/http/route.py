@@ -57,9 +57,10 @@ REQUEST_HEADERS = {
 class Route:
     """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``.
 
-    ``files`` are the media types of a body that is a file and no object of the API. ``takes`` names the headers of
-    ``REQUEST_HEADERS`` that mean something here; with ``etag`` an answer has one. ``scope`` is what a credential must
-    have to come here at all; whose things it then sees is the domain's to decide.
+    ``other_types`` are the media types that an answer may have beside ``content_type``; ``files`` are those of a body
+    that is a file and no object of the API. ``takes`` names the headers of ``REQUEST_HEADERS`` that mean something
+    here; with ``etag`` an answer has one. ``scope`` is what a credential must have to come here at all; whose things it
+    then sees is the domain's to decide.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Route:
     answer_503: type[BaseModel] | None = None
     status: int = 200
     content_type: str = "application/json"
+    other_types: Sequence[str] = ()
     streams: type[BaseModel] | None = None
     body: type[Wire] | None = None
     body_required: bool = True

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from manent.adapters.http.parameters import Parameter, Treatment
 from manent.adapters.http.wire import Wire
-from manent.adapters.http.wire_requests import Label, TokenId
+from manent.adapters.http.wire_requests import Label, ModelName, TokenId
 from manent.adapters.http.wire_responses import Answer
 from manent.domain.embedding import INPUTS_MAX
 
@@ -60,7 +60,7 @@ Input = Annotated[
 class EmbeddingsRequest(Wire):
     """A request for embeddings."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: ModelName
     input: Input
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=DIMENSIONS_MAX)] | None = None

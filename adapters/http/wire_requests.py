@@ -65,6 +65,7 @@ Metadata = Annotated[
         }
     ),
 ]
+ModelName = Annotated[str, Field(min_length=1, max_length=256, examples=["default"])]
 Label = Annotated[str, Field(max_length=512)]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -143,7 +144,7 @@ class StreamOptions(Wire):
 class SamplingRequest(Wire):
     """What requests for chats and for text completions have in common."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None

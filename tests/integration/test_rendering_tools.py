@@ -92,8 +92,8 @@ def test_arguments_that_are_too_deep_for_python_stay_text(starter: PromptRendere
 def test_an_effort_is_told_to_templates_that_know_it(own_template: PromptRenderer, starter: PromptRenderer) -> None:
     """``none`` has a template that can close the reasoning close it; one that knows no such word renders as ever."""
     plain = own_template.text(ASKED)
-    told = {effort: own_template.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort}
-    assert told[ReasoningEffort.NONE] == told[ReasoningEffort.MINIMAL] == f"{plain}<think>\n\n</think>\n\n"
+    told = {effort.value: own_template.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort}
+    assert told["none"] == told["minimal"] == f"{plain}<think>\n\n</think>\n\n"
     assert {told[effort] for effort in ("low", "medium", "high", "xhigh", "max")} == {plain}
     assert {starter.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort} == {
         starter.text(ASKED)
