@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -109,13 +110,17 @@ def place_headers(place: QueuePlace) -> dict[str, str]:
 
 def system_fingerprint(provenance: Provenance) -> str:
     """One short name for everything that the same seed needs to give the same answer."""
-    parts = [
+    return _fingerprint(
         provenance.weights_digest,
         provenance.tokenizer_digest,
         provenance.template_digest,
-        sorted(provenance.versions.items()),
+        tuple(sorted(provenance.versions.items())),
         provenance.device,
         provenance.dtype,
         provenance.quantization,
-    ]
+    )
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(*parts: str | tuple[tuple[str, str], ...] | None) -> str:
     return f"fp_{hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:FINGERPRINT_DIGITS]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from manent.adapters.http.conditions import IF_MATCH, expected_version
@@ -19,6 +18,7 @@ from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatReque
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
 from manent.domain.schema_limits import check_shape
@@ -67,8 +67,8 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         principal=exchange.principal,
         model=asked.model,
         messages=messages,
-        parameters=replace(
-            requested_parameters(asked),
+        parameters=requested_parameters(
+            asked,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
@@ -124,14 +124,24 @@ def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message,
     )
 
 
-def requested_parameters(asked: SamplingRequest) -> RequestedParameters:
-    """What every request may say about sampling, as the domain has it."""
+def requested_parameters(
+    asked: SamplingRequest,
+    *,
+    max_tokens: int | None,
+    logprobs: bool,
+    top_logprobs: int,
+    shape: OutputShape | None = None,
+) -> RequestedParameters:
+    """What a request says about sampling, as the domain has it."""
     return RequestedParameters(
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
         min_p=asked.min_p,
-        max_tokens=asked.max_tokens,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        shape=shape,
         stop=domain_stop(asked.stop),
         stop_token_ids=tuple(asked.stop_token_ids or ()),
         seed=None if asked.seed is None else domain_seed(asked.seed),

@@ -14,7 +14,8 @@ from pydantic.json_schema import models_json_schema
 from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
-from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
+from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS
 from manent.adapters.http.query import PairsQuery, QueryParameter
 from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES

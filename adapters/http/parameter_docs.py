@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manent.adapters.http import parameters
-from manent.adapters.http.parameters import Parameter
+from manent.adapters.http.parameter_table import Parameter
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
 

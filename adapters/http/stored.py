@@ -12,7 +12,8 @@ from manent.adapters.http.completion_members import completion_members, recorded
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object
-from manent.adapters.http.parameters import STORED_PARAMETERS, honored_members
+from manent.adapters.http.parameter_table import honored_members
+from manent.adapters.http.parameters import STORED_PARAMETERS
 from manent.adapters.http.query import IntQuery, PairsQuery, QueryParameter, TextQuery
 from manent.adapters.http.replay_context import possible_completion
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, STORE_ERRORS, Route

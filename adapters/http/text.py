@@ -16,7 +16,8 @@ from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import STREAM_OPTIONS, honored_members
+from manent.adapters.http.parameter_table import honored_members
+from manent.adapters.http.parameters import STREAM_OPTIONS
 from manent.adapters.http.text_members import TextChunkEncoder, text_members
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_text import TEXT_MAX_TOKENS, TEXT_PARAMETERS, TextRequest
@@ -79,8 +80,8 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
         principal=exchange.principal,
         model=asked.model,
         messages=(),
-        parameters=replace(
-            requested_parameters(asked),
+        parameters=requested_parameters(
+            asked,
             max_tokens=asked.max_tokens or TEXT_MAX_TOKENS,
             logprobs=asked.logprobs is not None,
             top_logprobs=asked.logprobs or 0,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from manent.adapters.http.parameters import Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
 from manent.adapters.http.wire import Wire
 from manent.adapters.http.wire_requests import Label, ModelName, TokenId
 from manent.adapters.http.wire_responses import Answer

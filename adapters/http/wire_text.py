@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from manent.adapters.http.parameters import CHAT_PARAMETERS, Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
+from manent.adapters.http.parameters import CHAT_PARAMETERS
 from manent.adapters.http.wire_completions import CompletionUsage
 from manent.adapters.http.wire_requests import SamplingRequest, TokenId
 from manent.adapters.http.wire_responses import Answer

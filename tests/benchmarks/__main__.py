@@ -12,12 +12,23 @@ import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
+from tests.benchmarks import (
+    appends,
+    audit,
+    context,
+    engine_streams,
+    export,
+    overhead_http,
+    overhead_requests,
+    prefix_cache,
+    tail,
+    turns,
+)
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
+PARTS = ("http", "requests", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
 
 
-def main() -> None:
+def main() -> None:  # noqa: C901 (one branch a part)
     """Run the parts, one after another, on a machine that does nothing else."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=list(PARTS))
@@ -27,6 +38,9 @@ def main() -> None:
     folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
     if "http" in options.part:
         overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
+    if "requests" in options.part:
+        sys.stdout.write("\nRequests without a model:\n")
+        overhead_requests.compare(rounds=options.rounds)
     if "streams" in options.part:
         sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
         engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)

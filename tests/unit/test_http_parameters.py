@@ -8,13 +8,8 @@ import pytest
 
 from manent.adapters.http.chat_command import read_chat_request
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameters import (
-    CHAT_PARAMETERS,
-    MESSAGE_PARAMETERS,
-    Parameter,
-    Treatment,
-    asks_nothing,
-)
+from manent.adapters.http.parameter_table import Parameter, Treatment, asks_nothing
+from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS
 from manent.adapters.http.wire_requests import ChatMessage, ChatRequest
 
 USER = {"role": "user", "content": "hi"}
