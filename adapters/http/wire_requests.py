@@ -53,6 +53,16 @@ def _stop_kind(value: Any) -> str | None:
     return "<strings>" if isinstance(value, list) else None
 
 
+def texts_or_tokens(value: Any) -> str | None:
+    """The tag of a text, texts, tokens or lists of them, by the first item; pydantic checks the others."""
+    if isinstance(value, str):
+        return "<string>"
+    if not isinstance(value, list):
+        return None
+    first = value[0] if value else ""
+    return "<strings>" if isinstance(first, str) else "<token lists>" if isinstance(first, list) else "<tokens>"
+
+
 # A session's rules are the domain's; the schema repeats them for readers and generators of clients.
 SessionId = Annotated[str, Field(max_length=1024, json_schema_extra={"pattern": f"^{SESSION_ID.pattern}$"})]
 Metadata = Annotated[

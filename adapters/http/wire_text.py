@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from manent.adapters.http.parameter_table import Parameter, Treatment
 from manent.adapters.http.parameters import CHAT_PARAMETERS
 from manent.adapters.http.wire_completions import CompletionUsage
-from manent.adapters.http.wire_requests import SamplingRequest, TokenId
+from manent.adapters.http.wire_requests import SamplingRequest, TokenId, texts_or_tokens
 from manent.adapters.http.wire_responses import Answer
 
 PROMPTS_MAX = 32
@@ -45,23 +45,13 @@ TEXT_PARAMETERS: Sequence[Parameter] = (
 )
 
 
-def _prompt_kind(value: Any) -> str | None:
-    """By the first item; pydantic checks the others."""
-    if isinstance(value, str):
-        return "<string>"
-    if not isinstance(value, list):
-        return None
-    first = value[0] if value else ""
-    return "<strings>" if isinstance(first, str) else "<token lists>" if isinstance(first, list) else "<tokens>"
-
-
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Prompt = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[list[str], Field(min_length=1, max_length=PROMPTS_MAX), Tag("<strings>")]
     | Annotated[Tokens, Tag("<tokens>")]
     | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPTS_MAX), Tag("<token lists>")],
-    Discriminator(_prompt_kind),
+    Discriminator(texts_or_tokens),
 ]
 
 

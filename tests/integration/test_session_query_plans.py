@@ -1,4 +1,4 @@
-"""Lists of sessions and stored completions are served by an index, in its order, on both databases: no scan, no sort."""
+"""Lists of sessions and stored completions are served by an index in its order, on both databases: nothing sorts."""
 
 from __future__ import annotations
 
