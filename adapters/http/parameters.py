@@ -22,7 +22,9 @@ from manent.adapters.http.parameter_table import refused as _refused
 CHAT_PARAMETERS: Sequence[Parameter] = Parameters(
     (
         _honored("model", "id or alias of a model of the registry"),
-        _honored("messages", "roles system, developer, user and assistant; text, and images in a user's messages"),
+        _honored(
+            "messages", "roles system, developer, user, assistant and tool; text, and images in a user's messages"
+        ),
         _honored("temperature", "0 to 2; 0 is greedy"),
         _honored("top_p", "above 0, up to 1"),
         _honored("max_completion_tokens", "at least 1, of each choice"),
@@ -97,7 +99,7 @@ STREAM_OPTIONS: Sequence[Parameter] = Parameters(
 # Clients send back the assistant's message as they got it, with all the fields that were empty in it.
 MESSAGE_PARAMETERS: Sequence[Parameter] = Parameters(
     (
-        _honored("role", "system, developer, user or assistant"),
+        _honored("role", "system, developer, user, assistant or tool"),
         _honored("content", "a string, or parts of text and, in a user's message, images"),
         _honored("name", "the speaker's name"),
         _honored("tool_calls", "the calls that the assistant asked for; arguments of up to 256 KiB each"),
