@@ -22,9 +22,7 @@ from manent.adapters.http.parameter_table import refused as _refused
 CHAT_PARAMETERS: Sequence[Parameter] = Parameters(
     (
         _honored("model", "id or alias of a model of the registry"),
-        _honored(
-            "messages", "roles system, developer, user, assistant and tool; text, and images in a user's messages"
-        ),
+        _honored("messages", "every role but function, which tool replaced; text, and images in a user's messages"),
         _honored("temperature", "0 to 2; 0 is greedy"),
         _honored("top_p", "above 0, up to 1"),
         _honored("max_completion_tokens", "at least 1, of each choice"),

@@ -218,6 +218,15 @@ async def test_its_context_is_its_prompt() -> None:
         assert unknown.json()["error"]["code"] == "content_not_recorded"
 
 
+async def test_it_is_verified_like_any_other() -> None:
+    """Generated again from its recorded prompt, and the same token by token."""
+    async with running_server(SCRIPT) as running:
+        ask = {**ASK, "deterministic": True}
+        made = await running.http.post("/v1/completions", json=ask, headers={"Idempotency-Key": "k"})
+        verified = await running.http.post(f"/v1/chat/completions/{made.json()['id']}/verify")
+        assert (verified.status_code, verified.json()["verdict"]) == (200, "exact"), verified.text
+
+
 async def test_the_official_client_reads_them() -> None:
     """create, whole and streamed."""
     async with running_server(SCRIPT) as running, running.openai() as client:
