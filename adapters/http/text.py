@@ -11,7 +11,7 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.answers import members_answer, queue_headers
 from manent.adapters.http.chat_command import check_stream_options, requested_parameters
-from manent.adapters.http.chat_stream import Chunks, stream_completions, told_error
+from manent.adapters.http.chat_stream import told_error
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
@@ -19,34 +19,37 @@ from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.parameter_table import honored_members
 from manent.adapters.http.parameters import STREAM_OPTIONS
 from manent.adapters.http.text_members import TextChunkEncoder, text_members
+from manent.adapters.http.text_stream import stream_completions
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_text import TEXT_MAX_TOKENS, TEXT_PARAMETERS, TextRequest
 from manent.domain.admission import Priority
-from manent.domain.errors import CompletionCancelledError, DomainError
+from manent.domain.errors import DomainError
 from manent.domain.prompts import TextPrompt
 from manent.domain.usecases.accept_completion import ChatCommand
-from manent.domain.usecases.running import Accepted, RunningCompletion
+from manent.domain.usecases.reader import Reader
+from manent.domain.usecases.running import Accepted
 
 
 async def create_text_completion(exchange: Exchange) -> HTTPResponse | None:
     """Continue each prompt; None where the answer was streamed. Where one prompt fails, all do."""
     asked = await read_body(exchange.request, lambda: read_text_request(json_object(exchange.request)))
     exchange.request.watch_connection()
-    runs: list[RunningCompletion] = []
+    readers: list[Reader] = []
     try:
         for command in _commands(asked, exchange):
-            runs.append(exchange.services.chat.start(command))  # noqa: PERF401 (those that began must be stopped)
+            readers.append(Reader(exchange.services.chat.start(command)))  # noqa: PERF401 (those that began must be stopped)
         if asked.stream:
-            await stream_completions(exchange, runs, lambda accepted: _encoders(asked, accepted))
+            await stream_completions(exchange, readers, lambda accepted: _encoders(asked, accepted))
             return None
+        runs = [reader.running for reader in readers]
         accepted = [await running.accepted() for running in runs]
         generated = [await running.generated() for running in runs]
     except asyncio.CancelledError:
-        _leave(runs, "client_disconnected")
+        _leave(readers, "client_disconnected")
         raise
     except DomainError as error:
-        _leave(runs, "another_prompt_failed")
-        raise (told_error(runs[0], error) if isinstance(error, CompletionCancelledError) else error) from None
+        _leave(readers, "another_prompt_failed")
+        raise told_error(readers[0].running, error) from None
     outputs = [running.output(one.requested.parameters.n) for running, one in zip(runs, accepted, strict=True)]
     members = text_members(accepted, generated, outputs, echo=bool(asked.echo))
     return members_answer(members, headers=queue_headers(runs[0]))
@@ -113,13 +116,13 @@ def _prompts(given: str | list[str] | list[int] | list[list[int]]) -> list[TextP
     return [*texts, *token_lists] or [TextPrompt(token_ids=tokens)]
 
 
-def _encoders(asked: TextRequest, accepted: Sequence[Accepted]) -> list[Chunks]:
+def _encoders(asked: TextRequest, accepted: Sequence[Accepted]) -> list[TextChunkEncoder]:
     return [
         TextChunkEncoder(one, accepted[0], number=number, echo=bool(asked.echo), include_usage=asked.includes_usage)
         for number, one in enumerate(accepted)
     ]
 
 
-def _leave(runs: Sequence[RunningCompletion], reason: str) -> None:
-    for running in runs:
-        running.leave(reason)
+def _leave(readers: Sequence[Reader], reason: str) -> None:
+    for reader in readers:
+        reader.leave(reason)

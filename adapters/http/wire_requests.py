@@ -189,6 +189,7 @@ class ChatRequest(SamplingRequest):
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+    background: bool | None = None
     store: bool | None = None
     session_id: SessionId | None = None
     session_mode: Literal["auto", "append", "strict"] | None = None
