@@ -113,10 +113,7 @@ class Shutdown(_Frame, frozen=True):
 
 
 class RunnerFacts(msgspec.Struct, frozen=True):
-    """What a loaded model is; the part of a completion's provenance that does not change from request to request.
-
-    ``other_pids`` are of this machine's processes that hold parts of it as well.
-    """
+    """What a loaded model is, for provenance; ``other_pids`` are this machine's processes that hold parts of it too."""
 
     context_length: int | None
     vocabulary_size: int
