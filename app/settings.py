@@ -22,6 +22,7 @@ SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEME = "postgresql+asyncpg://"
 POSTGRESQL_OPTIONS = ("host", "port", "ssl")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
@@ -116,6 +117,17 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
     )
+    log_levels: str = Field(
+        "", description="Levels of single loggers, as manent.http=warning,manent.store=debug; empty is none."
+    )
+    metrics: Literal["main", "off"] = Field("main", description="Whether /metrics is served on the main port.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the port for monitoring alone.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="A port for /metrics and health alone, 9090 say; empty is none."
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="otlp sends traces where the OTEL_* variables say; it needs the extra manent[tracing]."
+    )
 
     @field_validator("home")
     @classmethod
@@ -129,6 +141,7 @@ class Settings(BaseSettings):
         "memory_total_gb",
         "memory_reserved_gb",
         "memory_margin_gb",
+        "metrics_port",
         mode="before",
     )
     @classmethod
@@ -139,6 +152,26 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_text_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("log_levels")
+    @classmethod
+    def _known_levels(cls, levels: str) -> str:
+        for entry in filter(None, levels.split(",")):
+            name, _, level = entry.partition("=")
+            if not re.fullmatch(r"[A-Za-z][\w.]*", name.strip()) or level.strip() not in LOG_LEVELS:
+                raise ValueError(
+                    f"{entry!r} is not understood; write logger=level, with one of {', '.join(LOG_LEVELS)}"
+                )
+        return levels
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError:
+            raise ValueError("it must be an IP address, or localhost") from None
+        return host
 
     @field_validator("host")
     @classmethod
@@ -208,6 +241,12 @@ class Settings(BaseSettings):
 
             return make_url(self.database_url)
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
+
+    @property
+    def logger_levels(self) -> dict[str, str]:
+        """The levels of single loggers."""
+        entries = (entry.partition("=") for entry in self.log_levels.split(",") if entry)
+        return {name.strip(): level.strip() for name, _, level in entries}
 
     @property
     def keys_folder(self) -> Path:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manent.adapters.store.session_file import read_events_file
-from manent.app.projections import context_cache
+from manent.app.projections import contexts
 from manent.app.settings import Settings
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -61,16 +62,18 @@ def build_use_cases(
     clock: Clock,
     ids: Ids,
     cache: ContextCache | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
 ) -> UseCases:
     """Put the use cases together over the given adapters; without ``cache``, contexts are kept in this process."""
-    sessions = Sessions(store, cache or context_cache(settings, None))
+    # Not `or`: a cache that is empty is falsy.
+    sessions = Sessions(store, contexts(settings, None).cache if cache is None else cache)
     closing = CloseCompletion(store, sessions, clock)
     live = LiveCompletions()
     signal = LogSignal()
     store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
+        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids, telemetry=telemetry
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
@@ -79,7 +82,7 @@ def build_use_cases(
         engine=engine,
         live=live,
         complete_chat=complete_chat,
-        create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
+        create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s, telemetry=telemetry),
         manage_models=ManageModels(engine),
         manage_sessions=ManageSessions(
             store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
@@ -119,6 +122,7 @@ def _complete_chat(
     turns: Turns,
     live: LiveCompletions,
     *,
+    telemetry: Telemetry,
     store: EventStore,
     engine: InferenceEngine,
     clock: Clock,
@@ -145,4 +149,5 @@ def _complete_chat(
         ids=ids,
         timeout_max_s=settings.timeout_max_s,
         alone_max_s=settings.deterministic_max_s,
+        telemetry=telemetry,
     )

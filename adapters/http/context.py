@@ -10,8 +10,10 @@ from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.health import Health
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.follow_log import FollowLog
@@ -24,14 +26,15 @@ from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.session_messages import SessionMessages
 
-Ready = Callable[[], Awaitable[Mapping[str, str]]]
+Look = Callable[[], Awaitable[Health]]
+Scrape = Callable[[str], tuple[bytes, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServices:
     """What the HTTP adapter calls.
 
-    ``ready`` names what keeps the server from working, with a sentence each; empty means ready.
+    ``health`` looks at everything. ``scrape`` makes the metrics for an Accept header: text, and its media type.
     """
 
     chat: CompleteChat
@@ -47,21 +50,23 @@ class HttpServices:
     ids: Ids
     images: ImageReader
     authenticate: Authenticate
-    ready: Ready
+    health: Look
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    telemetry: Telemetry = NO_TELEMETRY
+    scrape: Scrape | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
     """Bounds on what a client may send and on how long anything waits for it.
 
-    ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive.
+    ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
+    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive.
     """
 
-    hosts: frozenset[str] = LOOPBACK_NAMES
+    hosts: frozenset[str] | None = LOOPBACK_NAMES
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000

@@ -51,7 +51,10 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class Runner:
-    """A loaded model in a process of its own, and the requests that it is working on."""
+    """A loaded model in a process of its own, and the requests that it is working on.
+
+    ``prefix_bytes`` is what its prefix cache kept in memory at the last ping.
+    """
 
     def __init__(
         self, process: RunnerProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: RunnerLimits
@@ -68,6 +71,7 @@ class Runner:
         self._closing = False
         self._kill_reason: str | None = None
         self._device_bytes = 0
+        self.prefix_bytes = 0
         self._owed_since_s: float | None = None
 
     @classmethod
@@ -170,6 +174,7 @@ class Runner:
                 while not isinstance(frame := await exchange.receive(), Pong):
                     pass
                 self._device_bytes = frame.memory_bytes
+                self.prefix_bytes = frame.prefix.memory_bytes
                 return frame
         finally:
             self._owed_since_s = None

@@ -31,6 +31,7 @@ from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
+from manent.domain.telemetry import Stage
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
@@ -121,6 +122,7 @@ class AcceptCompletion:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
+        running.timeline.lap(Stage.CONTEXT)
         appended = await self._store.append(
             completion_stream(running.completion_id),
             [requested],
@@ -164,6 +166,7 @@ class AcceptCompletion:
                 return ()
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
             decided.append((requested, view))
+            running.timeline.lap(Stage.CONTEXT)
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)

@@ -7,16 +7,17 @@ its max_tokens), and any number of readers may follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from manent.domain.admission import QueuePlace
 from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError, ShuttingDown
-from manent.domain.events import CompletionGenerated, CompletionRequested
+from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
+from manent.domain.telemetry import NO_TELEMETRY, Stage, Timeline
 from manent.domain.waiting import Waited, end_with_gone
 
 _T = TypeVar("_T")
@@ -31,16 +32,27 @@ class Accepted:
 
 
 class RunningCompletion:
-    """One completion, from its command to its terminal event."""
+    """One completion, from its command to its terminal event.
+
+    ``outcome`` is what it ended in by itself; a completion that is told again from the record has none.
+    """
 
     def __init__(
-        self, *, completion_id: str, tenant: str, session_id: str | None, idempotency: IdempotencyKey | None = None
+        self,
+        *,
+        completion_id: str,
+        tenant: str,
+        session_id: str | None,
+        idempotency: IdempotencyKey | None = None,
+        now_s: Callable[[], float] = NO_TELEMETRY.now_s,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
         self.session_id = session_id
         self.idempotency = idempotency
         self.place = QueuePlace()
+        self.timeline = Timeline(now_s)
+        self.outcome: CompletionOutcome | None = None
         self._readers = 1
         self._deltas: list[TextDelta] = []
         self._changed = asyncio.Event()
@@ -104,6 +116,21 @@ class RunningCompletion:
         return output
 
     @property
+    def error(self) -> DomainError | None:
+        """What it ended in, where that is no answer."""
+        return self._error
+
+    @property
+    def began(self) -> bool:
+        """Whether there was any output."""
+        return bool(self._deltas)
+
+    @property
+    def request(self) -> CompletionRequested | None:
+        """What was recorded of it, once it was accepted."""
+        return None if self._accepted is None else self._accepted.requested
+
+    @property
     def failed(self) -> bool:
         """Whether it ended without an answer, or is about to."""
         return self._error is not None or self._stop_reason is not None
@@ -164,6 +191,8 @@ class RunningCompletion:
 
     def produce(self, delta: TextDelta) -> None:
         """Hand a delta to the readers."""
+        if not self._deltas:
+            self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
         self._changed.set()
 
@@ -202,6 +231,11 @@ class LiveCompletions:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is accepted any more."""
+        return self._draining
 
     def run(self, running: RunningCompletion, life: Coroutine[None, None, None]) -> None:
         """Own ``life`` until it ends.

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import httpx
 from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpLimits, HttpServices, Ready
+from manent.adapters.http.context import HttpLimits, HttpServices, Scrape
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
@@ -27,8 +27,12 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.health import Health
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
@@ -93,13 +97,19 @@ async def running_server(
     store: EventStore | None = None,
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
+    scrape: Scrape | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
+    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, telemetry=telemetry)
+
+    async def health() -> Health:
+        return Health(problems=await ready())
+
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -114,8 +124,10 @@ async def running_server(
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=everybody_is(principal),
-        ready=ready,
+        health=health,
         version="0.0.0",
+        telemetry=telemetry,
+        scrape=scrape,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())
