@@ -126,7 +126,8 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             tracing(settings) as traces,
         ):
             cached, metrics = contexts(settings, projections), Metrics(engine.models())
-            telemetry = AllTelemetry(metrics.recorder, *traces, now_s=monotonic)
+            listeners = [*([metrics.recorder] if settings.measures else []), *traces]
+            telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
             use_cases = build_use_cases(
                 settings, store=store, engine=engine, clock=clock, ids=ids, cache=cached.cache, telemetry=telemetry
             )

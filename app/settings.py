@@ -249,6 +249,11 @@ class Settings(BaseSettings):
         return {name.strip(): level.strip() for name, _, level in entries}
 
     @property
+    def measures(self) -> bool:
+        """Whether somebody can ask for metrics."""
+        return self.metrics == "main" or self.metrics_port is not None
+
+    @property
     def keys_folder(self) -> Path:
         """Where the log's signing key is."""
         return self.home / "keys"

@@ -23,12 +23,14 @@ OUT_OF_MEMORY = re.compile(
 
 
 def safe_name(error: BaseException) -> str:
-    """The type and, where that cannot hold anybody's words, more: a domain error's code, the system's own message."""
+    """The type and, where it cannot hold anybody's words, more: a domain error's code, the system's message, a module."""
     name = type(error).__name__
     if isinstance(error, DomainError):
         return f"{name} ({error.code})"
     if isinstance(error, OSError) and isinstance(error.errno, int):
         return f"{name}: [Errno {error.errno}] {os.strerror(error.errno)}"
+    if isinstance(error, ImportError):
+        return f"{name}: {error.name}"
     if OUT_OF_MEMORY.search(str(error)):
         return f"{name}: out of memory"
     return name

@@ -28,13 +28,15 @@ def log_stream(request: HttpRequest, outcome: str) -> None:
 
 def shown_path(request: HttpRequest) -> str:
     """The path, cut and without anything that could forge a log line."""
-    path = request.path
-    return "".join(char if char.isprintable() else "?" for char in path[:PATH_CHARS_MAX])
+    path = request.path[:PATH_CHARS_MAX]
+    if path.isprintable():
+        return path
+    return "".join(char if char.isprintable() else "?" for char in path)
 
 
 def _facts(request: HttpRequest) -> dict[str, object]:
     """What a line of JSON has as members of its own."""
     facts: dict[str, object] = {"request_id": request.request_id, "duration_ms": round(request.elapsed_ms, 1)}
-    if (correlation_id := request.correlation_id) is not None:
-        facts["correlation_id"] = correlation_id
+    if request.told_as is not None and request.told_as.correlation_id is not None:
+        facts["correlation_id"] = request.told_as.correlation_id
     return facts

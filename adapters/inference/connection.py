@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import re
 from collections.abc import Awaitable, Callable, Iterator
 
 from manent.adapters.inference.embedding_frames import Embedded
@@ -35,6 +34,7 @@ from manent.adapters.inference.protocol import (
     read_runner_frame,
 )
 from manent.domain.errors import EngineUnavailable, ModelLoadError
+from manent.domain.safe_errors import OUT_OF_MEMORY
 
 OnCrash = Callable[[str, int], Awaitable[None]]
 """Called with the reason and the number of requests that were failed with the runner."""
@@ -43,11 +43,6 @@ OnProcess = Callable[[int], None]
 
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
-
-# What Python, C++ and MLX (on Metal and on a CPU) say when an allocation fails.
-_OUT_OF_MEMORY = re.compile(
-    r"MemoryError|bad_alloc|out of memory|Insufficient Memory|\[(?:metal::)?malloc|Unable to allocate", re.IGNORECASE
-)
 
 
 class Runner:
@@ -213,7 +208,7 @@ class Runner:
             case Ready(facts=facts):
                 return facts
             case LoadFailed(reason=reason):
-                raise (LoadOutOfMemory if _OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
+                raise (LoadOutOfMemory if OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
         await self._process.end(deadline_s=1.0)
         reason = f"the runner {self._describe_end()} while it loaded the model"
         raise (LoadOutOfMemory if self._killed_from_outside else ModelLoadError)(reason)

@@ -43,6 +43,7 @@ from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
 from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock
+from manent.domain.telemetry import REQUEST
 from manent.domain.waiting import Gone
 
 
@@ -234,7 +235,7 @@ class RunnerEngine:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
             ended = False
             try:
-                prefix = self._prefix
+                prefix, scope = self._prefix, REQUEST.get()
                 await exchange.send(
                     Generate(
                         id=exchange.id,
@@ -243,6 +244,8 @@ class RunnerEngine:
                         prefix=None if prefix is None or request.cache is None else prefix.tags.scope(request.cache),
                         history_tokens=request.prompt.history_tokens,
                         messages=request.prompt.messages,
+                        request_id=None if scope is None else scope.request_id,
+                        correlation_id=None if scope is None else scope.correlation_id,
                     )
                 )
                 partial = PartialOutput(request.parameters.n)

@@ -67,7 +67,7 @@ class Generate(_Frame, frozen=True):
     """Continue ``token_ids``, in as many choices as the parameters say.
 
     Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` and ``messages`` are as in
-    ``RenderedPrompt``.
+    ``RenderedPrompt``. The ids stand in what the runner says about it.
     """
 
     id: int
@@ -76,6 +76,8 @@ class Generate(_Frame, frozen=True):
     prefix: PrefixScope | None = None
     history_tokens: int = 0
     messages: tuple[Message, ...] = ()
+    request_id: str | None = None
+    correlation_id: str | None = None
 
 
 class Cancel(_Frame, frozen=True):

@@ -67,7 +67,7 @@ async def test_health_says_what_stands_in_the_way() -> None:
         assert answer.status_code == 503
         assert Ready.model_validate_json(answer.content).problems == problems
         problems.clear()
-        assert (await running.http.get("/health/ready")).json() == {"status": "ready", "problems": {}}
+        assert (await running.http.get("/health/ready")).json() == {"status": "ready", "problems": {}, "degraded": {}}
 
     async def hanging() -> Mapping[str, str]:
         await asyncio.Event().wait()
