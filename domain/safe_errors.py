@@ -23,7 +23,7 @@ OUT_OF_MEMORY = re.compile(
 
 
 def safe_name(error: BaseException) -> str:
-    """The type and, where it cannot hold anybody's words, more: a domain error's code, the system's message, a module."""
+    """The type and, where it cannot hold anybody's words, a domain error's code, the system's message, a module."""
     name = type(error).__name__
     if isinstance(error, DomainError):
         return f"{name} ({error.code})"
