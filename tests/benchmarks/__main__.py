@@ -12,9 +12,20 @@ import sys
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
+from tests.benchmarks import (
+    appends,
+    audit,
+    context,
+    engine_streams,
+    export,
+    overhead_http,
+    overhead_telemetry,
+    prefix_cache,
+    tail,
+    turns,
+)
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
+PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns", "telemetry")
 
 
 def main() -> None:
@@ -48,6 +59,9 @@ def main() -> None:
     if "turns" in options.part:
         sys.stdout.write("\nTurns of a long session:\n")
         turns.compare()
+    if "telemetry" in options.part:
+        sys.stdout.write("\nMetrics, logs and traces:\n")
+        overhead_telemetry.compare(rounds=options.rounds)
     if "prefix" in options.part:
         sys.stdout.write("\nThe prefix cache:\n")
         prefix_cache.compare(folder, rounds=min(options.rounds, 3))
