@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
@@ -25,7 +26,27 @@ from tests.benchmarks import (
     turns,
 )
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns", "telemetry")
+Run = Callable[[argparse.Namespace, Path], None]
+
+# Each part's title, "" for one that prints its own, and what it runs with the options and the starter model's folder.
+PARTS: dict[str, tuple[str, Run]] = {
+    "http": ("", lambda asked, folder: overhead_http.compare(folder, tokens=asked.tokens, rounds=asked.rounds)),
+    "streams": (
+        "Several streams at once, beside mlx-lm",
+        lambda asked, folder: engine_streams.run(folder, tokens=64, rounds=asked.rounds, requests=500),
+    ),
+    "appends": ("Appends beside the raw driver", lambda asked, _: appends.compare(rounds=asked.rounds)),
+    "tail": ("From commit to delivery over /v1/events/stream", lambda asked, _: tail.compare(asked.rounds)),
+    "audit": ("The log at 10,000 and at 1,000,000 events", lambda asked, _: audit.compare(rounds=asked.rounds)),
+    "export": ("Exports beside pyarrow writing from memory", lambda asked, _: export.compare(rounds=asked.rounds)),
+    "context": ("Contexts, and their rebuild", lambda asked, _: context.compare(rounds=asked.rounds)),
+    "turns": ("Turns of a long session", lambda *_: turns.compare()),
+    "telemetry": ("", lambda asked, _: overhead_telemetry.compare(rounds=asked.rounds)),
+    "prefix": (
+        "The prefix cache",
+        lambda asked, folder: prefix_cache.compare(folder, rounds=min(asked.rounds, 3)),
+    ),
+}
 
 
 def main() -> None:
@@ -36,35 +57,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
     folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    if "http" in options.part:
-        overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
-    if "streams" in options.part:
-        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
-        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
-    if "appends" in options.part:
-        sys.stdout.write("\nAppends beside the raw driver:\n")
-        appends.compare(rounds=options.rounds)
-    if "tail" in options.part:
-        sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
-        tail.compare(options.rounds)
-    if "audit" in options.part:
-        sys.stdout.write("\nThe log at 10,000 and at 1,000,000 events:\n")
-        audit.compare(rounds=options.rounds)
-    if "export" in options.part:
-        sys.stdout.write("\nExports beside pyarrow writing from memory:\n")
-        export.compare(rounds=options.rounds)
-    if "context" in options.part:
-        sys.stdout.write("\nContexts, and their rebuild:\n")
-        context.compare(rounds=options.rounds)
-    if "turns" in options.part:
-        sys.stdout.write("\nTurns of a long session:\n")
-        turns.compare()
-    if "telemetry" in options.part:
-        sys.stdout.write("\nMetrics, logs and traces:\n")
-        overhead_telemetry.compare(rounds=options.rounds)
-    if "prefix" in options.part:
-        sys.stdout.write("\nThe prefix cache:\n")
-        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
+    for name, (title, run) in PARTS.items():
+        if name in options.part:
+            if title:
+                sys.stdout.write(f"\n{title}:\n")
+            run(options, folder)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ async def test_no_output_holds_what_was_said(
     assert await world.chat(stream=True, store=True) == 200
     schema = {"name": CANARY, "schema": {"type": "object", "title": CANARY}}
     assert await world.chat(response_format={"type": "json_schema", "json_schema": schema}) == 200
-    refused = [
+    refused: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": [PICTURE]}]},
         {"temperature": CANARY},
         {CANARY: CANARY},

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -46,14 +46,14 @@ def manent_process(*arguments: str, home: Path, **settings: object) -> subproces
 class Server:
     """A running ``manent serve``."""
 
-    def __init__(self, home: Path, *, extra: Mapping[str, str] | None = None, **settings: object) -> None:
+    def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
         self._lines: SimpleQueue[str] = SimpleQueue()
         self.output: list[str] = []
         self._clients: list[OpenAI] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "manent.app", "serve"],
-            env={**environment(home, **settings), **(extra or {})},
+            env=environment(home, **settings),
             cwd=home,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -124,9 +124,9 @@ class Server:
 
 
 @contextmanager
-def serving(home: Path, *, extra: Mapping[str, str] | None = None, **settings: object) -> Iterator[Server]:
-    """A server for as long as the context lasts; ``extra`` are variables that are no settings of Manent."""
-    server = Server(home, extra=extra, **settings)
+def serving(home: Path, **settings: object) -> Iterator[Server]:
+    """A server for as long as the context lasts."""
+    server = Server(home, **settings)
     try:
         yield server
     finally:
