@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeVar
+from types import TracebackType
+from typing import NamedTuple, Protocol
 
 from manent.domain.caching import CacheUse
 from manent.domain.generation import SamplingParameters, Timings, Usage
-
-_T = TypeVar("_T")
 
 _log = logging.getLogger("manent.telemetry")
 
@@ -199,6 +198,7 @@ class AllTelemetry:
     def __init__(self, *listeners: Telemetry, now_s: Callable[[], float]) -> None:
         self._listeners = listeners
         self._now_s = now_s
+        self._kept_apart = _KeptApart()
 
     def now_s(self) -> float:
         """See ``Telemetry.now_s``; all listeners have the same clock."""
@@ -206,29 +206,45 @@ class AllTelemetry:
 
     def request_began(self, traceparent: str | None) -> str | None:
         """See ``Telemetry.request_began``; the first traceparent that a listener has."""
-        return next(filter(None, self._told(lambda listener: listener.request_began(traceparent))), None)
+        found = None
+        for listener in self._listeners:
+            with self._kept_apart:
+                found = found or listener.request_began(traceparent)
+        return found
 
     def request_ended(self, ended: RequestEnded) -> None:
         """See ``Telemetry.request_ended``."""
-        self._told(lambda listener: listener.request_ended(ended))
+        for listener in self._listeners:
+            with self._kept_apart:
+                listener.request_ended(ended)
 
     def operation_ended(self, ended: OperationEnded) -> None:
         """See ``Telemetry.operation_ended``."""
-        self._told(lambda listener: listener.operation_ended(ended))
+        for listener in self._listeners:
+            with self._kept_apart:
+                listener.operation_ended(ended)
 
     def committed(self, appends: int, duration_s: float, *, refused: bool) -> None:
         """See ``Telemetry.committed``."""
-        self._told(lambda listener: listener.committed(appends, duration_s, refused=refused))
+        for listener in self._listeners:
+            with self._kept_apart:
+                listener.committed(appends, duration_s, refused=refused)
 
     def limited(self, limit: str) -> None:
         """See ``Telemetry.limited``."""
-        self._told(lambda listener: listener.limited(limit))
-
-    def _told(self, tell: Callable[[Telemetry], _T]) -> list[_T]:
-        answers = []
         for listener in self._listeners:
-            try:
-                answers.append(tell(listener))
-            except Exception as error:  # noqa: BLE001 (measuring must not fail what is measured)
-                _log.error("%s failed", type(listener).__name__, exc_info=error)
-        return answers
+            with self._kept_apart:
+                listener.limited(limit)
+
+
+class _KeptApart:
+    """Logs what is raised inside, and lets nothing of it out."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None or not isinstance(error, Exception):
+            return False
+        _log.error("a listener failed", exc_info=error)
+        return True
