@@ -26,7 +26,7 @@ def configure_logging(*, level: str, log_format: str, levels: Mapping[str, str] 
     _handler = BackgroundHandler(sys.stderr)
     _handler.setFormatter(console_lines() if console else JsonLines())
     # Nobody prints these, and finding them takes half of a record's time (the logging HOWTO, "Optimization").
-    logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001 (the HOWTO's own way)
+    logging._srcfile = None  # noqa: SLF001 (the HOWTO's own way)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [_handler]

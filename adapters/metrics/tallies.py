@@ -88,5 +88,5 @@ class Tallies(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
-        for tally in (*self.distributions.values(), *self.counts.values()):
-            yield tally.family()
+        yield from (tally.family() for tally in self.distributions.values())
+        yield from (tally.family() for tally in self.counts.values())
