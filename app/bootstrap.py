@@ -29,6 +29,7 @@ from manent.adapters.store.database import open_node
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
 from manent.app.projections import contexts, projector, shared_projections
 from manent.app.settings import Settings
+from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.tracing import tracing
 from manent.app.transparency import Transparency, provable
@@ -59,7 +60,11 @@ class Manent:
     def web_app(self) -> App:
         """The HTTP application over the use cases."""
         settings = self.settings
-        limits = HttpLimits(body_bytes_max=settings.body_bytes_max, stall_timeout_s=settings.write_timeout_s)
+        limits = HttpLimits(
+            body_bytes_max=settings.body_bytes_max,
+            stall_timeout_s=settings.write_timeout_s,
+            retry_grace_s=settings.retry_grace_s,
+        )
         services = self._services()
         return create_app(services if settings.metrics == "main" else replace(services, scrape=None), limits)
 
@@ -80,6 +85,7 @@ class Manent:
             log=use_cases.query_log,
             follow=use_cases.follow_log,
             replays=use_cases.replays,
+            resume=use_cases.resume,
             proofs=self.transparency.proofs,
             checkpoints=self.transparency.checkpoints,
             engine=use_cases.engine,
@@ -122,6 +128,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
             tracing(settings) as traces,
         ):
@@ -129,7 +136,14 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             listeners = [*([metrics.recorder] if settings.measures else []), *traces]
             telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
             use_cases = build_use_cases(
-                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cached.cache, telemetry=telemetry
+                settings,
+                store=store,
+                engine=engine,
+                clock=clock,
+                ids=ids,
+                cache=cached.cache,
+                streams=streams,
+                telemetry=telemetry,
             )
             store.report_to(telemetry)
             recorded.observe(use_cases.warm_prefixes.observe)

@@ -14,6 +14,8 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from manent.app.log_levels import parse_levels
+
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
@@ -22,7 +24,6 @@ SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEME = "postgresql+asyncpg://"
 POSTGRESQL_OPTIONS = ("host", "port", "ssl")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
@@ -109,6 +110,18 @@ class Settings(BaseSettings):
     redis_session_bytes_max: int = Field(
         4_194_304, ge=1024, le=256_000_000, description="Largest context that is kept in Redis, in bytes."
     )
+    stream_keep_s: float = Field(
+        900.0, ge=1, description="How long a stream can be resumed after its last words, seconds."
+    )
+    stream_bytes_max: int = Field(4_194_304, ge=1024, description="How much of one stream is kept for that, in bytes.")
+    streams_bytes_max: int = Field(
+        268_435_456,
+        ge=1024,
+        description="How much of all streams is kept for that, in bytes; Redis has its own bound.",
+    )
+    retry_grace_s: float = Field(
+        10.0, ge=0, description="How long a whole answer goes on for an OpenAI SDK that lost its connection, seconds."
+    )
     sweep_interval_s: float = Field(
         15.0, ge=0.1, description="Time between two looks for what was left open by a crash or has expired, seconds."
     )
@@ -156,22 +169,8 @@ class Settings(BaseSettings):
     @field_validator("log_levels")
     @classmethod
     def _known_levels(cls, levels: str) -> str:
-        for entry in filter(None, levels.split(",")):
-            name, _, level = entry.partition("=")
-            if not re.fullmatch(r"[A-Za-z][\w.]*", name.strip()) or level.strip() not in LOG_LEVELS:
-                raise ValueError(
-                    f"{entry!r} is not understood; write logger=level, with one of {', '.join(LOG_LEVELS)}"
-                )
+        parse_levels(levels)
         return levels
-
-    @field_validator("metrics_host")
-    @classmethod
-    def _address(cls, host: str) -> str:
-        try:
-            ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-        except ValueError:
-            raise ValueError("it must be an IP address, or localhost") from None
-        return host
 
     @field_validator("host")
     @classmethod
@@ -245,8 +244,7 @@ class Settings(BaseSettings):
     @property
     def logger_levels(self) -> dict[str, str]:
         """The levels of single loggers."""
-        entries = (entry.partition("=") for entry in self.log_levels.split(",") if entry)
-        return {name.strip(): level.strip() for name, _, level in entries}
+        return parse_levels(self.log_levels)
 
     @property
     def measures(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
+from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.health import Health
@@ -24,6 +25,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
 
 Look = Callable[[], Awaitable[Health]]
@@ -49,6 +51,7 @@ class HttpServices:
     engine: InferenceEngine
     ids: Ids
     images: ImageReader
+    resume: ResumeCompletion
     authenticate: Authenticate
     health: Look
     version: str
@@ -56,6 +59,7 @@ class HttpServices:
     checkpoints: IssueCheckpoint | None = None
     telemetry: Telemetry = NO_TELEMETRY
     scrape: Scrape | None = None
+    recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,8 @@ class HttpLimits:
     """Bounds on what a client may send and on how long anything waits for it.
 
     ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
-    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive.
+    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
+    ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
     """
 
     hosts: frozenset[str] | None = LOOPBACK_NAMES
@@ -75,6 +80,7 @@ class HttpLimits:
     keep_alive_timeout_s: float = 75.0
     ping_interval_s: float = 5.0
     stall_timeout_s: float = 30.0
+    retry_grace_s: float = 10.0
     ready_timeout_s: float = 2.0
 
 

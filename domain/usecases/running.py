@@ -1,4 +1,4 @@
-"""A completion while it runs: what its readers see of it, and the set of all that run in this process.
+"""A completion while it runs: what its readers see of it.
 
 A running completion belongs to the log and not to a socket: it has its own task, keeps what it produced (bounded by
 its max_tokens), and any number of readers may follow it.
@@ -7,12 +7,12 @@ its max_tokens), and any number of readers may follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from manent.domain.admission import QueuePlace
-from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError, ShuttingDown
+from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError
 from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
@@ -42,12 +42,14 @@ class RunningCompletion:
         *,
         completion_id: str,
         tenant: str,
+        subject: str = "",
         session_id: str | None,
         idempotency: IdempotencyKey | None = None,
         now_s: Callable[[], float] = NO_TELEMETRY.now_s,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
+        self.subject = subject
         self.session_id = session_id
         self.idempotency = idempotency
         self.place = QueuePlace()
@@ -76,13 +78,13 @@ class RunningCompletion:
             await self._next_change()
         return self._accepted
 
-    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
-        """Follow the output from its beginning; ends once the terminal event is recorded.
+    async def deltas(self, start: int = 0) -> AsyncGenerator[TextDelta, None]:
+        """Follow the output from delta number ``start`` on; ends once the terminal event is recorded.
 
         Raises:
             DomainError: the completion failed or was cancelled; the log has what it produced until then.
         """
-        index = 0
+        index = start
         while True:
             while index < len(self._deltas):
                 yield self._deltas[index]
@@ -102,6 +104,11 @@ class RunningCompletion:
             self._raise_error()
             await self._next_change()
         return self._generated
+
+    @property
+    def produced(self) -> Sequence[TextDelta]:
+        """All deltas so far."""
+        return self._deltas
 
     @property
     def text(self) -> str:
@@ -131,6 +138,22 @@ class RunningCompletion:
         return None if self._accepted is None else self._accepted.requested
 
     @property
+    def was_accepted(self) -> bool:
+        """Whether it is recorded."""
+        return self._accepted is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its readers have been told how it ended."""
+        return self._generated is not None or self._error is not None
+
+    async def reaches(self, number: int) -> bool:
+        """Wait until so many deltas are there; False where it ended with fewer."""
+        while len(self._deltas) < number and not self.ended:
+            await self._next_change()
+        return len(self._deltas) >= number
+
+    @property
     def failed(self) -> bool:
         """Whether it ended without an answer, or is about to."""
         return self._error is not None or self._stop_reason is not None
@@ -147,7 +170,7 @@ class RunningCompletion:
 
     def cancel(self, reason: str) -> None:
         """Ask it to stop within one token; the first reason given is the one that is recorded."""
-        if self._stop_reason is None:
+        if self._stop_reason is None and not self.ended:
             self._stop_reason = reason
             self._stop.set()
 
@@ -214,76 +237,3 @@ class RunningCompletion:
         # No other task runs between a reader's look at the state and this clear, so no change is missed.
         self._changed.clear()
         await self._changed.wait()
-
-
-class LiveCompletions:
-    """All completions that run in this process, each with the task that owns it."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, tuple[RunningCompletion, asyncio.Task[None]]] = {}
-        self._draining = False
-
-    def __contains__(self, completion_id: object) -> bool:
-        return completion_id in self._tasks
-
-    def __iter__(self) -> Iterator[RunningCompletion]:
-        return iter([running for running, _ in self._tasks.values()])
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    @property
-    def draining(self) -> bool:
-        """Whether nothing new is accepted any more."""
-        return self._draining
-
-    def run(self, running: RunningCompletion, life: Coroutine[None, None, None]) -> None:
-        """Own ``life`` until it ends.
-
-        Raises:
-            ShuttingDown: the server drains.
-        """
-        if self._draining:
-            life.close()
-            raise ShuttingDown("the server is shutting down and accepts no new requests")
-        task = asyncio.create_task(life, name=f"completion {running.completion_id}")
-        started_as = running.completion_id
-        self._tasks[started_as] = running, task
-        task.add_done_callback(lambda _: self._tasks.pop(started_as, None))
-
-    def with_key(self, key: IdempotencyKey) -> RunningCompletion | None:
-        """The completion that runs under the same key, if one does.
-
-        Raises:
-            IdempotencyConflict: it runs for another request.
-        """
-        for running in self:
-            if running.idempotency is not None and running.idempotency.place == key.place and not running.failed:
-                key.check_same_request(running.idempotency.request_digest)
-                return running
-        return None
-
-    async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
-        """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""
-        tasks = []
-        for running, task in self._tasks.values():
-            if running.tenant == tenant and running.session_id == session_id:
-                running.cancel(reason)
-                tasks.append(task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=wait_s)
-
-    async def drain(self, *, finish_s: float, close_s: float) -> int:
-        """Accept nothing more; let what runs finish within ``finish_s``, cancel the rest, wait ``close_s`` for that.
-
-        Returns:
-            How many are left without a terminal event; the next start closes them as interrupted.
-        """
-        self._draining = True
-        if self._tasks and finish_s > 0:
-            await asyncio.wait([task for _, task in self._tasks.values()], timeout=finish_s)
-        for running in self:
-            running.cancel("shutting_down")
-        if self._tasks:
-            await asyncio.wait([task for _, task in self._tasks.values()], timeout=close_s)
-        return len(self._tasks)

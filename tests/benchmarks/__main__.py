@@ -17,51 +17,59 @@ from tests.benchmarks import (
     appends,
     audit,
     context,
+    drafts,
     engine_streams,
     export,
     overhead_http,
     overhead_telemetry,
     prefix_cache,
+    stream_buffers,
+    structured,
     tail,
     turns,
 )
 
-Run = Callable[[argparse.Namespace, Path], None]
 
-# Each part's title, "" for one that prints its own, and what it runs with the options and the starter model's folder.
-PARTS: dict[str, tuple[str, Run]] = {
-    "http": ("", lambda asked, folder: overhead_http.compare(folder, tokens=asked.tokens, rounds=asked.rounds)),
-    "streams": (
-        "Several streams at once, beside mlx-lm",
-        lambda asked, folder: engine_streams.run(folder, tokens=64, rounds=asked.rounds, requests=500),
-    ),
-    "appends": ("Appends beside the raw driver", lambda asked, _: appends.compare(rounds=asked.rounds)),
-    "tail": ("From commit to delivery over /v1/events/stream", lambda asked, _: tail.compare(asked.rounds)),
-    "audit": ("The log at 10,000 and at 1,000,000 events", lambda asked, _: audit.compare(rounds=asked.rounds)),
-    "export": ("Exports beside pyarrow writing from memory", lambda asked, _: export.compare(rounds=asked.rounds)),
-    "context": ("Contexts, and their rebuild", lambda asked, _: context.compare(rounds=asked.rounds)),
-    "turns": ("Turns of a long session", lambda *_: turns.compare()),
-    "telemetry": ("", lambda asked, _: overhead_telemetry.compare(rounds=asked.rounds)),
-    "prefix": (
-        "The prefix cache",
-        lambda asked, folder: prefix_cache.compare(folder, rounds=min(asked.rounds, 3)),
-    ),
-}
+def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, Callable[[], None]]]:
+    """What each part is headed with, and what measures and prints it."""
+    return {
+        "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "streams": (
+            "Several streams at once, beside mlx-lm",
+            lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),
+        ),
+        "buffers": ("Streams that survive", lambda: stream_buffers.compare(folder, rounds=rounds)),
+        "appends": ("Appends beside the raw driver", lambda: appends.compare(rounds=rounds)),
+        "tail": ("From commit to delivery over /v1/events/stream", lambda: tail.compare(rounds)),
+        "audit": ("The log at 10,000 and at 1,000,000 events", lambda: audit.compare(rounds=rounds)),
+        "export": ("Exports beside pyarrow writing from memory", lambda: export.compare(rounds=rounds)),
+        "context": ("Contexts, and their rebuild", lambda: context.compare(rounds=rounds)),
+        "turns": ("Turns of a long session", turns.compare),
+        "telemetry": ("", lambda: overhead_telemetry.compare(rounds=rounds)),
+        "prefix": ("The prefix cache", lambda: prefix_cache.compare(folder, rounds=min(rounds, 3))),
+        "structured": (
+            "Formats and log probabilities beside free output",
+            lambda: structured.compare(folder, tokens=48, rounds=rounds),
+        ),
+        "drafts": ("Draft models, one stream", lambda: drafts.compare(folder, tokens=48, rounds=rounds)),
+    }
 
 
 def main() -> None:
     """Run the parts, one after another, on a machine that does nothing else."""
+    folder = Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute()
+    names = list(parts_of(folder, tokens=1, rounds=1))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("part", nargs="*", choices=[*names, []], default=names)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
-    folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    for name, (title, run) in PARTS.items():
+    parts = parts_of(install_starter(folder), tokens=options.tokens, rounds=options.rounds)
+    for name in names:
         if name in options.part:
-            if title:
-                sys.stdout.write(f"\n{title}:\n")
-            run(options, folder)
+            heading, measure = parts[name]
+            sys.stdout.write(f"\n{heading}:\n" if heading else "")
+            measure()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from manent.domain.access import LOCAL_OPERATOR, Principal
 from manent.domain.health import Health
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
+from manent.domain.streams import StreamBuffer
 from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -99,13 +100,16 @@ async def running_server(
     fetcher: ImageFetcher | None = None,
     telemetry: Telemetry = NO_TELEMETRY,
     scrape: Scrape | None = None,
+    streams: StreamBuffer | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, telemetry=telemetry)
+    use_cases = build_use_cases(
+        settings, store=store, engine=engine, clock=clock, ids=ids, streams=streams, telemetry=telemetry
+    )
 
     async def health() -> Health:
         return Health(problems=await ready())
@@ -120,6 +124,7 @@ async def running_server(
         log=use_cases.query_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
+        resume=use_cases.resume,
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
@@ -224,7 +229,8 @@ def sse_events(text: str) -> list[str]:
     """The data of each event of a stream, comments left out."""
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
-    return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+    fields = [line for block in blocks for line in block.split("\n")]
+    return [field.removeprefix("data: ") for field in fields if field.startswith("data: ")]
 
 
 def unchunked(answer: bytes) -> bytes:
