@@ -74,8 +74,7 @@ def build_use_cases(
 
     Without ``cache``, contexts are kept in this process; without ``streams``, what streams say is kept there alone.
     """
-    # Not `or`: a cache that is empty is falsy.
-    sessions = Sessions(store, contexts(settings, None).cache if cache is None else cache)
+    sessions = Sessions(store, contexts(settings, None).cache if cache is None else cache)  # an empty one is falsy
     buffer = streams or NoStreamBuffer()
     closing = CloseCompletion(store, sessions, clock, buffer)
     live = LiveCompletions()

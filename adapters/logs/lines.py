@@ -36,7 +36,8 @@ def console_lines() -> logging.Formatter:
 
 def _replaced(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     record = event["_record"]
-    kept = {name: event[name] for name in ("_record", "_from_structlog", "event")}  # the message is made already
+    kept = {name: event[name] for name in ("_record", "_from_structlog")}
+    record.args, record.msg = None, event["event"]  # the message is made already
     return {**_members(record), **kept}
 
 
@@ -45,7 +46,7 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
         "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "event": record.getMessage(),
+        "event": _event(record),
     }
     attributes = record.__dict__
     for name in sorted(attributes.keys() - STANDARD):
@@ -54,3 +55,10 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
     if error is not None:
         found["exception"] = safe_traceback(error)
     return found
+
+
+def _event(record: logging.LogRecord) -> str:
+    """The message; Sanic's own have the text of exceptions in them, and so perhaps somebody's words."""
+    if record.name.partition(".")[0] == "sanic":
+        return "the web server could not answer as usual"
+    return record.getMessage()
