@@ -26,6 +26,7 @@ from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_regi
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.store.database import open_node
+from manent.app.limits import Limits, counted, http_limits
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
 from manent.app.projections import contexts, projector, shared_projections
 from manent.app.settings import Settings
@@ -55,18 +56,16 @@ class Manent:
     use_cases: UseCases
     transparency: Transparency
     monitoring: Monitoring
+    limits: Limits
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
         """The HTTP application over the use cases."""
         settings = self.settings
-        limits = HttpLimits(
-            body_bytes_max=settings.body_bytes_max,
-            stall_timeout_s=settings.write_timeout_s,
-            retry_grace_s=settings.retry_grace_s,
-        )
         services = self._services()
-        return create_app(services if settings.metrics == "main" else replace(services, scrape=None), limits)
+        if settings.metrics != "main":
+            services = replace(services, scrape=None)
+        return create_app(services, http_limits(settings))
 
     def monitoring_app(self) -> App:
         """The application of the port for monitoring alone: it answers to every name, since it tells no secrets."""
@@ -85,6 +84,7 @@ class Manent:
             log=use_cases.query_log,
             follow=use_cases.follow_log,
             replays=use_cases.replays,
+            stored=use_cases.stored_completions,
             resume=use_cases.resume,
             proofs=self.transparency.proofs,
             checkpoints=self.transparency.checkpoints,
@@ -92,6 +92,7 @@ class Manent:
             ids=RandomIds(),
             images=CheckedImages(ImageFetcher(settings.image_urls)),
             authenticate=everybody_is(LOCAL_OPERATOR),
+            counting=use_cases.counting,
             health=self.monitoring.health.look,
             version=version("manent"),
             telemetry=self.monitoring.telemetry,
@@ -101,13 +102,18 @@ class Manent:
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What its server does beside answering, by name: loops that run until it has drained."""
         projecting = {} if self.projector is None else {"projecting contexts": self.projector.run}
-        return projecting | {
-            "closing what could not be recorded": self.use_cases.closing.keep_closing,
-            "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
-            "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
-            "warming conversations": self.use_cases.warm_prefixes.keep_warming,
-            "sampling": self.monitoring.sampler.keep_sampling,
-        }
+        keeping = {} if self.limits.keep is None else {"keeping what running completions hold": self.limits.keep}
+        return (
+            projecting
+            | keeping
+            | {
+                "closing what could not be recorded": self.use_cases.closing.keep_closing,
+                "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+                "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
+                "warming conversations": self.use_cases.warm_prefixes.keep_warming,
+                "sampling": self.monitoring.sampler.keep_sampling,
+            }
+        )
 
 
 @asynccontextmanager
@@ -128,6 +134,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            counted(settings, await transparency.kept.log_id()) as limits,
             stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
             tracing(settings) as traces,
@@ -142,6 +149,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 clock=clock,
                 ids=ids,
                 cache=cached.cache,
+                limiter=limits.limiter,
                 streams=streams,
                 telemetry=telemetry,
             )
@@ -161,6 +169,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 use_cases=use_cases,
                 transparency=transparency,
                 monitoring=watched(parts, metrics, telemetry),
+                limits=limits,
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
     finally:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import contexts
 from manent.app.settings import Settings
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
@@ -31,6 +34,7 @@ from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.stored_completions import StoredCompletions
 from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
@@ -43,6 +47,7 @@ class UseCases:
     store: EventStore
     engine: InferenceEngine
     live: LiveCompletions
+    counting: CountRequests
     complete_chat: CompleteChat
     create_embeddings: CreateEmbeddings
     manage_models: ManageModels
@@ -53,6 +58,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    stored_completions: StoredCompletions
     resume: ResumeCompletion
     reruns: RunningReruns
     closing: CloseCompletion
@@ -71,6 +77,7 @@ class Wiring:
     ids: Ids
     cache: ContextCache
     streams: StreamBuffer
+    limiter: Limiter
     telemetry: Telemetry = NO_TELEMETRY
 
     def build(self) -> UseCases:
@@ -79,9 +86,10 @@ class Wiring:
             store=self.store,
             engine=self.engine,
             live=self.live,
+            counting=self.counting,
             complete_chat=self.complete_chat,
             create_embeddings=CreateEmbeddings(
-                self.engine, timeout_s=self.settings.timeout_max_s, telemetry=self.telemetry
+                self.engine, self.counting, timeout_s=self.settings.timeout_max_s, telemetry=self.telemetry
             ),
             manage_models=ManageModels(self.engine),
             manage_sessions=self.manage_sessions,
@@ -93,6 +101,7 @@ class Wiring:
             query_log=QueryLog(self.store),
             follow_log=FollowLog(self.store, self.signal),
             replays=self.replays,
+            stored_completions=StoredCompletions(store=self.store, find=self.replays.find, clock=self.clock),
             resume=self.resume,
             reruns=self.reruns,
             closing=self.closing,
@@ -138,6 +147,11 @@ class Wiring:
         return TellRecorded(self.store, self.streams, self.clock)
 
     @cached_property
+    def counting(self) -> CountRequests:
+        """What is counted against limits."""
+        return CountRequests(self.limiter, self.settings.limit_policy, self.ids, self.telemetry)
+
+    @cached_property
     def complete_chat(self) -> CompleteChat:
         """Completions."""
         accept = AcceptCompletion(
@@ -161,6 +175,7 @@ class Wiring:
             ids=self.ids,
             recent=self.recent,
             buffer=self.streams,
+            counting=self.counting,
             timeout_max_s=self.settings.timeout_max_s,
             alone_max_s=self.settings.deterministic_max_s,
             telemetry=self.telemetry,
@@ -260,11 +275,12 @@ def build_use_cases(
     ids: Ids,
     cache: ContextCache | None = None,
     streams: StreamBuffer | None = None,
+    limiter: Limiter | None = None,
     telemetry: Telemetry = NO_TELEMETRY,
 ) -> UseCases:
     """Put the use cases together over the given adapters.
 
-    Without ``cache``, contexts are kept in this process; without ``streams``, what streams say is kept there alone.
+    Without ``cache``, ``limiter`` and ``streams``, contexts, counts and streams are kept in this process alone.
     """
     wiring = Wiring(
         settings=settings,
@@ -274,6 +290,7 @@ def build_use_cases(
         ids=ids,
         cache=contexts(settings, None).cache if cache is None else cache,
         streams=NoStreamBuffer() if streams is None else streams,
+        limiter=InProcessLimiter() if limiter is None else limiter,
         telemetry=telemetry,
     )
     return wiring.build()

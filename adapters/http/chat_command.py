@@ -14,16 +14,20 @@ from manent.adapters.http.message_rules import check_messages
 from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
+from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SamplingRequest, SessionRequest
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
 from manent.domain.schema_limits import check_shape
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
+
+ITEMS_MAX = 20_000
+"""Most items in one array or object of a request, and most content parts in all its messages."""
 
 
 def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequest:
@@ -33,7 +37,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
-    _check_message_count(body, messages_max)
+    _check_widths(body, messages_max)
     asked = validated(ChatRequest, honored_chat(body))
     check_messages(asked.messages)
     _check_together(asked)
@@ -48,7 +52,7 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
     Raises:
         RequestRefused: as ``read_chat_request``.
     """
-    _check_message_count(body, messages_max)
+    _check_widths(body, messages_max)
     asked = validated(SessionRequest, honored_session(body))
     check_messages(asked.messages)
     return asked
@@ -66,28 +70,17 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         principal=exchange.principal,
         model=asked.model,
         messages=messages,
-        parameters=RequestedParameters(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            top_k=asked.top_k,
-            min_p=asked.min_p,
+        parameters=requested_parameters(
+            asked,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
-            stop=domain_stop(asked.stop),
-            stop_token_ids=tuple(asked.stop_token_ids or ()),
-            seed=None if asked.seed is None else domain_seed(asked.seed),
-            frequency_penalty=asked.frequency_penalty,
-            presence_penalty=asked.presence_penalty,
-            repetition_penalty=asked.repetition_penalty,
-            logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
-            n=asked.n or 1,
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
-            deterministic=bool(asked.deterministic),
             shape=shape_of(asked),
         ),
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
+        address=exchange.request.origin.address,
         store_content=bool(asked.store),
         stream=bool(asked.stream),
         priority=Priority(asked.priority or Priority.INTERACTIVE),
@@ -135,6 +128,36 @@ def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message,
     )
 
 
+def requested_parameters(
+    asked: SamplingRequest,
+    *,
+    max_tokens: int | None,
+    logprobs: bool,
+    top_logprobs: int,
+    shape: OutputShape | None = None,
+) -> RequestedParameters:
+    """What a request says about sampling, as the domain has it."""
+    return RequestedParameters(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        shape=shape,
+        stop=domain_stop(asked.stop),
+        stop_token_ids=tuple(asked.stop_token_ids or ()),
+        seed=None if asked.seed is None else domain_seed(asked.seed),
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        repetition_penalty=asked.repetition_penalty,
+        logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
+        n=asked.n or 1,
+        deterministic=bool(asked.deterministic),
+    )
+
+
 def domain_seed(seed: int) -> int:
     """OpenAI's signed 64-bit seed as a non-negative one: the sign bit is dropped, so equal seeds stay equal."""
     return seed & INT64_MAX
@@ -158,12 +181,30 @@ def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def _check_message_count(body: Mapping[str, Any], messages_max: int) -> None:
-    """Refuse by length before anything looks at each message."""
+def _check_widths(body: Mapping[str, Any], messages_max: int) -> None:
+    """Refuse by length before anything looks at each item."""
     messages = body.get("messages")
-    if isinstance(messages, list) and len(messages) > messages_max:
+    if isinstance(messages, list):
+        _check_width("messages", len(messages), messages_max)
+        parts = [message.get("content") for message in messages if isinstance(message, dict)]
+        _check_width("messages", sum(len(part) for part in parts if isinstance(part, list)), ITEMS_MAX, "content parts")
+    for name, value in body.items():
+        if isinstance(value, list | dict):
+            _check_width(name, len(value), ITEMS_MAX)
+
+
+def _check_width(name: str, found: int, allowed: int, what: str = "items") -> None:
+    if found > allowed:
         raise RequestRefused(
-            "invalid_value", f"messages has {len(messages)} items; at most {messages_max} are allowed", param="messages"
+            "invalid_value", f"{name[:80]} has {found} {what}; at most {allowed} are allowed", param=name[:80]
+        )
+
+
+def check_stream_options(asked: SamplingRequest) -> None:
+    """Raise RequestRefused where options of a stream are given, and no stream is asked for."""
+    if asked.stream_options is not None and not asked.stream:
+        raise RequestRefused(
+            "invalid_value", "stream_options is only allowed when stream is true", param="stream_options"
         )
 
 
@@ -180,10 +221,7 @@ def _check_together(asked: ChatRequest) -> None:
         raise RequestRefused(
             "invalid_value", "top_logprobs is only allowed when logprobs is true", param="top_logprobs"
         )
-    if asked.stream_options is not None and not asked.stream:
-        raise RequestRefused(
-            "invalid_value", "stream_options is only allowed when stream is true", param="stream_options"
-        )
+    check_stream_options(asked)
     if asked.session_mode is not None and asked.session_id is None:
         raise RequestRefused(
             "invalid_value", "session_mode is only allowed together with session_id", param="session_mode"

@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
-    ContextUsed,
-    InputMessage,
     MessageAppended,
     SessionEvent,
     completion_stream,
 )
 from manent.domain.generation import (
     ModelCard,
-    RenderedPrompt,
     RequestedParameters,
     SaltedDigest,
     SamplingParameters,
@@ -26,8 +24,9 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
-from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
+from manent.domain.records import IdempotencyKey, OpenCompletion
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
@@ -35,6 +34,7 @@ from manent.domain.telemetry import Stage
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 
@@ -45,7 +45,9 @@ class ChatCommand:
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
-    takes tools' results as they are: those of a rerun answer the calls of another session.
+    takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
+    no messages: it is continued as it stands. ``address`` is where the request came from; without ``within_limits`` it
+    is counted, and not refused for what was counted before.
     """
 
     principal: Principal
@@ -57,6 +59,8 @@ class ChatCommand:
     truncation: Truncation = Truncation.DISABLED
     max_tokens_shrinks: bool = False
     keeps_results: bool = False
+    address: str | None = None
+    within_limits: bool = True
     store_content: bool = False
     stream: bool = False
     priority: Priority = Priority.INTERACTIVE
@@ -67,24 +71,7 @@ class ChatCommand:
     correlation_id: str | None = None
     idempotency: IdempotencyKey | None = None
     expected: ExpectedVersion | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """An accepted completion with what the engine needs."""
-
-    accepted: Accepted
-    prompt: RenderedPrompt
-    parameters: SamplingParameters
-    record_content: bool
-
-
-class Repeated(Exception):
-    """Somebody accepted a request under the same idempotency key meanwhile; it landed at ``appended``."""
-
-    def __init__(self, appended: Appended) -> None:
-        super().__init__(f"accepted before, at position {appended.position}")
-        self.appended = appended
+    prompt: TextPrompt | None = None
 
 
 class AcceptCompletion:
@@ -117,11 +104,18 @@ class AcceptCompletion:
         check_metadata(command.metadata or {})
         check_results((), command.messages)
         card = self._engine.resolve(running.place.model_id)
-        view = await running.unless_stopped(self._view.of(card, command.messages, _asked(command, tenant=None)))
+        asked = _asked(command, tenant=None)
+        said: TextPrompt | None = None
+        if command.prompt is None:
+            view = await running.unless_stopped(self._view.of(card, command.messages, asked))
+        else:
+            view, said = await running.unless_stopped(self._view.of_prompt(card, command.prompt, asked))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
+        if said is not None:
+            requested = replace(requested, prompt=self._prompt(said, command))
         running.timeline.lap(Stage.CONTEXT)
         appended = await self._store.append(
             completion_stream(running.completion_id),
@@ -133,7 +127,11 @@ class AcceptCompletion:
         if appended.repeated:
             raise Repeated(appended)
         return Prepared(
-            accepted=Accepted(requested=requested, stream_version=appended.stream_version),
+            accepted=Accepted(
+                requested=requested,
+                stream_version=appended.stream_version,
+                prompt_text=(said and said.text) or "",
+            ),
             prompt=view.prompt,
             parameters=view.parameters,
             record_content=self._records_content(command),
@@ -232,6 +230,12 @@ class AcceptCompletion:
             content=message if self._records_content(command) else None,
         )
 
+    def _prompt(self, said: TextPrompt, command: ChatCommand) -> InputPrompt:
+        return InputPrompt(
+            digest=SaltedDigest.of((said.text or "").encode(), salt=self._ids.salt()),
+            content=said if self._records_content(command) else None,
+        )
+
     def _requested(
         self,
         running: RunningCompletion,
@@ -259,6 +263,7 @@ class AcceptCompletion:
             priority=command.priority,
             timeout_s=command.timeout_s,
             queue_wait_s=running.place.waited_s,
+            stored=command.store_content or running.session_id is not None,
         )
 
 

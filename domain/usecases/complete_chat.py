@@ -17,24 +17,27 @@ from manent.domain.events import (
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
+    ModelCard,
     TextDelta,
 )
 from manent.domain.output import PartialOutput
+from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.telemetry import NO_TELEMETRY, Stage, Telemetry
-from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
+from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand
 from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.count_requests import CountRequests, Reservation, estimated_tokens
 from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.measuring import completion_ended
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import context_of
 from manent.domain.usecases.turns import Turns
-from manent.domain.waiting import end_with_gone
 
 _log = logging.getLogger("manent.completions")
 
@@ -53,6 +56,7 @@ class CompleteChat:
         live: LiveCompletions,
         clock: Clock,
         ids: Ids,
+        counting: CountRequests,
         recent: RecentCompletions,
         buffer: StreamBuffer,
         timeout_max_s: float | None = None,
@@ -67,6 +71,7 @@ class CompleteChat:
         self._live = live
         self._clock = clock
         self._ids = ids
+        self._counting = counting
         self._recent = recent
         self._buffer = buffer
         self._timeout_max_s = timeout_max_s
@@ -87,7 +92,7 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=self._ids.new("chatcmpl-"),
+            completion_id=self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
             tenant=command.principal.tenant,
             subject=command.principal.subject,
             session_id=command.session_id,
@@ -95,7 +100,8 @@ class CompleteChat:
             now_s=self._telemetry.now_s,
         )
         limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
-        command = replace(command, timeout_s=min(limits, default=None))
+        if limits and min(limits) != command.timeout_s:
+            command = replace(command, timeout_s=min(limits))
         self._live.run(running, self._kept(running, command))
         return running
 
@@ -116,7 +122,9 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                check_type(command.model, self._engine.resolve(command.model).type, *CHAT_TYPES)
+                card = self._engine.resolve(command.model)
+                check_type(command.model, card.type, *CHAT_TYPES)
+                await self._count(running, command, card, stack)
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
@@ -140,6 +148,23 @@ class CompleteChat:
         finally:
             self._telemetry.operation_ended(completion_ended(running, command))
 
+    async def _count(
+        self, running: RunningCompletion, command: ChatCommand, card: ModelCard, stack: AsyncExitStack
+    ) -> None:
+        """Have the completion counted until its end, in the limits of whoever asked for it and of its model."""
+        output_tokens = min(output_reserve_tokens(card, command.parameters), card.context_length)
+        running.reservation = Reservation(
+            estimated_tokens(command.messages, output_tokens=output_tokens, choices=command.parameters.n)
+        )
+        counted = self._counting.completion(
+            running.reservation,
+            principal=command.principal,
+            address=command.address,
+            model_id=card.model_id,
+            enforced=command.within_limits,
+        )
+        await stack.enter_async_context(counted)
+
     async def _tell_again(self, running: RunningCompletion, appended: Appended) -> None:
         """Another node accepted the same request between our look and our append."""
         try:
@@ -156,6 +181,8 @@ class CompleteChat:
         outcome, error = await self._generate(running, prepared)
         running.timeline.lap(Stage.DECODE if running.began else Stage.PREFILL)
         running.outcome = outcome
+        if outcome.usage is not None:
+            running.reservation.used_tokens = outcome.usage.total_tokens
         context = context_of(
             command.principal,
             request_id=command.request_id,
@@ -183,8 +210,17 @@ class CompleteChat:
         """Generate until the end, an error, or somebody's wish to stop; what to record, and what to tell."""
         requested = prepared.accepted.requested
         partial = PartialOutput(requested.parameters.n)
-        generation = asyncio.create_task(self._follow(running, prepared, partial))
-        await end_with_gone(generation, running.stop_requested)
+        result, failure = None, None
+        if running.stop_reason is None:
+            try:
+                with running.calling_off():
+                    result = await self._follow(running, prepared, partial)
+            except DomainError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001 (the boundary)
+                # A defect of an engine ends its completion as any failure does; the server's log has it in full.
+                _log.exception("generation of %s ended in a defect", requested.completion_id)
+                failure = InternalError(f"internal error ({type(error).__name__}) while generating")
         ending = Ending(
             requested,
             partial,
@@ -193,17 +229,11 @@ class CompleteChat:
             record_content=prepared.record_content,
             made_by=prepared.prompt.made_by,
         )
-        if generation.cancelled():
-            if running.deadline_error is not None:
-                return ending.failed(running.deadline_error)
+        if result is not None:
+            return ending.generated(result, message_id=self._ids.new("msg_")), None
+        if failure is None and running.deadline_error is None:
             return ending.cancelled(running.stop_reason or "cancelled")
-        failure = generation.exception()
-        if failure is None:
-            return ending.generated(generation.result(), message_id=self._ids.new("msg_")), None
-        if isinstance(failure, DomainError):
-            return ending.failed(failure)
-        _log.error("generation of %s ended in a defect", requested.completion_id, exc_info=failure)
-        return ending.failed(InternalError(f"internal error ({type(failure).__name__}) while generating"))
+        return ending.failed(failure or running.deadline_error or InternalError("nothing was generated"))
 
     async def _follow(self, running: RunningCompletion, prepared: Prepared, partial: PartialOutput) -> GenerationResult:
         requested = prepared.accepted.requested

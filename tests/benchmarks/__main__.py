@@ -20,7 +20,9 @@ from tests.benchmarks import (
     drafts,
     engine_streams,
     export,
+    overhead_chain,
     overhead_http,
+    overhead_requests,
     overhead_telemetry,
     prefix_cache,
     stream_buffers,
@@ -34,10 +36,12 @@ def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, 
     """What each part is headed with, and what measures and prints it."""
     return {
         "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "chain": ("What everything around a handler costs", lambda: overhead_chain.compare(rounds=rounds)),
         "streams": (
             "Several streams at once, beside mlx-lm",
             lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),
         ),
+        "requests": ("Requests without a model", lambda: overhead_requests.compare(rounds=rounds)),
         "buffers": ("Streams that survive", lambda: stream_buffers.compare(folder, rounds=rounds)),
         "appends": ("Appends beside the raw driver", lambda: appends.compare(rounds=rounds)),
         "tail": ("From commit to delivery over /v1/events/stream", lambda: tail.compare(rounds)),
