@@ -22,6 +22,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Replays, build_recorded, build_replays
+from manent.domain.usecases.responses import Responses, build_responses
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
@@ -47,6 +48,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    responses: Responses
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
@@ -74,6 +76,10 @@ def build_use_cases(
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
+    manage_sessions = ManageSessions(
+        store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
+    )
+    recorded = build_recorded(store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file)
     return UseCases(
         store=store,
         engine=engine,
@@ -81,18 +87,14 @@ def build_use_cases(
         complete_chat=complete_chat,
         create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
         manage_models=ManageModels(engine),
-        manage_sessions=ManageSessions(
-            store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
-        ),
+        manage_sessions=manage_sessions,
         list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
         session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, signal),
         replays=build_replays(
-            recorded=build_recorded(
-                store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
-            ),
+            recorded=recorded,
             store=store,
             sessions=sessions,
             engine=engine,
@@ -102,6 +104,19 @@ def build_use_cases(
             clock=clock,
             ids=ids,
             alone_max_s=settings.deterministic_max_s,
+        ),
+        responses=build_responses(
+            store=store,
+            sessions=sessions,
+            chat=complete_chat,
+            manage=manage_sessions,
+            replay=recorded.replay,
+            fork=recorded.fork,
+            turns=turns,
+            live=live,
+            engine=engine,
+            clock=clock,
+            ids=ids,
         ),
         reruns=reruns,
         closing=closing,

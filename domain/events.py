@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manent.domain.admission import Priority
+from manent.domain.completion_input import ContextUsed, InputMessage
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -17,13 +18,15 @@ from manent.domain.generation import (
     SamplingParameters,
     Timings,
     TokenLogprobs,
-    Truncation,
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
+from manent.domain.output_pieces import PieceSizes, RecordedOutput
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
+from manent.domain.response_events import ItemRemoved, ResponseDeleted
+from manent.domain.responses import ResponseDetails
 from manent.domain.verification import CompletionVerified
 
 
@@ -76,41 +79,12 @@ class HistoryRevised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DroppedMessages:
-    """Messages in a row that the model does not see, from the first to the last of ``count``."""
-
-    first_message_id: str
-    last_message_id: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextUsed:
-    """Which stored messages the model sees, in order, and which were left out to fit its window."""
-
-    message_ids: tuple[str, ...]
-    dropped: DroppedMessages | None
-    truncation: Truncation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputMessage:
-    """A message of a completion without a session: its content where that is recorded, and a commitment to it.
-
-    ``digest`` commits to ``Message.committed_bytes``.
-    """
-
-    role: Role
-    digest: SaltedDigest
-    content: Message | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
-    ``context`` stands for a session's messages, ``input`` for those of a request without one. ``prompt_digest``
-    commits to what the model is given (``RenderedPrompt.committed_bytes``).
+    ``context`` stands for a session's messages, ``input`` for those of a request without one; the model sees
+    ``instructions`` before them, which are this request's alone. ``prompt_digest`` commits to what the model is given
+    (``RenderedPrompt.committed_bytes``). ``response`` is there where it is a response that can be asked for again.
     """
 
     completion_id: str
@@ -128,6 +102,8 @@ class CompletionRequested:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     queue_wait_s: float = 0.0
+    instructions: Message | None = None
+    response: ResponseDetails | None = None
     requested_at_us: int
 
 
@@ -155,6 +131,7 @@ class CompletionGenerated:
     alternatives: tuple[Alternative, ...] = ()
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    piece_sizes: PieceSizes | None = None
     generated_at_us: int
 
     @property
@@ -188,6 +165,7 @@ class CompletionFailed:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
+    piece_sizes: PieceSizes | None = None
     failed_at_us: int
 
 
@@ -206,6 +184,7 @@ class CompletionCancelled:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
+    piece_sizes: PieceSizes | None = None
     cancelled_at_us: int
 
 
@@ -256,6 +235,20 @@ class ErasedEvent:
 
 
 CompletionOutcome = CompletionGenerated | CompletionFailed | CompletionCancelled
+
+
+def output_of(outcome: CompletionOutcome) -> RecordedOutput:
+    """What a completion's end has of its (first choice's) output."""
+    logprobs = outcome.logprobs if isinstance(outcome, CompletionGenerated) else None
+    return RecordedOutput(
+        text=outcome.text or "",
+        reasoning=outcome.reasoning or "",
+        tool_calls=outcome.tool_calls,
+        logprobs=logprobs or (),
+        sizes=outcome.piece_sizes,
+    )
+
+
 SessionEvent = (
     SessionStarted
     | MessageAppended
@@ -269,10 +262,11 @@ SessionEvent = (
     | RerunStarted
     | RerunEnded
     | SessionImported
+    | ItemRemoved
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified
+DomainEvent = SessionEvent | ModelEvent | CompletionVerified | ResponseDeleted
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

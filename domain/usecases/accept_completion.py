@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
+from manent.domain.completion_input import ContextUsed, InputMessage
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
-    ContextUsed,
-    InputMessage,
     MessageAppended,
     SessionEvent,
     completion_stream,
 )
 from manent.domain.generation import (
     ModelCard,
-    RenderedPrompt,
     RequestedParameters,
     SaltedDigest,
     SamplingParameters,
@@ -27,13 +25,15 @@ from manent.domain.generation import (
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.reconcile import SessionMode, reconcile
-from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
+from manent.domain.records import IdempotencyKey, OpenCompletion
+from manent.domain.responses import ResponseDetails
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 
@@ -44,7 +44,9 @@ class ChatCommand:
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
-    takes tools' results as they are: those of a rerun answer the calls of another session.
+    takes tools' results as they are: those of a rerun answer the calls of another session. In a session the model sees
+    ``instructions`` before everything, and they are no part of the conversation; ``past`` is what a session that does
+    not exist yet is to be a fork of. Responses bring ``completion_id`` and ``response``.
     """
 
     principal: Principal
@@ -66,24 +68,10 @@ class ChatCommand:
     correlation_id: str | None = None
     idempotency: IdempotencyKey | None = None
     expected: ExpectedVersion | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """An accepted completion with what the engine needs."""
-
-    accepted: Accepted
-    prompt: RenderedPrompt
-    parameters: SamplingParameters
-    record_content: bool
-
-
-class Repeated(Exception):
-    """Somebody accepted a request under the same idempotency key meanwhile; it landed at ``appended``."""
-
-    def __init__(self, appended: Appended) -> None:
-        super().__init__(f"accepted before, at position {appended.position}")
-        self.appended = appended
+    completion_id: str | None = None
+    response: ResponseDetails | None = None
+    instructions: Message | None = None
+    past: SessionState | None = None
 
 
 class AcceptCompletion:
@@ -159,16 +147,22 @@ class AcceptCompletion:
             if not command.keeps_results:
                 check_results(state_then.messages.truncated(kept), state_then.messages[kept:])
             asked = _asked(command, tenant=state.tenant)
-            view = await running.unless_stopped(self._view.of(card, state_then.messages, asked))
+            view = await running.unless_stopped(self._view.of(card, _seen(state_then, command), asked))
             if running.stop_reason is not None:
                 return ()
-            requested = self._requested(running, command, card, view, context=view.context, recorded=())
+            used = _without_instructions(view.context, command.instructions)
+            requested = self._requested(running, command, card, view, context=used, recorded=())
             decided.append((requested, view))
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
         after, appended = await self._sessions.decide_and_record(
-            command.principal.tenant, session_id, decide, context=context, idempotency=command.idempotency
+            command.principal.tenant,
+            session_id,
+            decide,
+            context=context,
+            idempotency=command.idempotency,
+            past=None if command.past is None else command.past.messages,
         )
         if appended is None:
             return None
@@ -205,7 +199,15 @@ class AcceptCompletion:
         now_us = self._clock.now_us()
         started: list[SessionEvent] = []
         if state.status is SessionStatus.ABSENT:
-            started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=command.principal, now_us=now_us)
+            started = decide_start(
+                state,
+                metadata={},
+                ttl_s=None,
+                messages=(),
+                by=command.principal,
+                now_us=now_us,
+                parent=None if command.past is None else command.past.here,
+            )
         else:
             check_usable(state, command.principal, now_us=now_us)
         if command.expected is not None:
@@ -256,6 +258,8 @@ class AcceptCompletion:
             priority=command.priority,
             timeout_s=command.timeout_s,
             queue_wait_s=running.place.waited_s,
+            instructions=None if context is None else command.instructions,
+            response=command.response,
         )
 
 
@@ -265,6 +269,15 @@ def _check_one_answer(command: ChatCommand) -> None:
             f"n is {command.parameters.n}, but a session goes on with one answer; send n 1, or leave session_id out",
             param="n",
         )
+
+
+def _seen(state: SessionState, command: ChatCommand) -> Sequence[Message]:
+    return state.messages if command.instructions is None else (command.instructions, *state.messages)
+
+
+def _without_instructions(context: ContextUsed, instructions: Message | None) -> ContextUsed:
+    """The messages of the session alone; what stands before them has a place of its own in the event."""
+    return context if instructions is None else replace(context, message_ids=context.message_ids[1:])
 
 
 def _asked(command: ChatCommand, *, tenant: str | None) -> Asked:

@@ -116,6 +116,7 @@ class CloseCompletion:
             reasoning=outcome.reasoning,
             tool_calls=outcome.tool_calls,
             provenance=outcome.provenance,
+            piece_sizes=outcome.piece_sizes,
         )
 
     def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:

@@ -20,11 +20,14 @@ from manent.domain.generation import (
     TextDelta,
 )
 from manent.domain.output import PartialOutput
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
-from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
+from manent.domain.responses import answer_id, is_response_id
+from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.ending import Ending
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
@@ -76,7 +79,7 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=self._ids.new("chatcmpl-"),
+            completion_id=command.completion_id or self._ids.new("chatcmpl-"),
             tenant=command.principal.tenant,
             session_id=command.session_id,
             idempotency=command.idempotency,
@@ -164,6 +167,7 @@ class CompleteChat:
             salt=self._ids.salt,
             record_content=prepared.record_content,
             made_by=prepared.prompt.made_by,
+            deltas=running.produced,
         )
         if generation.cancelled():
             if running.deadline_error is not None:
@@ -171,7 +175,7 @@ class CompleteChat:
             return ending.cancelled(running.stop_reason or "cancelled")
         failure = generation.exception()
         if failure is None:
-            return ending.generated(generation.result(), message_id=self._ids.new("msg_")), None
+            return ending.generated(generation.result(), message_id=self._message_id(requested.completion_id)), None
         if isinstance(failure, DomainError):
             return ending.failed(failure)
         _log.error("generation of %s ended in a defect", requested.completion_id, exc_info=failure)
@@ -190,18 +194,24 @@ class CompleteChat:
         async with aclosing(self._engine.generate(request)) as outputs:
             async for output in outputs:
                 if isinstance(output, TextDelta):
-                    delta = self._with_call_ids(output)
+                    delta = self._named(output, requested.parameters.shape)
                     partial.add(delta)
                     running.produce(delta)
                 else:
                     return output
         raise EngineUnavailable("the engine ended a generation without a result")
 
-    def _with_call_ids(self, delta: TextDelta) -> TextDelta:
-        """Name the tool calls that the model gave no id."""
-        if all(call.id for call in delta.tool_calls):
+    def _message_id(self, completion_id: str) -> str:
+        return answer_id(completion_id) if is_response_id(completion_id) else self._ids.new("msg_")
+
+    def _named(self, delta: TextDelta, shape: OutputShape | None) -> TextDelta:
+        """Give the tool calls that have no id one, and say which of them are of custom tools."""
+        if not delta.tool_calls:
             return delta
-        calls = tuple(call if call.id else replace(call, id=self._ids.new("call_")) for call in delta.tool_calls)
+        custom = set() if shape is None else {tool.name for tool in shape.tools if tool.custom}
+        calls = tuple(
+            replace(call, id=call.id or self._ids.new("call_"), custom=call.name in custom) for call in delta.tool_calls
+        )
         return replace(delta, tool_calls=calls)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from manent.domain.completion_input import ContextUsed, DroppedMessages
 from manent.domain.context import select_messages
-from manent.domain.events import ContextUsed, DroppedMessages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens

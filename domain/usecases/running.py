@@ -7,7 +7,7 @@ its max_tokens), and any number of readers may follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,6 +102,11 @@ class RunningCompletion:
         for delta in self._deltas:
             output.add(delta)
         return output
+
+    @property
+    def produced(self) -> Sequence[TextDelta]:
+        """The deltas so far; the list grows while it runs."""
+        return self._deltas
 
     @property
     def failed(self) -> bool:
@@ -228,6 +233,15 @@ class LiveCompletions:
                 key.check_same_request(running.idempotency.request_digest)
                 return running
         return None
+
+    def with_id(self, completion_id: str) -> RunningCompletion | None:
+        """The completion with this id, if it runs in this process."""
+        found = self._tasks.get(completion_id)
+        return None if found is None else found[0]
+
+    def busy_with(self, tenant: str, session_id: str) -> bool:
+        """Whether a completion of the session runs here, or waits for its turn."""
+        return any(running.tenant == tenant and running.session_id == session_id for running in self)
 
     async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
         """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""
