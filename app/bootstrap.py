@@ -64,6 +64,7 @@ class Manent:
                 log=use_cases.query_log,
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
+                responses=use_cases.responses,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,

@@ -10,6 +10,7 @@ from manent.adapters.http.answers import (
     json_answer,
     logprobs_answer,
     queue_headers,
+    session_headers,
     system_fingerprint,
     tool_calls_answer,
     usage_answer,
@@ -92,8 +93,3 @@ def _message(choice: PartialChoice) -> AssistantMessage:
 
 def _logprobs(choice: PartialChoice) -> ChoiceLogprobs:
     return ChoiceLogprobs.model_validate(logprobs_answer(choice.logprobs))
-
-
-def session_headers(session_id: str | None) -> dict[str, str]:
-    """The header that names the session of an answer."""
-    return {} if session_id is None else {"x-session-id": session_id}

@@ -14,7 +14,7 @@ from manent.adapters.http.message_rules import check_messages
 from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
+from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest, conversation_id
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
@@ -34,7 +34,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
     _check_message_count(body, messages_max)
-    asked = validated(ChatRequest, honored_chat(body))
+    asked = _with_session(validated(ChatRequest, honored_chat(body)))
     check_messages(asked.messages)
     _check_together(asked)
     if (shape := shape_of(asked)) is not None:
@@ -165,6 +165,21 @@ def _check_message_count(body: Mapping[str, Any], messages_max: int) -> None:
         raise RequestRefused(
             "invalid_value", f"messages has {len(messages)} items; at most {messages_max} are allowed", param="messages"
         )
+
+
+def _with_session(asked: ChatRequest) -> ChatRequest:
+    """The request with the conversation that it names as its session."""
+    named = conversation_id(asked.conversation)
+    if named is None:
+        return asked
+    if asked.session_id not in {None, named}:
+        raise RequestRefused(
+            "invalid_value",
+            f"session_id is {asked.session_id!r} and conversation {named!r}; they are two names of one thing, send one "
+            "of them",
+            param="conversation",
+        )
+    return asked.model_copy(update={"session_id": named})
 
 
 def _check_together(asked: ChatRequest) -> None:

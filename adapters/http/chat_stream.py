@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import logprobs_answer, queue_headers, system_fingerprint, usage_answer
+from manent.adapters.http.answers import (
+    logprobs_answer,
+    queue_headers,
+    session_headers,
+    system_fingerprint,
+    usage_answer,
+)
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.errors import error_body
@@ -47,7 +54,8 @@ async def stream_completion(exchange: Exchange, running: RunningCompletion, *, i
         await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
         if accepting.done():
             accepting.result()
-        writer = await EventWriter.open(exchange, running)
+        headers = {**queue_headers(running), **session_headers(running.session_id)}
+        writer = await EventWriter.open(exchange, headers=headers, stalled=lambda: running.cancel("client_stalled"))
         await _stream(exchange, writer, running, accepting, include_usage=include_usage)
     finally:
         accepting.cancel()
@@ -112,22 +120,21 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, running: RunningCompletion, *, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, *, stalled: Callable[[], None], ping_interval_s: float) -> None:
         self._response = response
-        self._running = running
+        self._stalled = stalled
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, running: RunningCompletion) -> EventWriter:
-        """Prepare the status line and headers; they go out with the first bytes."""
-        headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
-        if running.session_id is not None:
-            headers["x-session-id"] = running.session_id
+    async def open(cls, exchange: Exchange, *, headers: Mapping[str, str], stalled: Callable[[], None]) -> EventWriter:
+        """Prepare the status line and headers; they go out with the first bytes. ``stalled`` is told of no reading."""
         exchange.request.is_stream = True
         response = await exchange.request.respond(
-            status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
+            status=200,
+            headers={**EVENT_STREAM_HEADERS, **headers},
+            content_type="text/event-stream; charset=utf-8",
         )
-        return cls(response, running, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""
@@ -142,7 +149,7 @@ class EventWriter:
             await self._response.send(data, end_stream)
         except ClientStalled:
             # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
-            self._running.cancel("client_stalled")
+            self._stalled()
             raise
 
 

@@ -22,6 +22,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -43,6 +44,7 @@ class HttpServices:
     log: QueryLog
     follow: FollowLog
     replays: Replays
+    responses: Responses
     engine: InferenceEngine
     ids: Ids
     images: ImageReader

@@ -20,11 +20,13 @@ LOGPROBS_CHARS = 100
 class DeltaFeed:
     """Follows a completion in a task of its own, so that a slow writer finds the deltas joined.
 
-    It holds no more than what the completion itself keeps, which max_tokens bounds.
+    It holds no more than what the completion itself keeps, which max_tokens bounds. Where it does not ``join``, deltas
+    come as they are, as many as there are.
     """
 
-    def __init__(self, running: RunningCompletion) -> None:
+    def __init__(self, running: RunningCompletion, *, joins: bool = True) -> None:
         self._running = running
+        self._joins = joins
         self._pieces: deque[TextDelta] = deque()
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -64,7 +66,7 @@ class DeltaFeed:
         size_chars = 0
         while self._pieces and size_chars < CHUNK_CHARS_MAX:
             piece = self._pieces.popleft()
-            taken.setdefault(piece.index, []).append(piece)
+            taken.setdefault(piece.index if self._joins else len(taken), []).append(piece)
             size_chars += len(piece.text) + len(piece.reasoning) + LOGPROBS_CHARS * len(piece.logprobs)
         if self._pieces:
             await asyncio.sleep(0)  # a long backlog must not keep others from the loop

@@ -57,6 +57,10 @@ ERRORS: Mapping[str, ErrorRow] = {
     # A deleted session is as absent for its client as one that never was; the code alone tells them apart.
     "session_closed": ErrorRow(status=404, type=INVALID_REQUEST, why="The session was deleted."),
     "completion_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such completion, or somebody else's."),
+    "response_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such response, or somebody else's."),
+    "previous_response_not_found": ErrorRow(status=400, type=INVALID_REQUEST, why="No such response to go on from."),
+    "item_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The conversation has no such item."),
+    "runs_elsewhere": ErrorRow(status=409, type=CONFLICT, why="Another server generates the response."),
     "rerun_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The session is no rerun."),
     "event_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The log has no such position."),
     "message_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The session has no such message."),

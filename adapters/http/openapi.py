@@ -15,7 +15,8 @@ from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
 from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
-from manent.adapters.http.query import PairsQuery, QueryParameter
+from manent.adapters.http.query import ListQuery, PairsQuery, QueryParameter
+from manent.adapters.http.response_parameters import INPUT_PARAMETERS, RESPONSE_PARAMETERS
 from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
@@ -94,7 +95,8 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
 
 def _query_parameter(row: QueryParameter) -> dict[str, Any]:
     style = {"style": "deepObject", "explode": True} if isinstance(row, PairsQuery) else {}
-    return {"name": row.name, "in": "query", "description": row.says, "schema": row.schema, **style}
+    name = f"{row.name}[]" if isinstance(row, ListQuery) else row.name
+    return {"name": name, "in": "query", "description": row.says, "schema": row.schema, **style}
 
 
 def _responses(route: Route) -> dict[str, Any]:
@@ -133,6 +135,8 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     schemas: dict[str, Any] = definitions["$defs"]
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
     _describe(schemas["EmbeddingsRequest"], EMBEDDING_PARAMETERS)
+    _describe(schemas["ResponseRequest"], RESPONSE_PARAMETERS)
+    _describe(schemas["InputTokensRequest"], INPUT_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
     return schemas
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manent.adapters.http import parameters
+from manent.adapters.http import response_parameters as responses
 from manent.adapters.http.parameters import Parameter
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 
@@ -22,6 +23,12 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("stream_options", parameters.STREAM_OPTIONS),
     ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),
+    ("POST /v1/responses", responses.RESPONSE_PARAMETERS),
+    ("input[] of responses, items[] of conversations, by type", responses.ITEM_PARAMETERS),
+    ("POST /v1/responses/input_tokens", responses.INPUT_PARAMETERS),
+    ("POST /v1/conversations", responses.CONVERSATION_PARAMETERS),
+    ("POST /v1/conversations/{id}", responses.CONVERSATION_UPDATE_PARAMETERS),
+    ("POST /v1/conversations/{id}/items", responses.ITEMS_PARAMETERS),
     ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
     ("messages[].content[].image_url", parameters.IMAGE_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),

@@ -9,6 +9,7 @@ from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
+from manent.adapters.http.response_routes import RESPONSE_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
@@ -39,6 +40,7 @@ ROUTES: Sequence[Route] = (
         answer=EmbeddingList,
         errors=EMBEDDING_ERRORS,
     ),
+    *RESPONSE_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,

@@ -133,6 +133,31 @@ class ChatMessage(Wire):
     reasoning: str | None = Field(default=None, description="Another name of reasoning_content.")
 
 
+class NamedConversation(Wire):
+    """A conversation, by its id."""
+
+    id: SessionId
+
+
+def _conversation_kind(value: Any) -> str | None:
+    if value is None:
+        return "<null>"
+    return "<string>" if isinstance(value, str) else "<object>"
+
+
+ConversationParameter = Annotated[
+    Annotated[SessionId, Tag("<string>")]
+    | Annotated[NamedConversation, Tag("<object>")]
+    | Annotated[None, Tag("<null>")],
+    Discriminator(_conversation_kind),
+]
+
+
+def conversation_id(named: str | NamedConversation | None) -> str | None:
+    """The id of the conversation that is named."""
+    return named.id if isinstance(named, NamedConversation) else named
+
+
 class StreamOptions(Wire):
     """Options of a stream."""
 
@@ -170,6 +195,7 @@ class ChatRequest(Wire):
     metadata: Metadata | None = None
     user: Label | None = None
     session_id: SessionId | None = None
+    conversation: ConversationParameter = None
     session_mode: Literal["auto", "append", "strict"] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     safety_identifier: Label | None = None

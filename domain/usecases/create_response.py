@@ -90,8 +90,8 @@ class CreateResponse:
         command = replace(command, chat=replace(command.chat, completion_id=self._ids.new(RESPONSE_IDS)))
         by = command.chat.principal
         if command.chat.session_id is not None:
-            past = await self._conversation(by, command.chat.session_id, may_start=command.may_start)
-            return await self._accepted(self._in_session(command, await self._said(command, past.messages)))
+            state = await self._conversation(by, command.chat.session_id, may_start=command.may_start)
+            return await self._accepted(self._in_session(command, await self._said(command, state.messages)))
         previous = await self._previous(command)
         past = None if previous is None else await self._past(by, previous)
         messages = await self._said(command, () if past is None else past.messages)

@@ -12,6 +12,7 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
     CompletionRequested,
+    output_of,
 )
 from manent.domain.generation import TextDelta
 from manent.domain.output import Alternative
@@ -108,7 +109,18 @@ class RepeatCompletion:
 
 
 def _recorded_deltas(outcome: CompletionGenerated) -> list[TextDelta]:
-    """What was recorded of each choice, as one delta."""
+    """What was recorded of each choice, as one delta; of a response, as the deltas that its stream had."""
+    if outcome.piece_sizes is not None:
+        return [
+            TextDelta(
+                text=piece.text,
+                token_ids=(),
+                logprobs=piece.logprobs,
+                reasoning=piece.reasoning,
+                tool_calls=() if piece.call is None else (piece.call,),
+            )
+            for piece in output_of(outcome).pieces()
+        ]
     choices: list[CompletionGenerated | Alternative] = [outcome, *outcome.alternatives]
     return [
         TextDelta(

@@ -110,6 +110,7 @@ async def running_server(
         log=use_cases.query_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
+        responses=use_cases.responses,
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
