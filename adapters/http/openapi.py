@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -37,9 +38,10 @@ HEADERS = {
 ETAG = {"etag": {"description": "The version of the session's stream, in quotes.", "schema": {"type": "string"}}}
 
 
-def build_documents(version: str, routes: Sequence[Route] = ROUTES) -> Documents:
-    """The description as bytes, in today's form and in the one that the page understands."""
-    document = build_openapi(version, routes)
+@cache
+def build_documents(version: str) -> Documents:
+    """The description as bytes, in today's form and in the one that the page understands; made once in a process."""
+    document = build_openapi(version)
     return Documents(openapi=msgspec.json.encode(document), openapi_3_0=msgspec.json.encode(as_openapi_3_0(document)))
 
 

@@ -143,10 +143,13 @@ def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
         async def handle(exchange: Exchange, **path: str) -> HTTPResponse | None:
             try:
                 return await handler(exchange, **path)
+            except RequestRefused:
+                raise
             except DomainError as error:
                 param = error.param
                 if param is not None:
                     error.param = names.get(param, param.replace("].function.", "].", 1))
+                    error.message = error.message.replace(param, error.param) if "." in param else error.message
                 raise
 
         return handle
