@@ -90,6 +90,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
         session_id=asked.conversation_id or asked.session_id,
         session_mode=SessionMode.APPEND,
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
+        max_tokens_shrinks=True,
         stream=bool(asked.stream),
         priority=Priority(asked.priority or Priority.INTERACTIVE),
         timeout_s=asked.timeout_s,

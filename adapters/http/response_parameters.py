@@ -44,7 +44,7 @@ RESPONSE_PARAMETERS: Sequence[Parameter] = (
         Treatment.HONORED,
         _INPUT
         | {
-            "max_output_tokens": "at least 1; the response is incomplete where it ends there",
+            "max_output_tokens": "at least 1; an upper bound, since the window may have less room",
             "temperature": "0 to 2; 0 is greedy",
             "top_p": "above 0, up to 1",
             "top_logprobs": "0 to 20 most probable tokens with each; above 0 it implies their include",

@@ -40,7 +40,7 @@ class _ToolCall(msgspec.Struct, array_like=True, gc=False):
     id: str
     name: str
     arguments: str
-    custom: bool = False
+    custom: bool
 
 
 class _Image(msgspec.Struct, array_like=True, gc=False):
@@ -64,8 +64,8 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
     name: str | None
     tool_calls: tuple[_ToolCall, ...]
     tool_call_id: str | None
-    images: tuple[_Image, ...] = ()
-    reasoning: str | None = None
+    images: tuple[_Image, ...]
+    reasoning: str | None
 
 
 class _Body(msgspec.Struct, array_like=True):

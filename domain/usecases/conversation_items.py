@@ -10,7 +10,7 @@ from manent.domain.errors import InvalidValue, ItemNotFound, SessionBusy
 from manent.domain.events import SessionEvent
 from manent.domain.items import Item, ItemKind, find_item, items_of, without
 from manent.domain.messages import Message, Role
-from manent.domain.ports import Clock
+from manent.domain.ports import Clock, InferenceEngine
 from manent.domain.response_events import ItemRemoved
 from manent.domain.session import SessionState, check_usable
 from manent.domain.session_upkeep import check_readable, decide_append
@@ -30,8 +30,11 @@ class ItemPage:
 class ConversationItems:
     """What is said in a conversation, item by item."""
 
-    def __init__(self, *, sessions: Sessions, turns: Turns, items: ResolveItems, clock: Clock) -> None:
+    def __init__(
+        self, *, sessions: Sessions, turns: Turns, items: ResolveItems, engine: InferenceEngine, clock: Clock
+    ) -> None:
         self._sessions = sessions
+        self._engine = engine
         self._turns = turns
         self._items = items
         self._clock = clock
@@ -74,7 +77,7 @@ class ConversationItems:
         return [item for index in range(count - len(said), count) for item in items_of(after.messages, index)]
 
     async def remove(self, principal: Principal, session_id: str, item_id: str, *, request_id: str | None) -> None:
-        """Remove an item; the log keeps it. Other items of its message stay.
+        """Remove an item; the log keeps it, and no engine does. Other items of its message stay.
 
         Raises:
             SessionNotFound, SessionClosed, SessionGone, SessionBusy: nothing can be changed in it.
@@ -88,6 +91,7 @@ class ConversationItems:
         context = context_of(principal, request_id=request_id)
         async with self._turns.take(principal.tenant, session_id):
             await self._sessions.decide_and_record(principal.tenant, session_id, decide, context=context)
+            await self._engine.forget(principal.tenant, session_id)
 
     async def _readable(self, principal: Principal, session_id: str) -> SessionState:
         state = await self._sessions.load(principal.tenant, session_id)

@@ -59,5 +59,5 @@ def build_responses(
         clock=clock,
         ids=ids,
     )
-    items = ConversationItems(sessions=sessions, turns=turns, items=resolve, clock=clock)
+    items = ConversationItems(sessions=sessions, turns=turns, items=resolve, engine=engine, clock=clock)
     return Responses(create=create, read=read, items=items, resolve=resolve)

@@ -39,6 +39,7 @@ MATRIX: list[tuple[str, Script, dict[str, Any]]] = [
     ("sampling", TALK, {"temperature": 0.5, "top_p": 0.5, "frequency_penalty": 1, "presence_penalty": 1, "seed": 3}),
     ("cut", TALK, {"max_output_tokens": 2}),
     ("cut thought", THINK, {"max_output_tokens": 1}),
+    ("more than there is room for", TALK, {"max_output_tokens": 50_000}),
     ("logprobs", TALK, {"include": ["message.output_text.logprobs"], "top_logprobs": 2}),
     (
         "reasoning",
@@ -292,7 +293,6 @@ REFUSALS: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"input": [{"type": "function_call_output", "call_id": "c", "output": "1"}]}, 400, "invalid_value", "input"),
     ({"input": "w " * 5000}, 400, "context_length_exceeded", "input"),
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
-    ({"max_output_tokens": 5000}, 400, "context_length_exceeded", "input"),
     ({"messages": []}, 400, "unknown_parameter", "messages"),
     ({"prompt": {"id": "p"}}, 400, "unsupported_parameter", "prompt"),
     ({"service_tier": "flex"}, 400, "unsupported_parameter", "service_tier"),
@@ -470,6 +470,31 @@ async def test_a_background_response_is_cancelled_by_its_id() -> None:
         other = (await create(running)).json()["id"]
         refused = await running.http.post(f"/v1/responses/{other}/cancel")
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")
+
+
+async def test_after_a_crash_an_open_response_has_failed() -> None:
+    """The next start closes what no server runs, and the response says so."""
+    never = asyncio.Event()
+
+    async def held(number: int) -> None:
+        if number == 1:
+            await never.wait()
+
+    async with running_server(Script(before_delta=held)) as running:
+        begun = (await create(running, background=True)).json()["id"]
+        async with running_server(store=running.store) as restarted:
+            assert (await restarted.http.get(f"/v1/responses/{begun}")).json()["status"] == "in_progress"
+            elsewhere = await restarted.http.post(f"/v1/responses/{begun}/cancel")
+            assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (409, "runs_elsewhere")
+            following = asyncio.create_task(restarted.http.get(f"/v1/responses/{begun}?stream=true"))
+            await asyncio.sleep(0.05)
+            assert await restarted.use_cases.close_interrupted.run() == 1
+            failed = strict_response(await restarted.http.get(f"/v1/responses/{begun}"))
+            assert (failed.status, failed.output) == ("failed", [])
+            assert failed.error is not None
+            assert failed.error.message.startswith("interrupted: ")
+            events = strict_events((await following).text)
+            assert [event["type"] for event in events][-1] == "response.failed"
 
 
 async def test_a_client_that_leaves_cancels_what_is_not_in_the_background() -> None:
