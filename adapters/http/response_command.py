@@ -23,6 +23,7 @@ from manent.domain.admission import Priority
 from manent.domain.errors import DomainError
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, TextPart
+from manent.domain.output_shape import OutputShape
 from manent.domain.reconcile import SessionMode
 from manent.domain.responses import ResponseDetails
 from manent.domain.schema_limits import check_shape
@@ -64,9 +65,6 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
         RequestRefused, InvalidValue: parameters contradict each other, or an image cannot be taken.
     """
     services = exchange.services
-    shape = shape_of_response(asked)
-    if shape is not None:
-        check_shape(shape)
     logprobs = LOGPROBS in (asked.include or ()) or bool(asked.top_logprobs)
     chat = ChatCommand(
         principal=exchange.principal,
@@ -85,7 +83,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
             logprobs=logprobs,
             top_logprobs=asked.top_logprobs or 0,
             deterministic=bool(asked.deterministic),
-            shape=shape,
+            shape=_shape(asked),
         ),
         session_id=asked.conversation_id or asked.session_id,
         session_mode=SessionMode.APPEND,
@@ -122,7 +120,7 @@ async def input_command(asked: InputTokensRequest, exchange: Exchange) -> Respon
         principal=exchange.principal,
         model=asked.model,
         messages=(),
-        parameters=RequestedParameters(shape=shape_of_response(asked)),
+        parameters=RequestedParameters(shape=_shape(asked)),
         session_id=asked.conversation_id,
         instructions=_instructions(asked, exchange),
     )
@@ -156,6 +154,13 @@ def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
         return handle
 
     return wrapping
+
+
+def _shape(asked: ResponseInput) -> OutputShape | None:
+    shape = shape_of_response(asked)
+    if shape is not None:
+        check_shape(shape)
+    return shape
 
 
 def _instructions(asked: ResponseInput, exchange: Exchange) -> Message | None:

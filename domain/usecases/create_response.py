@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
+from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import (
     InvalidValue,
     PreconditionFailed,
@@ -114,10 +115,9 @@ class CreateResponse:
         messages = self._alone(command, past, said).messages
         if not messages:
             raise InvalidValue("input is empty; send at least one item", param="input")
+        check_type(chat.model, self._engine.resolve(chat.model).type, *CHAT_TYPES)
         async with self._engine.place(chat.model) as place:
-            prompt = await self._engine.render(
-                self._engine.resolve(place.model_id).model_id, messages, shape=chat.parameters.shape
-            )
+            prompt = await self._engine.render(place.model_id, messages, shape=chat.parameters.shape)
         return len(prompt.token_ids)
 
     async def _continued(self, chat: ChatCommand, previous: RecordedResponse, past: SessionState) -> RunningCompletion:
