@@ -71,23 +71,22 @@ def build_use_cases(
     signal = LogSignal()
     store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
-    complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
-    )
+    chat = _complete_chat(settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids)
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
-    manage_sessions = ManageSessions(
-        store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
-    )
+    manage = ManageSessions(store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids)
     recorded = build_recorded(store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file)
+    responses = build_responses(
+        chat, manage, recorded, sessions, turns, live=live, store=store, engine=engine, clock=clock, ids=ids
+    )
     return UseCases(
         store=store,
         engine=engine,
         live=live,
-        complete_chat=complete_chat,
+        complete_chat=chat,
         create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
         manage_models=ManageModels(engine),
-        manage_sessions=manage_sessions,
+        manage_sessions=manage,
         list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
         session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
@@ -98,26 +97,14 @@ def build_use_cases(
             store=store,
             sessions=sessions,
             engine=engine,
-            chat=complete_chat,
+            chat=chat,
             ending=ending,
             reruns=reruns,
             clock=clock,
             ids=ids,
             alone_max_s=settings.deterministic_max_s,
         ),
-        responses=build_responses(
-            store=store,
-            sessions=sessions,
-            chat=complete_chat,
-            manage=manage_sessions,
-            replay=recorded.replay,
-            fork=recorded.fork,
-            turns=turns,
-            live=live,
-            engine=engine,
-            clock=clock,
-            ids=ids,
-        ),
+        responses=responses,
         reruns=reruns,
         closing=closing,
         close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
-from manent.domain.errors import InvalidValue, ItemNotFound, SessionBusy
+from manent.domain.errors import InvalidValue, SessionBusy
 from manent.domain.events import SessionEvent
 from manent.domain.items import Item, ItemKind, find_item, items_of, without
 from manent.domain.messages import Message, Role
 from manent.domain.ports import Clock, InferenceEngine
+from manent.domain.response_errors import ItemNotFound
 from manent.domain.response_events import ItemRemoved
 from manent.domain.session import SessionState, check_usable
 from manent.domain.session_upkeep import check_readable, decide_append

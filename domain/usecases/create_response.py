@@ -13,16 +13,11 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.embedding import CHAT_TYPES, check_type
-from manent.domain.errors import (
-    InvalidValue,
-    PreconditionFailed,
-    PreviousResponseNotFound,
-    ResponseNotFound,
-    SessionBusy,
-)
+from manent.domain.errors import InvalidValue, PreconditionFailed, SessionBusy
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.reconcile import SessionMode
+from manent.domain.response_errors import PreviousResponseNotFound, ResponseNotFound
 from manent.domain.responses import RESPONSE_IDS, ResponseDetails
 from manent.domain.session import SessionState, SessionStatus, check_usable
 from manent.domain.session_upkeep import ExpectedVersion

@@ -12,8 +12,6 @@ from manent.domain.errors import (
     CompletionNotFound,
     ContentErased,
     InvalidValue,
-    ResponseNotFound,
-    RunsElsewhere,
     SessionBusy,
     SessionClosed,
     SessionGone,
@@ -35,6 +33,7 @@ from manent.domain.generation import FinishReason
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventHeader
+from manent.domain.response_errors import ResponseNotFound, RunsElsewhere
 from manent.domain.response_events import ResponseDeleted
 from manent.domain.responses import RESPONSE_IDS, ResponseDetails, ResponseStatus
 from manent.domain.session import SessionState, check_usable

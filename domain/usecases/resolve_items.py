@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from manent.domain.access import Principal
-from manent.domain.errors import InvalidValue, ResponseNotFound
+from manent.domain.errors import InvalidValue
 from manent.domain.events import CompletionGenerated
 from manent.domain.items import Item, ItemReference, find_item, merged, message_ids_of, part_of
 from manent.domain.messages import Message
 from manent.domain.ports import Ids
+from manent.domain.response_errors import ResponseNotFound
 from manent.domain.responses import response_of
 from manent.domain.usecases.read_responses import ReadResponses
 

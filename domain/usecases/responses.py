@@ -9,10 +9,9 @@ from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.conversation_items import ConversationItems
 from manent.domain.usecases.create_response import CreateResponse
 from manent.domain.usecases.find_completion import FindCompletion
-from manent.domain.usecases.fork_session import ForkSession
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.read_responses import ReadResponses
-from manent.domain.usecases.replay import Replay
+from manent.domain.usecases.replays import Recorded
 from manent.domain.usecases.resolve_items import ResolveItems
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.sessions import Sessions
@@ -30,21 +29,20 @@ class Responses:
 
 
 def build_responses(
-    *,
-    store: EventStore,
-    sessions: Sessions,
     chat: CompleteChat,
     manage: ManageSessions,
-    replay: Replay,
-    fork: ForkSession,
+    recorded: Recorded,
+    sessions: Sessions,
     turns: Turns,
+    *,
     live: LiveCompletions,
+    store: EventStore,
     engine: InferenceEngine,
     clock: Clock,
     ids: Ids,
 ) -> Responses:
     """Everything, over the server's completions and sessions."""
-    completions = FindCompletion(store=store, replay=replay)
+    completions = FindCompletion(store=store, replay=recorded.replay)
     read = ReadResponses(store=store, sessions=sessions, completions=completions, manage=manage, live=live, clock=clock)
     resolve = ResolveItems(responses=read, ids=ids)
     create = CreateResponse(
@@ -52,8 +50,8 @@ def build_responses(
         sessions=sessions,
         responses=read,
         items=resolve,
-        replay=replay,
-        fork=fork,
+        replay=recorded.replay,
+        fork=recorded.fork,
         live=live,
         engine=engine,
         clock=clock,

@@ -34,23 +34,27 @@ def strict_response(answer: httpx.Response | bytes) -> Response:
     """The response in an answer: OpenAI's type takes it, and it has exactly our members."""
     data = answer if isinstance(answer, bytes) else answer.content
     own.Response.model_validate_json(data, strict=True)
-    return _checked(Response, data)
+    response: Response = _checked(Response, data)
+    return response
 
 
 def strict_conversation(answer: httpx.Response) -> Conversation:
     """The conversation in an answer."""
     own.Conversation.model_validate_json(answer.content, strict=True)
-    return _checked(Conversation, answer.content)
+    conversation: Conversation = _checked(Conversation, answer.content)
+    return conversation
 
 
 def strict_deletion(answer: httpx.Response) -> ConversationDeletedResource:
     """The deletion of a conversation in an answer."""
-    return _checked(ConversationDeletedResource, answer.content)
+    deleted: ConversationDeletedResource = _checked(ConversationDeletedResource, answer.content)
+    return deleted
 
 
 def strict_tokens(answer: httpx.Response) -> int:
     """The count of tokens in an answer."""
-    return _checked(InputTokenCountResponse, answer.content).input_tokens
+    counted: InputTokenCountResponse = _checked(InputTokenCountResponse, answer.content)
+    return counted.input_tokens
 
 
 def strict_items(answer: httpx.Response, *, conversation: bool = False) -> list[dict[str, Any]]:

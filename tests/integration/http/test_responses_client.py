@@ -48,7 +48,8 @@ async def test_the_stream_helper_sees_the_whole_answer() -> None:
         assert isinstance(call, ResponseFunctionToolCall)
         assert call.arguments == '{"city": "Paris"}'
         again = await client.responses.retrieve(final.id)
-        assert [item.id for item in again.output] == [item.id for item in final.output]
+        told = [item["id"] for item in again.to_dict()["output"]]  # type: ignore[attr-defined]  # a dict of the wire
+        assert told == [item["id"] for item in final.to_dict()["output"]]  # type: ignore[attr-defined]  # a dict of the wire
         assert again.usage == final.usage
 
 
