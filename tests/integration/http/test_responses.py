@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
 import pytest
 
 from manent.adapters.http.context import HttpLimits
+from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
 from manent.domain.access import LOCAL_OPERATOR, Principal
-from manent.domain.admission import QueuePlace
-from manent.domain.errors import EngineBusy, GenerationFailed
+from manent.domain.errors import GenerationFailed
 from manent.domain.messages import ToolCall
 from tests.support.http import WAIT_S, Running, raw_connection, running_server
 from tests.support.strict import check_order, strict_events, strict_items, strict_response, strict_tokens
@@ -395,23 +393,23 @@ async def test_a_failure_is_told_and_can_be_read_again(*, stream: bool) -> None:
 async def test_a_late_refusal_is_told_in_the_stream() -> None:
     """What refuses a request whose stream was opened to keep it alive comes as an error that every client reads."""
 
-    class Loading(ScriptedEngine):
-        @asynccontextmanager
-        async def place(self, *_: object, **__: object) -> AsyncGenerator[QueuePlace, None]:
-            await asyncio.sleep(0.05)
-            if self.requests is not None:
-                raise EngineBusy("full")
-            yield QueuePlace()
+    go_on = asyncio.Event()
 
+    async def held(_: int) -> None:
+        await go_on.wait()
+
+    engine = ScriptedEngine(Script(before_delta=held), limits=AdmissionLimits(running_max=1, wait_max_s=0.05))
     limits = HttpLimits(ping_interval_s=0.01)
-    async with running_server(engine=Loading(), limits=limits) as running, running.openai() as client:
+    async with running_server(engine=engine, limits=limits) as running, running.openai() as client:
+        await create(running, background=True)
         answer = await create(running, stream=True)
         assert answer.text.startswith(": ping\n\n")
         (event,) = strict_events(answer.text)
         assert (event["type"], event["code"], event["error"]["code"]) == ("error", "engine_busy", "engine_busy")
-        with pytest.raises(openai.APIError, match="full"):
+        with pytest.raises(openai.APIError, match=r"scripted|busy|place|waited"):
             async for _ in await client.responses.create(model="default", input="x", stream=True):
                 pass
+        go_on.set()
 
 
 async def test_a_background_response_goes_on_without_its_client() -> None:
