@@ -10,6 +10,7 @@ from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.output_shape import json_text
 from manent.adapters.http.response_input import CUSTOM_ARGUMENT
 from manent.adapters.http.wire_response_requests import (
+    CALLABLE,
     ChosenTool,
     ResponseCustomTool,
     ResponseFunctionTool,
@@ -116,7 +117,7 @@ def _choice(asked: ResponseInput, names: set[str]) -> tuple[ToolChoice, str | No
         return ToolChoice(chosen or ToolChoice.AUTO), None, None
     if chosen.type == "allowed_tools":
         return _allowed(chosen, names)
-    if chosen.type not in {"function", "custom"}:
+    if chosen.type not in CALLABLE:
         raise _unsupported("tool_choice.type", f"Manent does not have {chosen.type!r}, and cannot be made to call it")
     if chosen.name not in names:
         raise _refused("tool_choice.name", f"{chosen.name!r} is none of tools")
@@ -124,14 +125,14 @@ def _choice(asked: ResponseInput, names: set[str]) -> tuple[ToolChoice, str | No
 
 
 def _allowed(chosen: ChosenTool, names: set[str]) -> tuple[ToolChoice, str | None, set[str] | None]:
-    given = [tool.get("name") for tool in chosen.tools or () if tool.get("type") in {"function", "custom"}]
+    given = [str(tool.get("name")) for tool in chosen.tools or () if tool.get("type") in CALLABLE]
     unknown = next((name for name in given if name not in names), None)
     if unknown is not None:
-        raise _refused("tool_choice.tools", f"{unknown!r} is none of tools")
+        raise _refused("tool_choice.tools", f"{unknown[:80]!r} is none of tools")
     mode = ToolChoice(chosen.mode or ToolChoice.AUTO)
     if mode is ToolChoice.REQUIRED and not given:
         raise _unsupported("tool_choice", "it asks for a call, but Manent has none of the allowed tools")
-    return mode, None, {str(name) for name in given}
+    return mode, None, set(given)
 
 
 def _format(asked: ResponseInput) -> OutputFormat | None:

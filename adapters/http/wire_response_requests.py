@@ -25,6 +25,8 @@ from manent.adapters.http.wire_response_items import InputItem, Lenient
 from manent.adapters.http.wire_tools import TOOLS_MAX, Name
 
 ITEMS_PER_CALL_MAX = 20
+CALLABLE = ("function", "custom")
+"""Kinds of tools that can be called; a tuple, since a client may send what no set can hold."""
 
 Includable = Literal[
     "file_search_call.results",
@@ -79,7 +81,7 @@ class HostedTool(Lenient):
 
 def _tool_kind(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return f"<{kind}>" if kind in {"function", "custom"} else "<hosted>"
+    return f"<{kind}>" if kind in CALLABLE else "<hosted>"
 
 
 ResponseTool = Annotated[

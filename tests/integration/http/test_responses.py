@@ -296,6 +296,13 @@ REFUSALS: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"service_tier": "flex"}, 400, "unsupported_parameter", "service_tier"),
     ({"include": ["everything"]}, 400, "invalid_value", "include[0]"),
     ({"tools": [{"type": "function"}]}, 400, "missing_required_parameter", "tools[0].name"),
+    ({"tools": [{"type": ["function"]}]}, 400, "invalid_type", "tools[0].type"),
+    (
+        {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": []}]}},
+        400,
+        "invalid_value",
+        "tool_choice.tools",
+    ),
     ({"tools": [FUNCTION, FUNCTION]}, 400, "invalid_value", "tools"),
     ({"tools": [HOSTED], "tool_choice": {"type": "web_search"}}, 400, "unsupported_parameter", "tool_choice.type"),
     ({"tools": [HOSTED], "tool_choice": "required"}, 400, "unsupported_parameter", "tool_choice"),
