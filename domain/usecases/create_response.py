@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from manent.domain.access import Principal
+from manent.domain.access import Principal, may_use
 from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import InvalidValue, PreconditionFailed, SessionBusy
 from manent.domain.messages import Message
@@ -118,8 +118,9 @@ class CreateResponse:
     async def _continued(self, chat: ChatCommand, previous: RecordedResponse, past: SessionState) -> RunningCompletion:
         by, session_id = chat.principal, previous.session_id
         now = await self._sessions.load(by.tenant, session_id)
+        is_own = may_use(by, tenant=now.tenant, owner=now.owner)
         goes_on = now.version == past.version and not previous.details.in_conversation
-        if goes_on and not self._live.busy_with(by.tenant, session_id):
+        if is_own and goes_on and not self._live.busy_with(by.tenant, session_id):
             expected = ExpectedVersion.of(past.version)
             with suppress(PreconditionFailed, SessionBusy):  # somebody else was faster: that is a fork
                 return await self._accepted(replace(chat, session_id=session_id, expected=expected))

@@ -541,6 +541,27 @@ async def test_a_repetition_has_the_same_answer() -> None:
         assert len(running.engine.requests) == 1
 
 
+async def test_an_auditor_goes_on_in_a_fork_of_its_own() -> None:
+    """Who may read a response may have another future of it, and never writes into its session."""
+    async with running_server(principal=Principal(tenant=LOCAL_OPERATOR.tenant, subject="ann")) as hers:
+        made = (await create(hers)).json()
+        async with running_server(store=hers.store) as audits:
+            on = (await create(audits, previous_response_id=made["id"])).json()
+            assert on["session_id"] != made["session_id"]
+            assert (await audits.http.delete(f"/v1/responses/{made['id']}")).status_code == 404
+        assert (await hers.http.get(f"/v1/sessions/{made['session_id']}")).json()["message_count"] == 2
+
+
+async def test_a_response_is_verified_like_any_completion() -> None:
+    """What was generated deterministically is generated again, instructions included, and is the same."""
+    async with running_server() as running:
+        made = (await create(running, deterministic=True, instructions="Be brief.")).json()["id"]
+        verified = await running.http.post(f"/v1/chat/completions/{made}/verify")
+        assert verified.status_code == 200, verified.text
+        assert [message.text for message in running.engine.rendered[-1]] == ["Be brief.", "hello"]
+        assert verified.json()["verdict"] == "exact"
+
+
 async def test_keys_of_the_wrong_kind_of_id_lead_nowhere() -> None:
     """Ids that no response can have never reach the store."""
     async with running_server() as running:
