@@ -25,6 +25,7 @@ from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.store.database import open_node
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
+from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
@@ -65,6 +66,7 @@ class Manent:
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
                 responses=use_cases.responses,
+                resume=use_cases.resume,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
@@ -74,7 +76,11 @@ class Manent:
                 ready=self.problems,
                 version=version("manent"),
             ),
-            HttpLimits(body_bytes_max=settings.body_bytes_max, stall_timeout_s=settings.write_timeout_s),
+            HttpLimits(
+                body_bytes_max=settings.body_bytes_max,
+                stall_timeout_s=settings.write_timeout_s,
+                retry_grace_s=settings.retry_grace_s,
+            ),
         )
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -119,10 +125,13 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
-            use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache)
+            use_cases = build_use_cases(
+                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache, streams=streams
+            )
             recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(
                 settings=settings,

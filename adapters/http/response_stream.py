@@ -58,7 +58,7 @@ async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
             requested = (await running.accepted()).requested
             headers = {**queue_headers(running), **session_headers(requested.session_id)}
         reader = _Reader(exchange, background=command.details.background)
-        writer = await EventWriter.open(exchange, headers=headers, stalled=reader.stalled)
+        writer = await EventWriter.of(exchange, headers=headers, stalled=reader.stalled)
         await _told(exchange, writer, _started(reader, writer, command, starting))
     finally:
         starting.cancel()
@@ -69,7 +69,7 @@ async def stream_recorded(exchange: Exchange, found: RecordedResponse, *, after:
     responses, response_id = exchange.services.responses.read, found.response_id
     running = responses.running(response_id) if found.outcome is None else None
     reader = _Reader(exchange, background=found.details.background)
-    writer = await EventWriter.open(exchange, headers=session_headers(found.session_id), stalled=reader.stalled)
+    writer = await EventWriter.of(exchange, headers=session_headers(found.session_id), stalled=reader.stalled)
     events = ResponseEvents(frame_of(found), after=after)
     if running is not None:
         running.join()
@@ -116,8 +116,10 @@ class _Reader:
     ) -> CompletionOutcome:
         pieces = PieceReader()
         await writer.send(events.start() or PING)
-        async with DeltaFeed(running, joins=False) as feed:
-            while (deltas := await feed.take(writer.ping_interval_s)) is not None:
+        async with DeltaFeed(running) as feed:
+            while (taken := await feed.take(writer.ping_interval_s)) is not None:
+                # As they came, and not joined: the log tells the same events again.
+                deltas = running.produced[taken.start : taken.end]
                 data = b"".join(events.piece(piece) for delta in deltas for piece in pieces.push(delta))
                 await writer.send(data or PING)
         return await running.generated()
