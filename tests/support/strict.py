@@ -78,9 +78,10 @@ def strict_events(text: str, *, first: int = 0) -> list[dict[str, Any]]:
     """The events of a stream: each named, of OpenAI's type, numbered without a gap from ``first`` on."""
     events = []
     for block in text.removesuffix("\n\n").split("\n\n") if text else ():
-        if block.startswith(":"):
+        told = [line for line in block.split("\n") if not line.startswith(":")]
+        if not told:
             continue
-        name, data = block.split("\n")
+        name, data = told
         event = msgspec.json.decode(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         _checked(EVENTS[event["type"]], data.removeprefix("data: ").encode())

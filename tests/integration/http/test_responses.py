@@ -399,7 +399,6 @@ async def test_a_failure_is_told_and_can_be_read_again(*, stream: bool) -> None:
 
 async def test_a_late_refusal_is_told_in_the_stream() -> None:
     """What refuses a request whose stream was opened to keep it alive comes as an error that every client reads."""
-
     go_on = asyncio.Event()
 
     async def held(_: int) -> None:
@@ -410,7 +409,7 @@ async def test_a_late_refusal_is_told_in_the_stream() -> None:
     async with running_server(engine=engine, limits=limits) as running, running.openai() as client:
         await create(running, background=True)
         answer = await create(running, stream=True)
-        assert answer.text.startswith(": ping\n\n")
+        assert answer.text.startswith(": ping\n")
         (event,) = strict_events(answer.text)
         assert (event["type"], event["code"], event["error"]["code"]) == ("error", "engine_busy", "engine_busy")
         with pytest.raises(openai.APIError, match=r"scripted|busy|place|waited"):
