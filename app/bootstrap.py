@@ -66,6 +66,7 @@ class Manent:
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
                 responses=use_cases.responses,
+                stored=use_cases.stored_completions,
                 resume=use_cases.resume,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,

@@ -1,4 +1,4 @@
-"""What a completion's request says of the messages that the model sees: a part of CompletionRequested."""
+"""What a completion was asked to go on from, as its CompletionRequested has it: a context, messages, or a prompt."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from manent.domain.generation import SaltedDigest, Truncation
 from manent.domain.messages import Message, Role
+from manent.domain.prompts import TextPrompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,3 +37,14 @@ class InputMessage:
     role: Role
     digest: SaltedDigest
     content: Message | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPrompt:
+    """A prompt that was continued as it stands: its content where that is recorded, and a commitment to its text.
+
+    ``digest`` commits to the UTF-8 bytes of the text, which are what the tokens say where only those were given.
+    """
+
+    digest: SaltedDigest
+    content: TextPrompt | None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manent.domain.admission import Priority
-from manent.domain.completion_input import ContextUsed, InputMessage
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -27,6 +27,7 @@ from manent.domain.output_pieces import PieceSizes, RecordedOutput
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
 from manent.domain.response_events import ItemRemoved, ResponseDeleted
 from manent.domain.responses import ResponseDetails
+from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
 
 
@@ -82,9 +83,10 @@ class HistoryRevised:
 class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
-    ``context`` stands for a session's messages, ``input`` for those of a request without one; the model sees
-    ``instructions`` before them, which are this request's alone. ``prompt_digest`` commits to what the model is given
-    (``RenderedPrompt.committed_bytes``). ``response`` is there where it is a response that can be asked for again.
+    ``context`` stands for a session's messages, ``input`` for those of a request without one, ``prompt`` for what is
+    continued as it stands; ``instructions`` are this request's alone, and seen before all others. ``prompt_digest``
+    commits to what the model is given (``RenderedPrompt.committed_bytes``). A ``stored`` one is to be found among its
+    owner's stored completions, as those of sessions are; a ``response`` is asked for by its id.
     """
 
     completion_id: str
@@ -104,6 +106,8 @@ class CompletionRequested:
     queue_wait_s: float = 0.0
     instructions: Message | None = None
     response: ResponseDetails | None = None
+    prompt: InputPrompt | None = None
+    stored: bool = False
     requested_at_us: int
 
 
@@ -112,8 +116,8 @@ class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
     They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
-    commits to text, reasoning and tool calls (``PartialChoice.commitment``). ``model_id`` of a terminal event is None
-    where a crash left nobody who knew it.
+    commits to text, reasoning and tool calls (``PartialChoice.commitment``), and ``stored`` is as in the request.
+    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -132,6 +136,7 @@ class CompletionGenerated:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     piece_sizes: PieceSizes | None = None
+    stored: bool = False
     generated_at_us: int
 
     @property
@@ -266,7 +271,7 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified | ResponseDeleted
+DomainEvent = SessionEvent | ModelEvent | CompletionVerified | StoredCompletionEvent | ResponseDeleted
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sanic import HTTPResponse
 
@@ -50,9 +50,8 @@ async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage
         if accepting.done():
             accepting.result()
         writer = await EventWriter.open(exchange, reader)
-        await _stream(
-            exchange, reader, _from_the_first(writer, running, accepting, include_usage=include_usage), writer
-        )
+        sending = _from_the_first(writer, running, accepting, include_usage=include_usage)
+        await stream_to_the_end(exchange, [reader], sending, writer)
     finally:
         accepting.cancel()
 
@@ -74,16 +73,19 @@ async def resume_stream(exchange: Exchange, reader: Reader, cursor: Cursor, *, i
     chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
     events, number = chunks.go_on(cursor, running.produced)
     writer = await EventWriter.open(exchange, reader)
-    await _stream(exchange, reader, _follow(writer, running, chunks, events, number), writer)
+    await stream_to_the_end(exchange, [reader], _follow(writer, running, chunks, events, number), writer)
 
 
-async def _stream(exchange: Exchange, reader: Reader, sending: Awaitable[None], writer: EventWriter) -> None:
+async def stream_to_the_end(
+    exchange: Exchange, readers: Sequence[Reader], sending: Awaitable[None], writer: EventWriter
+) -> None:
     """Send everything, whatever happens; the error of a completion that cannot go on is told and raised."""
-    running, outcome = reader.running, "done"
+    running, outcome = readers[0].running, "done"
     try:
         await sending
     except asyncio.CancelledError:
-        reader.leave("client_disconnected")
+        for reader in readers:
+            reader.leave("client_disconnected")
         outcome = running.stop_reason or "client_disconnected"
         raise
     except DomainError as error:
@@ -145,10 +147,16 @@ class EventWriter:
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, reader: Reader) -> EventWriter:
+    async def open(cls, exchange: Exchange, *readers: Reader) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
-        headers = {**queue_headers(reader.running), **session_headers(reader.running.session_id)}
-        return await cls.of(exchange, headers=headers, stalled=lambda: reader.leave("client_stalled"))
+
+        def stalled() -> None:
+            for reader in readers:
+                reader.leave("client_stalled")
+
+        running = readers[0].running
+        headers = {**queue_headers(running), **session_headers(running.session_id)}
+        return await cls.of(exchange, headers=headers, stalled=stalled)
 
     @classmethod
     async def of(cls, exchange: Exchange, *, headers: Mapping[str, str], stalled: Callable[[], None]) -> EventWriter:

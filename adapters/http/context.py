@@ -26,6 +26,7 @@ from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
+from manent.domain.usecases.stored_completions import StoredCompletions
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -47,6 +48,7 @@ class HttpServices:
     follow: FollowLog
     replays: Replays
     responses: Responses
+    stored: StoredCompletions
     engine: InferenceEngine
     ids: Ids
     images: ImageReader

@@ -8,7 +8,7 @@ from manent.adapters.http.answers import json_answer, session_headers
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import honored_members
+from manent.adapters.http.parameter_table import honored_members
 from manent.adapters.http.response_command import in_other_words
 from manent.adapters.http.response_input import parts_of
 from manent.adapters.http.response_items import item_answer, item_list

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameters import Parameter, Treatment, honored_members
+from manent.adapters.http.parameter_table import Parameter, Treatment, honored_members
 from manent.adapters.http.wire_response_items import ITEM_TYPES, PART_TYPES
 
 

@@ -16,6 +16,7 @@ from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
 from manent.domain import response_events as t
+from manent.domain import stored_events as s
 from manent.domain import verification as v
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
@@ -46,6 +47,8 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "CompletionVerified": (v.CompletionVerified, 1),
     "ResponseDeleted": (t.ResponseDeleted, 1),
     "ItemRemoved": (t.ItemRemoved, 1),
+    "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
+    "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 

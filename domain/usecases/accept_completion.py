@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
-from manent.domain.completion_input import ContextUsed, InputMessage
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
@@ -24,6 +24,7 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import IdempotencyKey, OpenCompletion
 from manent.domain.responses import ResponseDetails
@@ -32,7 +33,7 @@ from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
-from manent.domain.usecases.model_view import Asked, ModelView, View
+from manent.domain.usecases.model_view import Asked, ModelView, View, with_instructions, without_instructions
 from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
@@ -46,7 +47,8 @@ class ChatCommand:
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
     takes tools' results as they are: those of a rerun answer the calls of another session. In a session the model sees
     ``instructions`` before everything, and they are no part of the conversation; ``past`` is what a session that does
-    not exist yet is to be a fork of. Responses bring ``completion_id`` and ``response``.
+    not exist yet is to be a fork of. Responses bring ``completion_id`` and ``response``. With a ``prompt`` there are no
+    messages: it is continued as it stands.
     """
 
     principal: Principal
@@ -72,6 +74,7 @@ class ChatCommand:
     response: ResponseDetails | None = None
     instructions: Message | None = None
     past: SessionState | None = None
+    prompt: TextPrompt | None = None
 
 
 class AcceptCompletion:
@@ -104,11 +107,18 @@ class AcceptCompletion:
         check_metadata(command.metadata or {})
         check_results((), command.messages)
         card = self._engine.resolve(running.place.model_id)
-        view = await running.unless_stopped(self._view.of(card, command.messages, _asked(command, tenant=None)))
+        asked = _asked(command, tenant=None)
+        said: TextPrompt | None = None
+        if command.prompt is None:
+            view = await running.unless_stopped(self._view.of(card, command.messages, asked))
+        else:
+            view, said = await running.unless_stopped(self._view.of_prompt(card, command.prompt, asked))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
+        if said is not None:
+            requested = replace(requested, prompt=self._prompt(said, command))
         appended = await self._store.append(
             completion_stream(running.completion_id),
             [requested],
@@ -119,7 +129,11 @@ class AcceptCompletion:
         if appended.repeated:
             raise Repeated(appended)
         return Prepared(
-            accepted=Accepted(requested=requested, stream_version=appended.stream_version),
+            accepted=Accepted(
+                requested=requested,
+                stream_version=appended.stream_version,
+                prompt_text=(said and said.text) or "",
+            ),
             prompt=view.prompt,
             parameters=view.parameters,
             record_content=self._records_content(command),
@@ -147,22 +161,20 @@ class AcceptCompletion:
             if not command.keeps_results:
                 check_results(state_then.messages.truncated(kept), state_then.messages[kept:])
             asked = _asked(command, tenant=state.tenant)
-            view = await running.unless_stopped(self._view.of(card, _seen(state_then, command), asked))
+            view = await running.unless_stopped(
+                self._view.of(card, with_instructions(state_then.messages, command.instructions), asked)
+            )
             if running.stop_reason is not None:
                 return ()
-            used = _without_instructions(view.context, command.instructions)
+            used = without_instructions(view.context, command.instructions)
             requested = self._requested(running, command, card, view, context=used, recorded=())
             decided.append((requested, view))
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
+        tenant, past = command.principal.tenant, None if command.past is None else command.past.messages
         after, appended = await self._sessions.decide_and_record(
-            command.principal.tenant,
-            session_id,
-            decide,
-            context=context,
-            idempotency=command.idempotency,
-            past=None if command.past is None else command.past.messages,
+            tenant, session_id, decide, context=context, idempotency=command.idempotency, past=past
         )
         if appended is None:
             return None
@@ -231,6 +243,12 @@ class AcceptCompletion:
             content=message if self._records_content(command) else None,
         )
 
+    def _prompt(self, said: TextPrompt, command: ChatCommand) -> InputPrompt:
+        return InputPrompt(
+            digest=SaltedDigest.of((said.text or "").encode(), salt=self._ids.salt()),
+            content=said if self._records_content(command) else None,
+        )
+
     def _requested(
         self,
         running: RunningCompletion,
@@ -260,6 +278,7 @@ class AcceptCompletion:
             queue_wait_s=running.place.waited_s,
             instructions=None if context is None else command.instructions,
             response=command.response,
+            stored=command.response is None and (command.store_content or running.session_id is not None),
         )
 
 
@@ -269,15 +288,6 @@ def _check_one_answer(command: ChatCommand) -> None:
             f"n is {command.parameters.n}, but a session goes on with one answer; send n 1, or leave session_id out",
             param="n",
         )
-
-
-def _seen(state: SessionState, command: ChatCommand) -> Sequence[Message]:
-    return state.messages if command.instructions is None else (command.instructions, *state.messages)
-
-
-def _without_instructions(context: ContextUsed, instructions: Message | None) -> ContextUsed:
-    """The messages of the session alone; what stands before them has a place of its own in the event."""
-    return context if instructions is None else replace(context, message_ids=context.message_ids[1:])
 
 
 def _asked(command: ChatCommand, *, tenant: str | None) -> Asked:

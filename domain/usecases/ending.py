@@ -62,6 +62,7 @@ class Ending:
             reasoning=self._reasoning(self._output.choices[0]),
             tool_calls=self._tool_calls(self._output.choices[0]),
             piece_sizes=self._piece_sizes(),
+            stored=self._requested.stored,
         )
 
     def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manent.domain.completion_input import ContextUsed, DroppedMessages
 from manent.domain.context import select_messages
@@ -11,6 +11,7 @@ from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParamet
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import InferenceEngine
+from manent.domain.prompts import TextPrompt
 from manent.domain.usecases.token_counts import TokenCounts
 
 TRUNCATION_ROUNDS_MAX = 4
@@ -62,6 +63,17 @@ class ModelView:
             return await self._truncated(card, messages, asked)
         return self._view(card, asked, kept, None, prompt)
 
+    async def of_prompt(self, card: ModelCard, prompt: TextPrompt, asked: Asked) -> tuple[View, TextPrompt]:
+        """Tokenize a prompt that is to be continued as it stands; the second is the same prompt, with its text.
+
+        Raises:
+            ContextLengthExceeded: it does not fit.
+            InvalidValue: the model does not have one of the tokens.
+        """
+        explained = await self._engine.tokenize(card.model_id, prompt)
+        said = TextPrompt(text=explained.text, token_ids=prompt.token_ids)
+        return self._view(card, asked, (), None, explained.rendered), said
+
     async def _is_surely_longer(
         self, card: ModelCard, messages: Sequence[Message], tenant: str | None, room: int
     ) -> bool:
@@ -106,6 +118,16 @@ class ModelView:
         message_ids = tuple(message.message_id for message in kept)
         context = ContextUsed(message_ids=message_ids, dropped=dropped, truncation=asked.truncation)
         return View(context=context, prompt=prompt, parameters=parameters)
+
+
+def with_instructions(messages: Sequence[Message], instructions: Message | None) -> Sequence[Message]:
+    """The messages with what one request says before them."""
+    return messages if instructions is None else (instructions, *messages)
+
+
+def without_instructions(context: ContextUsed, instructions: Message | None) -> ContextUsed:
+    """The messages of the session alone; what stands before them has a place of its own in the event."""
+    return context if instructions is None else replace(context, message_ids=context.message_ids[1:])
 
 
 def _dropped(messages: Sequence[Message], where: range) -> DroppedMessages | None:

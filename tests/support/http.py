@@ -113,6 +113,7 @@ async def running_server(
         follow=use_cases.follow_log,
         replays=use_cases.replays,
         responses=use_cases.responses,
+        stored=use_cases.stored_completions,
         resume=use_cases.resume,
         engine=engine,
         ids=ids,
