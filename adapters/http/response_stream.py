@@ -67,7 +67,7 @@ async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
 async def stream_recorded(exchange: Exchange, found: RecordedResponse, *, after: int | None) -> None:
     """Stream a response that was accepted before, behind event number ``after``, and follow it to its end."""
     responses, response_id = exchange.services.responses.read, found.response_id
-    running = responses.running(response_id) if found.outcome is None else None
+    running = responses.running(exchange.principal, response_id) if found.outcome is None else None
     reader = _Reader(exchange, background=found.details.background)
     writer = await EventWriter.of(exchange, headers=session_headers(found.session_id), stalled=reader.stalled)
     events = ResponseEvents(frame_of(found), after=after)

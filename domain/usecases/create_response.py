@@ -120,12 +120,16 @@ class CreateResponse:
         now = await self._sessions.load(by.tenant, session_id)
         is_own = may_use(by, tenant=now.tenant, owner=now.owner)
         goes_on = now.version == past.version and not previous.details.in_conversation
-        if is_own and goes_on and not self._live.busy_with(by.tenant, session_id):
+        if is_own and goes_on and not self._is_busy(by.tenant, session_id):
             expected = ExpectedVersion.of(past.version)
             with suppress(PreconditionFailed, SessionBusy):  # somebody else was faster: that is a fork
                 return await self._accepted(replace(chat, session_id=session_id, expected=expected))
         await self._fork.check_depth(past)
         return await self._accepted(replace(chat, session_id=self._ids.new("sess_"), past=past))
+
+    def _is_busy(self, tenant: str, session_id: str) -> bool:
+        """Whether a completion of the session runs here, or waits for its turn."""
+        return any(running.tenant == tenant and running.session_id == session_id for running in self._live)
 
     async def _accepted(self, chat: ChatCommand) -> RunningCompletion:
         running = self._chat.start(chat)

@@ -272,15 +272,6 @@ class LiveCompletions:
                 return running
         return None
 
-    def with_id(self, completion_id: str) -> RunningCompletion | None:
-        """The completion with this id, if it runs in this process."""
-        found = self._tasks.get(completion_id)
-        return None if found is None else found[0]
-
-    def busy_with(self, tenant: str, session_id: str) -> bool:
-        """Whether a completion of the session runs here, or waits for its turn."""
-        return any(running.tenant == tenant and running.session_id == session_id for running in self)
-
     async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
         """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""
         tasks = []

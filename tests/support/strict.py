@@ -78,7 +78,7 @@ def strict_events(text: str, *, first: int = 0) -> list[dict[str, Any]]:
     """The events of a stream: each named, of OpenAI's type, numbered without a gap from ``first`` on."""
     events = []
     for block in text.removesuffix("\n\n").split("\n\n") if text else ():
-        told = [line for line in block.split("\n") if not line.startswith(":")]
+        told = [line for line in block.split("\n") if line and not line.startswith(":")]
         if not told:
             continue
         name, data = told
