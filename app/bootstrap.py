@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpLimits, HttpServices
+from manent.adapters.http.context import HttpServices
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.images.fetching import ImageFetcher
@@ -23,6 +23,7 @@ from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_regi
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.store.database import open_node
+from manent.app.limits import Limits, counted, http_limits
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.streams import stream_buffer
@@ -49,6 +50,7 @@ class Manent:
     settings: Settings
     use_cases: UseCases
     transparency: Transparency
+    limits: Limits
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
@@ -74,25 +76,27 @@ class Manent:
                 ids=RandomIds(),
                 images=CheckedImages(ImageFetcher(settings.image_urls)),
                 authenticate=everybody_is(LOCAL_OPERATOR),
+                counting=use_cases.counting,
                 ready=self.problems,
                 version=version("manent"),
             ),
-            HttpLimits(
-                body_bytes_max=settings.body_bytes_max,
-                stall_timeout_s=settings.write_timeout_s,
-                retry_grace_s=settings.retry_grace_s,
-            ),
+            http_limits(settings),
         )
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What its server does beside answering, by name: loops that run until it has drained."""
         projecting = {} if self.projector is None else {"projecting contexts": self.projector.run}
-        return projecting | {
-            "closing what could not be recorded": self.use_cases.closing.keep_closing,
-            "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
-            "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
-            "warming conversations": self.use_cases.warm_prefixes.keep_warming,
-        }
+        keeping = {} if self.limits.keep is None else {"keeping what running completions hold": self.limits.keep}
+        return (
+            projecting
+            | keeping
+            | {
+                "closing what could not be recorded": self.use_cases.closing.keep_closing,
+                "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+                "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
+                "warming conversations": self.use_cases.warm_prefixes.keep_warming,
+            }
+        )
 
     async def problems(self) -> Mapping[str, str]:
         """What keeps this Manent from answering, by name; empty is ready."""
@@ -126,18 +130,27 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            counted(settings, await transparency.kept.log_id()) as limits,
             stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
             use_cases = build_use_cases(
-                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache, streams=streams
+                settings,
+                store=store,
+                engine=engine,
+                clock=clock,
+                ids=ids,
+                cache=cache,
+                limiter=limits.limiter,
+                streams=streams,
             )
             recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(
                 settings=settings,
                 use_cases=use_cases,
                 transparency=transparency,
+                limits=limits,
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
     finally:

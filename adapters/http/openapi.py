@@ -26,6 +26,7 @@ from manent.adapters.http.wire_responses import ErrorAnswer
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
+LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
 HEADERS = {
     "x-request-id": {
@@ -115,7 +116,7 @@ def _responses(route: Route) -> dict[str, Any]:
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS)):
+    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS, *(() if route.public else LIMITED))):
         codes[ERRORS[code].status].append(code)
     for status, names in sorted(codes.items()):
         responses[str(status)] = {

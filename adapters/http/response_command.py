@@ -97,6 +97,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
         instructions=_instructions(asked, exchange),
         request_id=exchange.request.request_id,
         correlation_id=exchange.request.correlation_id,
+        address=exchange.request.origin.address,
         idempotency=idempotency_key(exchange),
     )
     return ResponseCommand(

@@ -45,10 +45,10 @@ class ChatCommand:
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
-    takes tools' results as they are: those of a rerun answer the calls of another session. In a session the model sees
-    ``instructions`` before everything, and they are no part of the conversation; ``past`` is what a session that does
-    not exist yet is to be a fork of. Responses bring ``completion_id`` and ``response``. With a ``prompt`` there are no
-    messages: it is continued as it stands.
+    takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
+    no messages: it is continued as it stands. ``address`` is where the request came from; without ``within_limits`` it
+    is counted, and not refused for what was counted before. The model sees ``instructions`` before a session's messages;
+    ``past`` is what a new session is to be a fork of. Responses bring ``completion_id`` and ``response``.
     """
 
     principal: Principal
@@ -60,6 +60,8 @@ class ChatCommand:
     truncation: Truncation = Truncation.DISABLED
     max_tokens_shrinks: bool = False
     keeps_results: bool = False
+    address: str | None = None
+    within_limits: bool = True
     store_content: bool = False
     stream: bool = False
     priority: Priority = Priority.INTERACTIVE
@@ -211,15 +213,8 @@ class AcceptCompletion:
         now_us = self._clock.now_us()
         started: list[SessionEvent] = []
         if state.status is SessionStatus.ABSENT:
-            started = decide_start(
-                state,
-                metadata={},
-                ttl_s=None,
-                messages=(),
-                by=command.principal,
-                now_us=now_us,
-                parent=None if command.past is None else command.past.here,
-            )
+            parent, by = None if command.past is None else command.past.here, command.principal
+            started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=by, now_us=now_us, parent=parent)
         else:
             check_usable(state, command.principal, now_us=now_us)
         if command.expected is not None:
