@@ -28,7 +28,7 @@ from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Recorded, Replays, build_recorded, build_replays
-from manent.domain.usecases.responses import Responses, build_responses
+from manent.domain.usecases.responses import Ports, Responses, build_responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
@@ -243,18 +243,9 @@ class Wiring:
     @cached_property
     def responses(self) -> Responses:
         """Responses, and the items of conversations."""
-        return build_responses(
-            self.complete_chat,
-            self.manage_sessions,
-            self.recorded,
-            self.sessions,
-            self.turns,
-            live=self.live,
-            store=self.store,
-            engine=self.engine,
-            clock=self.clock,
-            ids=self.ids,
-        )
+        chat, manage, turns = self.complete_chat, self.manage_sessions, self.turns
+        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids)
+        return build_responses(chat, manage, self.recorded, self.sessions, turns, live=self.live, ports=ports)
 
     @cached_property
     def close_interrupted(self) -> CloseInterrupted:

@@ -47,7 +47,7 @@ class ChatCommand:
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
     takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
     no messages: it is continued as it stands. ``address`` is where the request came from; without ``within_limits`` it
-    is counted, and not refused for what was counted before. The model sees ``instructions`` before a session's messages;
+    is counted, and not refused for what was counted before. The model sees ``instructions`` before a session;
     ``past`` is what a new session is to be a fork of. Responses bring ``completion_id`` and ``response``.
     """
 

@@ -28,6 +28,16 @@ class Responses:
     resolve: ResolveItems
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What they stand on."""
+
+    store: EventStore
+    engine: InferenceEngine
+    clock: Clock
+    ids: Ids
+
+
 def build_responses(
     chat: CompleteChat,
     manage: ManageSessions,
@@ -36,12 +46,10 @@ def build_responses(
     turns: Turns,
     *,
     live: LiveCompletions,
-    store: EventStore,
-    engine: InferenceEngine,
-    clock: Clock,
-    ids: Ids,
+    ports: Ports,
 ) -> Responses:
     """Everything, over the server's completions and sessions."""
+    store, engine, clock, ids = ports.store, ports.engine, ports.clock, ports.ids
     completions = FindCompletion(store=store, replay=recorded.replay)
     read = ReadResponses(store=store, sessions=sessions, completions=completions, manage=manage, live=live, clock=clock)
     resolve = ResolveItems(responses=read, ids=ids)
