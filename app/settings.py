@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from manent.app.log_levels import parse_levels
 from manent.app.transport_settings import LimitSettings, TransportSettings
 
 if TYPE_CHECKING:
@@ -130,6 +131,17 @@ class Settings(LimitSettings, TransportSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
     )
+    log_levels: str = Field(
+        "", description="Levels of single loggers, as manent.http=warning,manent.store=debug; empty is none."
+    )
+    metrics: Literal["main", "off"] = Field("main", description="Whether /metrics is served on the main port.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the port for monitoring alone.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="A port for /metrics and health alone, 9090 say; empty is none."
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="otlp sends traces where the OTEL_* variables say; it needs the extra manent[tracing]."
+    )
 
     @field_validator("home")
     @classmethod
@@ -143,6 +155,7 @@ class Settings(LimitSettings, TransportSettings):
         "memory_total_gb",
         "memory_reserved_gb",
         "memory_margin_gb",
+        "metrics_port",
         mode="before",
     )
     @classmethod
@@ -153,6 +166,12 @@ class Settings(LimitSettings, TransportSettings):
     @classmethod
     def _empty_text_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("log_levels")
+    @classmethod
+    def _known_levels(cls, levels: str) -> str:
+        parse_levels(levels)
+        return levels
 
     @field_validator("host")
     @classmethod
@@ -222,6 +241,16 @@ class Settings(LimitSettings, TransportSettings):
 
             return make_url(self.database_url)
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
+
+    @property
+    def logger_levels(self) -> dict[str, str]:
+        """The levels of single loggers."""
+        return parse_levels(self.log_levels)
+
+    @property
+    def measures(self) -> bool:
+        """Whether somebody can ask for metrics."""
+        return self.metrics == "main" or self.metrics_port is not None
 
     @property
     def keys_folder(self) -> Path:

@@ -13,8 +13,10 @@ from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.health import Health
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
@@ -31,14 +33,15 @@ from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.stored_completions import StoredCompletions
 
-Ready = Callable[[], Awaitable[Mapping[str, str]]]
+Look = Callable[[], Awaitable[Health]]
+Scrape = Callable[[str], tuple[bytes, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServices:
     """What the HTTP adapter calls.
 
-    ``ready`` names what keeps the server from working, with a sentence each; empty means ready.
+    ``health`` looks at everything. ``scrape`` makes the metrics for an Accept header: text, and its media type.
     """
 
     chat: CompleteChat
@@ -58,10 +61,12 @@ class HttpServices:
     resume: ResumeCompletion
     authenticate: Authenticate
     counting: CountRequests
-    ready: Ready
+    health: Look
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    telemetry: Telemetry = NO_TELEMETRY
+    scrape: Scrape | None = None
     recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
@@ -69,12 +74,12 @@ class HttpServices:
 class HttpLimits:
     """Whom the server answers, and bounds on what a client may send and on how long anything waits for it.
 
-    ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
-    SDK that lost its connection and tries again by itself.
+    ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
+    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
+    ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
     """
 
-    hosts: HostNames = LOOPBACK
+    hosts: HostNames | None = LOOPBACK
     origins: Origins = NO_ORIGINS
     proxies: TrustedProxies = NO_PROXIES
     connections_max: int = 1_000

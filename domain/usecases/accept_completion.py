@@ -31,6 +31,7 @@ from manent.domain.responses import ResponseDetails
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
+from manent.domain.telemetry import Stage
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View, with_instructions, without_instructions
@@ -121,6 +122,7 @@ class AcceptCompletion:
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
         if said is not None:
             requested = replace(requested, prompt=self._prompt(said, command))
+        running.timeline.lap(Stage.CONTEXT)
         appended = await self._store.append(
             completion_stream(running.completion_id),
             [requested],
@@ -171,6 +173,7 @@ class AcceptCompletion:
             used = without_instructions(view.context, command.instructions)
             requested = self._requested(running, command, card, view, context=used, recorded=())
             decided.append((requested, view))
+            running.timeline.lap(Stage.CONTEXT)
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)

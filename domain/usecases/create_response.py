@@ -24,10 +24,11 @@ from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.fork_session import ForkSession
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.read_responses import ReadResponses, RecordedResponse
 from manent.domain.usecases.replay import AsOf, Replay
 from manent.domain.usecases.resolve_items import Part, ResolveItems
-from manent.domain.usecases.running import LiveCompletions, RunningCompletion
+from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import Sessions
 
 

@@ -1,4 +1,4 @@
-"""What comes of accepting a completion: all that generating needs, or that it was accepted before."""
+"""A completion that was accepted: here, with what the engine needs, or by somebody else before."""
 
 from __future__ import annotations
 

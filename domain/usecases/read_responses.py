@@ -39,8 +39,9 @@ from manent.domain.responses import RESPONSE_IDS, ResponseDetails, ResponseStatu
 from manent.domain.session import SessionState, check_usable
 from manent.domain.session_upkeep import check_readable
 from manent.domain.usecases.find_completion import OUTCOMES, FindCompletion, FoundRequest
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.manage_sessions import ManageSessions
-from manent.domain.usecases.running import LiveCompletions, RunningCompletion
+from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.stream_records import stream_records
 

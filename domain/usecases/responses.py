@@ -9,11 +9,11 @@ from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.conversation_items import ConversationItems
 from manent.domain.usecases.create_response import CreateResponse
 from manent.domain.usecases.find_completion import FindCompletion
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.read_responses import ReadResponses
 from manent.domain.usecases.replays import Recorded
 from manent.domain.usecases.resolve_items import ResolveItems
-from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.sessions import Sessions
 from manent.domain.usecases.turns import Turns
 
