@@ -34,7 +34,8 @@ from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.tracing import tracing
 from manent.app.transparency import Transparency, provable
-from manent.app.usecases import UseCases, build_use_cases
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget

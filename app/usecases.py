@@ -9,7 +9,7 @@ from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import contexts
 from manent.app.settings import Settings
-from manent.app.use_case_set import UseCases as UseCases
+from manent.app.use_case_set import UseCases
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.streams import NoStreamBuffer, StreamBuffer

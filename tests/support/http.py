@@ -25,7 +25,8 @@ from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
-from manent.app.usecases import UseCases, build_use_cases
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
 from manent.domain.health import Health
 from manent.domain.limits import Limiter
