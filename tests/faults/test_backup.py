@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -63,8 +62,8 @@ def size_of(home: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a home whose server has stopped, and two backups: early.tar, and with later events and keys late.tar."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a home whose server has stopped, early.tar, and late.tar with more events and the keys."""
     folder = tmp_path_factory.mktemp("made")
     home = folder / "home"
     home.mkdir()
@@ -75,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         talk(server, "later")
         done("db", "backup", str(folder / "late.tar"), "--with-keys", home=home)
         assert server.stop() == 0
-    yield folder
+    return folder
 
 
 @pytest.fixture
@@ -262,8 +261,8 @@ def test_an_interrupted_backup_leaves_nothing_that_looks_like_one(home: Path, tm
         [sys.executable, "-c", hook, str(into / "a.tar")], env=environment(home), cwd=home, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    assert [name for name in os.listdir(into) if not name.startswith(".")] == []
-    assert list(into.glob(".manent-backup-*"))
+    (left,) = into.iterdir()
+    assert left.name.startswith(".manent-backup-")
     printed = done("db", "backup", str(into), home=home)
     (backup,) = into.iterdir()
     assert str(backup) in printed
