@@ -28,10 +28,12 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
+from manent.app.webhooks import WebhookCases, deliveries, webhook_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import DomainError
 from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget
+from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
 
@@ -48,6 +50,8 @@ class Manent:
     settings: Settings
     use_cases: UseCases
     transparency: Transparency
+    webhooks: WebhookCases
+    deliveries: DeliverWebhooks
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
@@ -66,6 +70,7 @@ class Manent:
                 replays=use_cases.replays,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
+                webhooks=self.webhooks,
                 engine=use_cases.engine,
                 ids=RandomIds(),
                 images=CheckedImages(ImageFetcher(settings.image_urls)),
@@ -84,6 +89,7 @@ class Manent:
             "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
             "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
             "warming conversations": self.use_cases.warm_prefixes.keep_warming,
+            "delivering webhooks": self.deliveries.run,
         }
 
     async def problems(self) -> Mapping[str, str]:
@@ -118,6 +124,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            webhook_cases(settings, store, clock) as webhooks,
             _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
@@ -127,6 +134,8 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 settings=settings,
                 use_cases=use_cases,
                 transparency=transparency,
+                webhooks=webhooks,
+                deliveries=deliveries(settings, webhooks, store, clock),
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
     finally:

@@ -112,6 +112,14 @@ class Settings(BaseSettings):
         15.0, ge=0.1, description="Time between two looks for what was left open by a crash or has expired, seconds."
     )
     checkpoint_interval_s: float = Field(300.0, ge=1, description="Time between signed checkpoints, seconds.")
+    webhook_urls: Literal["https", "http", "private"] = Field(
+        "https",
+        description="Where webhooks may be: public ones by https; by http as well; private ones too.",
+    )
+    webhook_attempts_max: int = Field(
+        10, ge=1, le=100, description="How often a message is sent before it is a dead letter; ten take four hours."
+    )
+    webhook_deliveries_max: int = Field(16, ge=1, le=1000, description="How many messages are under way at once.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."

@@ -21,7 +21,7 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
-from manent.domain.model_events import ModelEvent
+from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
 from manent.domain.verification import CompletionVerified
@@ -272,7 +272,7 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified
+DomainEvent = SessionEvent | OperatorEvent | CompletionVerified
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

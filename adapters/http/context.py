@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
@@ -14,17 +14,33 @@ from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
+from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
+from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class Webhooks(Protocol):
+    """What operators do with webhooks."""
+
+    @property
+    def manage(self) -> ManageWebhooks:
+        """Make, change and remove them."""
+        ...
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What was not taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +67,7 @@ class HttpServices:
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    webhooks: Webhooks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

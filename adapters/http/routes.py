@@ -11,6 +11,7 @@ from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
+from manent.adapters.http.webhook_routes import WEBHOOK_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
 
@@ -42,6 +43,7 @@ ROUTES: Sequence[Route] = (
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
+    *WEBHOOK_ROUTES,
     Route(
         name="listEvents",
         method="GET",

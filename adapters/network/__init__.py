@@ -1,1 +1,1 @@
-"""Addresses of the network and whether they may be asked: what adapters that fetch or send share. Imports no adapter."""
+"""Addresses of the network and whether they may be asked: shared by adapters that fetch or send, imports none."""

@@ -16,6 +16,7 @@ from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
 from manent.domain import verification as v
+from manent.domain import webhook_events as w
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
 
@@ -43,6 +44,11 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "ModelSuspended": (m.ModelSuspended, 1),
     "ModelPinChanged": (m.ModelPinChanged, 1),
     "CompletionVerified": (v.CompletionVerified, 1),
+    "WebhookCreated": (w.WebhookCreated, 1),
+    "WebhookChanged": (w.WebhookChanged, 1),
+    "WebhookDeleted": (w.WebhookDeleted, 1),
+    "WebhookDeliveryAbandoned": (w.WebhookDeliveryAbandoned, 1),
+    "WebhookDeliveryRepeated": (w.WebhookDeliveryRepeated, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 

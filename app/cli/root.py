@@ -27,6 +27,7 @@ MODULES = {
     "models": "models",
     "db": "db",
     "projections": "projections",
+    "webhooks": "webhooks",
     "doctor": "doctor",
 }
 
