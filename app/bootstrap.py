@@ -22,7 +22,9 @@ from manent.adapters.inference.prefix_settings import PrefixSettings, PrefixTags
 from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
+from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
+from manent.app.plugins import plugin_engine
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
@@ -36,6 +38,7 @@ from manent.domain.residency import MemoryBudget
 from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
+from manent.domain.usecases.run_middleware import MiddlewareChain
 
 ENGINE_CLOSE_S = 2.0
 PREFIX_MEMORY_PART = 16
@@ -52,6 +55,7 @@ class Manent:
     transparency: Transparency
     webhooks: WebhookCases
     deliveries: DeliverWebhooks
+    middleware: MiddlewareChain
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
@@ -71,6 +75,7 @@ class Manent:
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 webhooks=self.webhooks,
+                middleware=self.middleware,
                 engine=use_cases.engine,
                 ids=RandomIds(),
                 images=CheckedImages(ImageFetcher(settings.image_urls)),
@@ -112,11 +117,13 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
     """A Manent on the real adapters that the settings choose; everything is closed at the end, in order.
 
     Raises:
+        PluginError: a plugin that the settings name cannot be used.
         RegistryError: models.toml is wrong.
         StoreUnavailable: the database does not answer.
         KeyUnusable: the log's signing key cannot be read or made.
     """
     clock, ids = SystemClock(), RandomIds()
+    plugins = load_plugins(settings.plugin_names)
     registry = load_registry(settings.models_file, settings.models_folder)
     store = await open_node(settings.database, clock=clock, ids=ids)
     recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
@@ -125,7 +132,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
             webhook_cases(settings, store, clock) as webhooks,
-            _assembled_engine(settings, registry, recorded, clock) as engine,
+            _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
             use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache)
@@ -135,6 +142,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 use_cases=use_cases,
                 transparency=transparency,
                 webhooks=webhooks,
+                middleware=MiddlewareChain(plugins.middleware),
                 deliveries=deliveries(settings, webhooks, store, clock),
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
@@ -144,10 +152,14 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
 
 @asynccontextmanager
 async def _assembled_engine(
-    settings: Settings, registry: Registry, recorded: RecordModelEvents, clock: SystemClock
+    settings: Settings, plugins: Plugins, registry: Registry, recorded: RecordModelEvents, clock: SystemClock
 ) -> AsyncGenerator[InferenceEngine, None]:
     if settings.engine == "scripted":
         yield ScriptedEngine()
+        return
+    if settings.engine != "mlx":
+        async with plugin_engine(settings, plugins) as engine:
+            yield engine
         return
     engine = RunnerEngine(
         registry,

@@ -25,6 +25,7 @@ from manent.app.home import HomeError, only_server, prepare_folder
 from manent.app.settings import Settings
 from manent.app.transparency import issuing
 from manent.domain.errors import StoreUnavailable
+from manent.domain.extensions import PluginError
 
 BACKLOG = 1024
 CLOSE_COMPLETIONS_S = 2.0
@@ -54,7 +55,7 @@ def serve_until_stopped(settings: Settings) -> None:
             upgrade(settings.database)
             listening = stack.enter_context(_bind(settings.host, settings.port))
             uvloop.run(_serve(settings, listening))
-        except (HomeError, MigrationError, RegistryError, StoreUnavailable, KeyUnusable) as error:
+        except (HomeError, MigrationError, PluginError, RegistryError, StoreUnavailable, KeyUnusable) as error:
             raise StartError(str(error)) from error
 
 

@@ -44,7 +44,10 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL, of SQLite or PostgreSQL; empty is SQLite in the home."
     )
     models: Path | None = Field(None, description="Path of models.toml; empty is models.toml in the home.")
-    engine: Literal["mlx", "scripted"] = Field("mlx", description="scripted answers without a model, for load tests.")
+    engine: str = Field(
+        "mlx", min_length=1, description="mlx; scripted, without a model, for load tests; or the name of a plugin."
+    )
+    plugins: str = Field("", description="Names of the plugins to load, with commas between them; none by themselves.")
     record: Literal["metadata", "content"] = Field(
         "metadata", description="What is recorded of completions that have no session and do not ask to be stored."
     )
@@ -216,6 +219,11 @@ class Settings(BaseSettings):
 
             return make_url(self.database_url)
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
+
+    @property
+    def plugin_names(self) -> list[str]:
+        """The plugins to load, each once, in their order."""
+        return list(dict.fromkeys(name for part in self.plugins.split(",") if (name := part.strip())))
 
     @property
     def keys_folder(self) -> Path:

@@ -14,6 +14,7 @@ from sanic.response import BaseHTTPResponse
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
 from manent.adapters.http.hosts import check_host
+from manent.adapters.http.middleware import passed
 from manent.adapters.http.openapi import build_documents
 from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
@@ -88,7 +89,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
             query=query,
         )
         # Sanic would decode some kinds of placeholders and leave others, such as the ids of models, as they came.
-        return await route.handler(exchange, **{name: unquote(value) for name, value in path.items()})
+        names = {name: unquote(value) for name, value in path.items()}
+        return await passed(route, exchange, lambda: route.handler(exchange, **names))
 
     return handle
 

@@ -24,6 +24,7 @@ from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.run_middleware import MiddlewareChain
 from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -68,6 +69,7 @@ class HttpServices:
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
     webhooks: Webhooks | None = None
+    middleware: MiddlewareChain | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "unknown_host": ErrorRow(status=421, type=INVALID_REQUEST, why="The server does not answer to this Host."),
     # What the domain says.
     "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
+    "refused_by_middleware": ErrorRow(status=403, type=PERMISSION, why="A plugin of this server refuses it."),
     "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),
     "session_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such session, or somebody else's."),
     # A deleted session is as absent for its client as one that never was; the code alone tells them apart.

@@ -21,7 +21,14 @@ from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
 
-COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
+COMMON_ERRORS = (
+    "bad_request",
+    "refused_by_middleware",
+    "request_timeout",
+    "uri_too_long",
+    "headers_too_large",
+    "internal_error",
+)
 ALIASES = "Aliases"
 HEADERS = {
     "x-request-id": {
