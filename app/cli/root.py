@@ -29,6 +29,7 @@ MODULES = {
     "projections": "projections",
     "webhooks": "webhooks",
     "doctor": "doctor",
+    "smoke": "smoke",
 }
 
 
