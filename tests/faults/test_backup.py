@@ -292,3 +292,23 @@ def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
     """A backup of nothing is none."""
     assert "there is no database" in refused("db", "backup", str(tmp_path / "x.tar"), home=tmp_path)
     assert database_name(tmp_path / "manent.db") in refused("db", "check", home=tmp_path)
+
+
+def test_an_interrupted_restore_leaves_nothing_half(made: Path, tmp_path: Path) -> None:
+    """Killed at the last moment: there is no database yet; the next restore clears what was left, and is whole."""
+    home = tmp_path / "home"
+    hook = (
+        "import os, signal, manent.app.restore as restore\n"
+        "restore.put_in_place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import sys; sys.argv = ['manent', 'db', 'restore', sys.argv[1]]\n"
+        "from manent.app.cli import main; main()\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", hook, str(made / "late.tar")], env=environment(home), cwd=tmp_path, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(home.glob("manent.db"))
+    assert list(home.glob(".manent-restore-*"))
+    done("db", "restore", str(made / "late.tar"), home=home)
+    assert list(home.glob(".manent-restore-*")) == []
+    assert "sound" in done("db", "check", home=home)
