@@ -58,7 +58,7 @@ def deliveries(settings: Settings, cases: WebhookCases, store: EventStore, clock
     """What follows the log and sends."""
     signal = LogSignal()
     store.observe(signal.notify)
-    return DeliverWebhooks(
+    delivering = DeliverWebhooks(
         store=store,
         subscriptions=cases.subscriptions,
         reader=LogReader(store, signal),
@@ -67,3 +67,5 @@ def deliveries(settings: Settings, cases: WebhookCases, store: EventStore, clock
         ids=RandomIds(),
         limits=DeliveryLimits(attempts_max=settings.webhook_attempts_max, at_once_max=settings.webhook_deliveries_max),
     )
+    cases.manage.observe(delivering.changed)
+    return delivering

@@ -40,6 +40,18 @@ class WebhookChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSecretRotated:
+    """The secret is derived from this salt from now on; messages bear the old one's signature too, for a while."""
+
+    webhook_id: str
+    secret_salt: str
+    secret_key_id: str
+    both_until_us: int
+    rotated_by: str
+    rotated_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookDeleted:
     """Nothing is sent to it any more."""
 
@@ -70,8 +82,14 @@ class WebhookDeliveryRepeated:
     repeated_at_us: int
 
 
-WebhookEvent = WebhookCreated | WebhookChanged | WebhookDeleted | WebhookDeliveryAbandoned | WebhookDeliveryRepeated
-
+WebhookEvent = (
+    WebhookCreated
+    | WebhookChanged
+    | WebhookSecretRotated
+    | WebhookDeleted
+    | WebhookDeliveryAbandoned
+    | WebhookDeliveryRepeated
+)
 WEBHOOKS_STREAM = "webhooks"
 """The stream of a tenant's webhooks: what they are."""
 

@@ -19,7 +19,13 @@ from typing import Protocol
 from manent.domain.access import Principal, Scope
 from manent.domain.errors import DomainError, InvalidValue, PermissionDenied
 from manent.domain.records import EventHeader, LogEntry
-from manent.domain.webhook_events import WebhookChanged, WebhookCreated, WebhookDeleted, WebhookEvent
+from manent.domain.webhook_events import (
+    WebhookChanged,
+    WebhookCreated,
+    WebhookDeleted,
+    WebhookEvent,
+    WebhookSecretRotated,
+)
 
 WEBHOOKS_MAX = 50
 URL_CHARS_MAX = 2048
@@ -76,6 +82,9 @@ class Webhook:
     created_at_us: int
     enabled: bool = True
     reason: str | None = None
+    old_salt: str | None = None
+    old_key_id: str | None = None
+    both_until_us: int = 0
 
     @property
     def subscription(self) -> str:
@@ -160,6 +169,16 @@ def evolve(tenant: str, webhooks: Mapping[str, Webhook], event: WebhookEvent) ->
                 enabled=event.enabled,
                 reason=event.reason,
             )
+        case WebhookSecretRotated() if event.webhook_id in found:
+            webhook = found[event.webhook_id]
+            found[event.webhook_id] = replace(
+                webhook,
+                secret_salt=event.secret_salt,
+                secret_key_id=event.secret_key_id,
+                old_salt=webhook.secret_salt,
+                old_key_id=webhook.secret_key_id,
+                both_until_us=event.both_until_us,
+            )
         case WebhookDeleted():
             found.pop(event.webhook_id, None)
         case _:
@@ -215,16 +234,19 @@ def message_body(entry: LogEntry, *, content: bool) -> bytes:
     )
 
 
-def message_headers(secret: bytes, message_id: str, *, at_s: int, body: bytes) -> dict[str, str]:
-    """The headers of a message, signed as the specification has it: HMAC-SHA256 over id, time in seconds and body."""
+def message_headers(secrets: Iterable[bytes], message_id: str, *, at_s: int, body: bytes) -> dict[str, str]:
+    """The headers of a message, signed with each secret as the specification has it.
+
+    A signature is HMAC-SHA256 over id, time in seconds and body; receivers look for one that they can verify.
+    """
     signed = f"{message_id}.{at_s}.".encode() + body
-    signature = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode("ascii")
+    digests = [hmac.digest(secret, signed, hashlib.sha256) for secret in secrets]
     return {
         "content-type": "application/json",
         "user-agent": "Manent-Webhooks",
         "webhook-id": message_id,
         "webhook-timestamp": str(at_s),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(f"v1,{base64.b64encode(digest).decode('ascii')}" for digest in digests),
     }
 
 

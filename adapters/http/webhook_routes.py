@@ -63,6 +63,17 @@ WEBHOOK_ROUTES: Sequence[Route] = (
         scope=Scope.ADMIN,
     ),
     Route(
+        name="rotateWebhookSecret",
+        method="POST",
+        path=f"{WEBHOOK}/rotate",
+        handler=webhooks.rotate_secret,
+        summary="Give a webhook a new secret; the old one signs as well for a day",
+        tag="Webhooks",
+        answer=wire.WebhookCreated,
+        errors=(*ONE, "version_conflict", "webhook_key_unusable"),
+        scope=Scope.ADMIN,
+    ),
+    Route(
         name="deleteWebhook",
         method="DELETE",
         path=WEBHOOK,

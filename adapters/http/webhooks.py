@@ -63,6 +63,14 @@ async def update_webhook(exchange: Exchange, webhook_id: str) -> HTTPResponse:
     return json_answer(wire.Webhook(**_members(changed)))
 
 
+async def rotate_secret(exchange: Exchange, webhook_id: str) -> HTTPResponse:
+    """Give a webhook a new secret; for a day messages bear the signatures of both."""
+    webhook, secret = await _webhooks(exchange).manage.rotate(
+        exchange.principal, webhook_id, request_id=exchange.request.request_id
+    )
+    return json_answer(wire.WebhookCreated(**_members(webhook), secret=secret))
+
+
 async def delete_webhook(exchange: Exchange, webhook_id: str) -> HTTPResponse:
     """Remove a webhook."""
     await _webhooks(exchange).manage.delete(exchange.principal, webhook_id, request_id=exchange.request.request_id)

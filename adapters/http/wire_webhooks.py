@@ -52,7 +52,7 @@ class Webhook(Answer):
 
 
 class WebhookCreated(Webhook):
-    """A new webhook with its secret, which is shown this once."""
+    """A webhook with its new secret, which is shown this once."""
 
     secret: str = Field(description="whsec_ and base64, as receivers of Standard Webhooks take it.")
 

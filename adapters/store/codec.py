@@ -46,6 +46,7 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "CompletionVerified": (v.CompletionVerified, 1),
     "WebhookCreated": (w.WebhookCreated, 1),
     "WebhookChanged": (w.WebhookChanged, 1),
+    "WebhookSecretRotated": (w.WebhookSecretRotated, 1),
     "WebhookDeleted": (w.WebhookDeleted, 1),
     "WebhookDeliveryAbandoned": (w.WebhookDeliveryAbandoned, 1),
     "WebhookDeliveryRepeated": (w.WebhookDeliveryRepeated, 1),

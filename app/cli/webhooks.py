@@ -85,6 +85,17 @@ def disable(webhook_id: Id) -> None:
 
 
 @app.command()
+def rotate(webhook_id: Id) -> None:
+    """Give a webhook a new secret; the old one signs as well for a day."""
+
+    async def rotate_it() -> str:
+        async with _opened() as cases:
+            return (await cases.manage.rotate(LOCAL_OPERATOR, webhook_id))[1]
+
+    out.print(f"its new secret, shown this once: {run(rotate_it())}", soft_wrap=True)
+
+
+@app.command()
 def delete(webhook_id: Id) -> None:
     """Remove a webhook."""
 

@@ -95,12 +95,16 @@ class DeadLetters:
         if webhook.secret_key_id != self._secrets.key_id:
             raise DeliveryFailed(
                 "its secret was made with another key than this server's: put that webhooks.key in MANENT_HOME/keys, "
-                "or make the webhook anew"
+                "or rotate the secret"
             )
         body = message_body(entry, content=webhook.content)
-        secret = self._secrets.secret(webhook.tenant, webhook.webhook_id, webhook.secret_salt)
-        at_s = self._clock.now_us() // 1_000_000
-        headers = message_headers(secret, entry.header.event_id, at_s=at_s, body=body)
+        now_us = self._clock.now_us()
+        salts = [webhook.secret_salt]
+        if webhook.old_salt and webhook.old_key_id == webhook.secret_key_id and now_us < webhook.both_until_us:
+            salts.append(webhook.old_salt)
+        secrets = [self._secrets.secret(webhook.tenant, webhook.webhook_id, salt) for salt in salts]
+        at_s = now_us // 1_000_000
+        headers = message_headers(secrets, entry.header.event_id, at_s=at_s, body=body)
         await self._sender.send(webhook.url, headers=headers, body=body)
 
     async def _webhook(self, principal: Principal, webhook_id: str) -> Webhook:

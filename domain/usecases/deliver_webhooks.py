@@ -21,7 +21,6 @@ from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import Tail
 from manent.domain.usecases.log_reader import LogReader
 from manent.domain.usecases.webhook_records import found_webhook, record_webhooks, tenant_webhooks
-from manent.domain.webhook_events import WEBHOOKS_STREAM
 from manent.domain.webhooks import SUBSCRIPTIONS, DeliveryFailed, Webhook, WebhookNotFound, retry_after_s
 
 GONE = 410
@@ -36,19 +35,22 @@ class DeliveryLimits:
 
     Half of ``ttl_s`` is how long a message may take, and all of it how long deliveries rest after a crash.
     ``standby_s`` is the time between two looks at a webhook that another node delivers, ``refresh_s`` the longest
-    until a change that nobody told of is seen.
+    until a change is seen that another process made.
     """
 
     attempts_max: int = 10
     at_once_max: int = 16
     ttl_s: float = 30.0
     standby_s: float = 5.0
-    refresh_s: float = 30.0
+    refresh_s: float = 2.0
     again_s: float = 5.0
 
 
 class DeliverWebhooks:
-    """Runs a worker for each enabled webhook of every tenant, for as long as a server runs."""
+    """Runs a worker for each enabled webhook of every tenant, for as long as a server runs.
+
+    Where there is no webhook the log is not followed: a look at the checkpoints' names is all it costs.
+    """
 
     def __init__(
         self,
@@ -71,16 +73,22 @@ class DeliverWebhooks:
         self._owner = ids.new("node_")
         self._at_once = asyncio.Semaphore(self._limits.at_once_max)
         self._workers: dict[str, tuple[Webhook, asyncio.Task[None]]] = {}
+        self._known: dict[str, tuple[dict[str, Webhook], int]] = {}
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Look at once: this process changed a webhook."""
+        self._changed.set()
 
     async def run(self) -> None:
-        """Deliver until the log closes or this is cancelled."""
-        changes = Tail(self._reader, EventFilter(stream_id=WEBHOOKS_STREAM), after=(await self._store.head()).size)
+        """Deliver until this is cancelled."""
         try:
             while True:
+                self._changed.clear()
                 await self._refresh()
-                await changes.next(self._limits.refresh_s)
-        except ShuttingDown:
-            return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.refresh_s):
+                        await self._changed.wait()
         finally:
             await self._stop(list(self._workers))
 
@@ -89,7 +97,8 @@ class DeliverWebhooks:
         names = await self._subscriptions.names(SUBSCRIPTIONS)
         wanted: dict[str, Webhook] = {}
         for tenant in sorted({name.split("/", 2)[2] for name in names}):
-            webhooks, _ = await tenant_webhooks(self._store, tenant)
+            webhooks, version = await tenant_webhooks(self._store, tenant, known=self._known.get(tenant))
+            self._known[tenant] = webhooks, version
             wanted |= {webhook.subscription: webhook for webhook in webhooks.values() if webhook.enabled}
         workers = self._workers.items()
         await self._stop([name for name, (webhook, task) in workers if wanted.get(name) != webhook or task.done()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
@@ -11,7 +11,7 @@ from manent.domain.ports import Clock, EventStore, Ids
 from manent.domain.records import EventContext
 from manent.domain.subscriptions import HeldBy, SubscriptionStore
 from manent.domain.usecases.webhook_records import Decide, found_webhook, record_webhooks, tenant_webhooks
-from manent.domain.webhook_events import WebhookCreated, WebhookDeleted, WebhookEvent
+from manent.domain.webhook_events import WebhookCreated, WebhookDeleted, WebhookEvent, WebhookSecretRotated
 from manent.domain.webhooks import (
     WEBHOOKS_MAX,
     Webhook,
@@ -24,6 +24,7 @@ from manent.domain.webhooks import (
 )
 
 LEASE_S = 5.0
+BOTH_SECRETS_US = 24 * 3600 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,11 @@ class ManageWebhooks:
         self._clock = clock
         self._ids = ids
         self._known_types = known_types
+        self._observers: list[Callable[[], None]] = []
+
+    def observe(self, observer: Callable[[], None]) -> None:
+        """Call ``observer`` after each change."""
+        self._observers.append(observer)
 
     async def create(
         self, principal: Principal, wish: WebhookWish, *, request_id: str | None = None
@@ -135,6 +141,27 @@ class ManageWebhooks:
 
         return (await self._record(principal, decide, request_id))[webhook_id]
 
+    async def rotate(
+        self, principal: Principal, webhook_id: str, *, request_id: str | None = None
+    ) -> tuple[Webhook, str]:
+        """Give a webhook a new secret, which is shown this once; for a day messages bear both signatures."""
+        require_admin(principal)
+        now_us, salt = self._clock.now_us(), self._ids.salt().hex()
+
+        def decide(webhooks: Mapping[str, Webhook]) -> WebhookEvent:
+            found_webhook(webhooks, webhook_id)
+            return WebhookSecretRotated(
+                webhook_id=webhook_id,
+                secret_salt=salt,
+                secret_key_id=self._secrets.key_id,
+                both_until_us=now_us + BOTH_SECRETS_US,
+                rotated_by=principal.subject,
+                rotated_at_us=now_us,
+            )
+
+        webhook = (await self._record(principal, decide, request_id))[webhook_id]
+        return webhook, shown_secret(self._secrets.secret(webhook.tenant, webhook_id, salt))
+
     async def delete(self, principal: Principal, webhook_id: str, *, request_id: str | None = None) -> None:
         """Remove a webhook; what was not sent to it yet is not sent."""
         require_admin(principal)
@@ -160,4 +187,7 @@ class ManageWebhooks:
 
     async def _record(self, principal: Principal, decide: Decide, request_id: str | None) -> Mapping[str, Webhook]:
         context = EventContext(tenant=principal.tenant, actor=principal.subject, request_id=request_id)
-        return await record_webhooks(self._store, context, decide)
+        webhooks = await record_webhooks(self._store, context, decide)
+        for observer in self._observers:
+            observer()
+        return webhooks

@@ -17,11 +17,12 @@ Decide = Callable[[Mapping[str, Webhook]], WebhookEvent]
 """The event that the webhooks as they stand call for; raises where it is none."""
 
 
-async def tenant_webhooks(store: EventStore, tenant: str) -> tuple[dict[str, Webhook], int]:
-    """A tenant's webhooks, by id in the order of their making, and the version of their stream."""
-    webhooks: dict[str, Webhook] = {}
-    version = 0
-    async for record in stream_records(store, tenant, WEBHOOKS_STREAM):
+async def tenant_webhooks(
+    store: EventStore, tenant: str, *, known: tuple[dict[str, Webhook], int] | None = None
+) -> tuple[dict[str, Webhook], int]:
+    """A tenant's webhooks, by id in the order of their making, and the version of their stream; from ``known`` on."""
+    webhooks, version = known or ({}, 0)
+    async for record in stream_records(store, tenant, WEBHOOKS_STREAM, after_version=version):
         webhooks = evolve(tenant, webhooks, record.event)  # type: ignore[arg-type]  # other events change nothing
         version = record.header.stream_version
     return webhooks, version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ class World:
             ids=RandomIds(),
             limits=self.limits,
         )
+        self.manage.observe(deliver.changed)
         task = asyncio.create_task(deliver.run())
         try:
             yield
@@ -332,6 +334,44 @@ async def test_a_removed_webhook_is_sent_nothing(tmp_path: Path) -> None:
         await asyncio.sleep(0.2)
         assert len(receiver.seen) == 1
         assert await world.manage.list_all(ADMIN) == []
+
+
+async def test_a_rotated_secret_signs_beside_the_old_one_for_a_day(tmp_path: Path) -> None:
+    """Receivers verify by either, then by the new one alone; a lost key is overcome by a rotation as well."""
+    clock = FakeClock(time.time_ns() // 1000 - 12 * HOUR_S * 1_000_000)
+    world = World(tmp_path / "keys", clock=clock)
+    async with receiving() as receiver:
+        webhook, old = await world.webhook(receiver)
+        rotated, new = await world.manage.rotate(ADMIN, webhook.webhook_id)
+        await world.say("one")
+        (entry,) = await world.store.query(EventFilter(type="MessageAppended"))
+        clock.advance(12 * HOUR_S)
+        await world.letters.send(entry, rotated)
+        clock.advance(12 * HOUR_S + 1)
+        await world.letters.send(entry, rotated)
+        during, after = receiver.taken
+        for secret in (old, new):
+            assert ReceiversLibrary(secret).verify(during.body, during.headers)
+        assert (during.headers["webhook-signature"].count("v1,"), after.headers["webhook-signature"].count("v1,")) == (
+            2,
+            1,
+        )
+        (tmp_path / "keys" / "webhooks.key").write_bytes(b"k" * 32)
+        other = World(tmp_path / "keys", clock=clock)
+        with pytest.raises(DeliveryFailed, match="rotate the secret"):
+            await other.letters.send(entry, rotated)
+        other.manage = ManageWebhooks(
+            store=world.store,
+            subscriptions=world.subscriptions,
+            sender=world.sender,
+            secrets=other.secrets,
+            clock=clock,
+            ids=RandomIds(),
+            known_types=EVENT_TYPES,
+        )
+        mended, _ = await other.manage.rotate(ADMIN, webhook.webhook_id)
+        await other.letters.send(entry, mended)
+        assert receiver.taken[-1].headers["webhook-signature"].count("v1,") == 1
 
 
 async def test_the_log_has_no_secret(tmp_path: Path) -> None:

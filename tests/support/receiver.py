@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+WAIT_S = 20.0
+
 
 @dataclass
 class Message:
@@ -50,7 +52,7 @@ class Receiver:
 
     async def until(self, taken: int) -> list[Message]:
         """The messages taken, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while len(self.taken) < taken:
                 self._changed.clear()
                 await self._changed.wait()
@@ -58,7 +60,7 @@ class Receiver:
 
     async def until_seen(self, seen: int) -> list[Message]:
         """The messages that came in, once there are so many."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while len(self.seen) < seen:
                 self._changed.clear()
                 await self._changed.wait()
