@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from manent.adapters.merkle.signer import KeyUnusable
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError
 from manent.adapters.store.snapshot import damage
@@ -118,8 +117,6 @@ def _failing() -> Generator[None, None, None]:
         yield
     except (BackupInvalid, RestoreRefused, MigrationError, HomeError) as error:
         fail(str(error))
-    except KeyUnusable as error:
-        fail(error.message)
     except DomainError as error:
         fail(error.message)
     except OSError as error:

@@ -162,7 +162,9 @@ def test_a_restore_over_a_newer_log_is_noticed(made: Path, home: Path) -> None:
     assert not (home / "manent.db").exists()
     ran = manent("db", "restore", str(made / "early.tar"), "--force", home=home)
     assert (ran.returncode, "will be signed" in ran.stderr) == (0, True), ran.stderr
-    assert "not a continuation" in refused("log", "checkpoint", home=home)
+    for command in (("log", "checkpoint"), ("db", "backup", str(home / "bad.tar"))):
+        assert "not a continuation" in refused(*command, home=home)
+    assert not (home / "bad.tar").exists()
 
 
 def test_a_restore_without_the_key_says_so(made: Path, tmp_path: Path) -> None:
