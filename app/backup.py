@@ -16,7 +16,7 @@ from manent.adapters.store.checkpoints import SQLCheckpoints
 from manent.adapters.store.database import open_store
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.snapshot import damage, snapshot_head, take_snapshot
-from manent.app.backup_file import DATABASE, FORMAT, REGISTRY, Manifest, member_of, write_backup
+from manent.app.backup_file import DATABASE, FORMAT, PRIVATE_MODE, REGISTRY, Manifest, member_of, write_backup
 from manent.app.durable import put_in_place, work_folder
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
@@ -84,6 +84,7 @@ async def back_up(settings: Settings, target: Path, *, with_keys: bool) -> Backu
             target = target / f"manent-{now:%Y%m%dT%H%M%SZ}-{head.position}.tar"
         made = work / "backup.tar"
         write_backup(made, manifest, files)
+        made.chmod(PRIVATE_MODE)
         put_in_place(made, target)
     return Backup(path=target, size_bytes=target.stat().st_size, manifest=manifest)
 
