@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
@@ -11,6 +12,8 @@ from typing import Any, cast
 from manent.domain.errors import DomainError
 from manent.domain.extensions import EngineContext, EngineFactory, PluginError
 from manent.domain.ports import InferenceEngine
+
+_log = logging.getLogger("manent.plugins")
 
 
 @asynccontextmanager
@@ -79,4 +82,7 @@ class NamedEngine:
         except (DomainError, PluginError):
             raise
         except Exception as error:
-            raise PluginError(f"the engine {self._name!r} failed in {method}: {error!r}") from error
+            # By its type: what an engine says of its failure may be a user's words.
+            what = f"the engine {self._name!r} failed in {method} ({type(error).__name__})"
+            _log.error("%s", what)
+            raise PluginError(what) from error

@@ -38,7 +38,10 @@ class MiddlewareChain:
             except DomainError:
                 raise
             except Exception as error:
-                raise PluginError(f"the plugin {name!r} failed before {request.operation}: {error!r}") from error
+                # By its type: what a plugin says of its failure may be anybody's words.
+                what = f"the plugin {name!r} failed before {request.operation} ({type(error).__name__})"
+                _log.error("%s, request %s", what, request.request_id)
+                raise PluginError(what) from error
             passed.append(name)
         return passed
 

@@ -25,7 +25,7 @@ PORT = DEFAULTS.port
 # Of the drain: completions, reruns and connections have their own seconds behind MANENT_DRAIN_S.
 STOP_S = DEFAULTS.drain_s + 10
 METRICS_PORT = "9090"
-COMING = {"MANENT_METRICS_PORT"}  # with the metrics, which are built beside this
+COMING = {"MANENT_METRICS_HOST", "MANENT_METRICS_PORT"}  # with the metrics, which are built beside this
 
 
 def text(name: str) -> str:
