@@ -29,6 +29,7 @@ from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
+from tests.support.webhooks import memory_webhooks
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
@@ -116,6 +117,7 @@ async def running_server(
         authenticate=everybody_is(principal),
         ready=ready,
         version="0.0.0",
+        webhooks=memory_webhooks(store, clock, ids),
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())
