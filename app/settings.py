@@ -12,7 +12,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from manent.app.extension_settings import ExtensionSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -32,7 +34,7 @@ class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(BaseSettings):
+class Settings(ExtensionSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -47,7 +49,6 @@ class Settings(BaseSettings):
     engine: str = Field(
         "mlx", min_length=1, description="mlx; scripted, without a model, for load tests; or the name of a plugin."
     )
-    plugins: str = Field("", description="Names of the plugins to load, with commas between them; none by themselves.")
     record: Literal["metadata", "content"] = Field(
         "metadata", description="What is recorded of completions that have no session and do not ask to be stored."
     )
@@ -115,14 +116,6 @@ class Settings(BaseSettings):
         15.0, ge=0.1, description="Time between two looks for what was left open by a crash or has expired, seconds."
     )
     checkpoint_interval_s: float = Field(300.0, ge=1, description="Time between signed checkpoints, seconds.")
-    webhook_urls: Literal["https", "http", "private"] = Field(
-        "https",
-        description="Where webhooks may be: public ones by https; by http as well; private ones too.",
-    )
-    webhook_attempts_max: int = Field(
-        10, ge=1, le=100, description="How often a message is sent before it is a dead letter; ten take four hours."
-    )
-    webhook_deliveries_max: int = Field(16, ge=1, le=1000, description="How many messages are under way at once.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
@@ -219,11 +212,6 @@ class Settings(BaseSettings):
 
             return make_url(self.database_url)
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
-
-    @property
-    def plugin_names(self) -> list[str]:
-        """The plugins to load, each once, in their order."""
-        return list(dict.fromkeys(name for part in self.plugins.split(",") if (name := part.strip())))
 
     @property
     def keys_folder(self) -> Path:
