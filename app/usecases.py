@@ -8,6 +8,7 @@ from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import context_cache
 from manent.app.settings import Settings
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
+from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -20,12 +21,15 @@ from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Replays, build_recorded, build_replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
 
@@ -47,6 +51,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    resume: ResumeCompletion
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
@@ -61,19 +66,48 @@ def build_use_cases(
     clock: Clock,
     ids: Ids,
     cache: ContextCache | None = None,
+    streams: StreamBuffer | None = None,
 ) -> UseCases:
-    """Put the use cases together over the given adapters; without ``cache``, contexts are kept in this process."""
+    """Put the use cases together over the given adapters.
+
+    Without ``cache``, contexts are kept in this process; without ``streams``, what streams say is kept there alone.
+    """
     sessions = Sessions(store, cache or context_cache(settings, None))
-    closing = CloseCompletion(store, sessions, clock)
+    buffer = streams or NoStreamBuffer()
+    closing = CloseCompletion(store, sessions, clock, buffer)
     live = LiveCompletions()
+    recent = RecentCompletions(keep_s=settings.stream_keep_s, now_us=clock.now_us)
+    told = TellRecorded(store, buffer, clock)
     signal = LogSignal()
     store.observe(signal.notify)
     turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
     complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
+        settings,
+        sessions,
+        turns,
+        live,
+        Ends(closing=closing, recent=recent, told=told, buffer=buffer),
+        store=store,
+        engine=engine,
+        clock=clock,
+        ids=ids,
     )
     ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
     reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
+    replays = build_replays(
+        recorded=build_recorded(
+            store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
+        ),
+        store=store,
+        sessions=sessions,
+        engine=engine,
+        chat=complete_chat,
+        ending=ending,
+        reruns=reruns,
+        clock=clock,
+        ids=ids,
+        alone_max_s=settings.deterministic_max_s,
+    )
     return UseCases(
         store=store,
         engine=engine,
@@ -89,20 +123,8 @@ def build_use_cases(
         expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
         query_log=QueryLog(store),
         follow_log=FollowLog(store, signal),
-        replays=build_replays(
-            recorded=build_recorded(
-                store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
-            ),
-            store=store,
-            sessions=sessions,
-            engine=engine,
-            chat=complete_chat,
-            ending=ending,
-            reruns=reruns,
-            clock=clock,
-            ids=ids,
-            alone_max_s=settings.deterministic_max_s,
-        ),
+        replays=replays,
+        resume=ResumeCompletion(find=replays.find, recorded=told, live=live, recent=recent),
         reruns=reruns,
         closing=closing,
         close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),
@@ -112,12 +134,22 @@ def build_use_cases(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """What a completion is ended with, and what is left of it for its readers."""
+
+    closing: CloseCompletion
+    recent: RecentCompletions
+    told: TellRecorded
+    buffer: StreamBuffer
+
+
 def _complete_chat(
     settings: Settings,
     sessions: Sessions,
-    closing: CloseCompletion,
     turns: Turns,
     live: LiveCompletions,
+    ends: Ends,
     *,
     store: EventStore,
     engine: InferenceEngine,
@@ -128,7 +160,7 @@ def _complete_chat(
         store=store,
         sessions=sessions,
         engine=engine,
-        closing=closing,
+        closing=ends.closing,
         clock=clock,
         ids=ids,
         live=live,
@@ -136,13 +168,15 @@ def _complete_chat(
     )
     return CompleteChat(
         accept=accept,
-        repeat=RepeatCompletion(store, clock),
-        closing=closing,
+        repeat=RepeatCompletion(store, ends.told),
+        closing=ends.closing,
         engine=engine,
         turns=turns,
         live=live,
         clock=clock,
         ids=ids,
+        recent=ends.recent,
+        buffer=ends.buffer,
         timeout_max_s=settings.timeout_max_s,
         alone_max_s=settings.deterministic_max_s,
     )

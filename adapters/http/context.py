@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
+from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.images import ImageReader
@@ -24,6 +25,7 @@ from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.run_middleware import MiddlewareChain
 from manent.domain.usecases.session_messages import SessionMessages
 
@@ -63,6 +65,7 @@ class HttpServices:
     engine: InferenceEngine
     ids: Ids
     images: ImageReader
+    resume: ResumeCompletion
     authenticate: Authenticate
     ready: Ready
     version: str
@@ -70,6 +73,7 @@ class HttpServices:
     checkpoints: IssueCheckpoint | None = None
     webhooks: Webhooks | None = None
     middleware: MiddlewareChain | None = None
+    recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,8 @@ class HttpLimits:
     """Bounds on what a client may send and on how long anything waits for it.
 
     ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive.
+    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
+    SDK that lost its connection and tries again by itself.
     """
 
     hosts: frozenset[str] = LOOPBACK_NAMES
@@ -89,6 +94,7 @@ class HttpLimits:
     keep_alive_timeout_s: float = 75.0
     ping_interval_s: float = 5.0
     stall_timeout_s: float = 30.0
+    retry_grace_s: float = 10.0
     ready_timeout_s: float = 2.0
 
 
