@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from manent.adapters.inference.memory import expected_bytes, machine_budget
 from manent.adapters.inference.openblas import runner_environment
-from manent.adapters.inference.registry import BYTES_PER_GB, RegistryError, load_registry
+from manent.adapters.inference.registry import BYTES_PER_GB, load_registry
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.plugins.loading import load_plugins
 from manent.app.findings import Finding, failure, ok, warning
 from manent.app.plugins import OWN_ENGINES
