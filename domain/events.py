@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manent.domain.admission import Priority
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -17,13 +18,13 @@ from manent.domain.generation import (
     SamplingParameters,
     Timings,
     TokenLogprobs,
-    Truncation,
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
+from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
 
 
@@ -76,41 +77,12 @@ class HistoryRevised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DroppedMessages:
-    """Messages in a row that the model does not see, from the first to the last of ``count``."""
-
-    first_message_id: str
-    last_message_id: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextUsed:
-    """Which stored messages the model sees, in order, and which were left out to fit its window."""
-
-    message_ids: tuple[str, ...]
-    dropped: DroppedMessages | None
-    truncation: Truncation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputMessage:
-    """A message of a completion without a session: its content where that is recorded, and a commitment to it.
-
-    ``digest`` commits to ``Message.committed_bytes``.
-    """
-
-    role: Role
-    digest: SaltedDigest
-    content: Message | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
-    ``context`` stands for a session's messages, ``input`` for those of a request without one. ``prompt_digest``
-    commits to what the model is given (``RenderedPrompt.committed_bytes``).
+    ``context`` stands for a session's messages, ``input`` for those of a request without one, ``prompt`` for what is
+    continued as it stands. ``prompt_digest`` commits to what the model is given (``RenderedPrompt.committed_bytes``).
+    A ``stored`` one is to be found among its owner's stored completions, as those of sessions are.
     """
 
     completion_id: str
@@ -128,6 +100,8 @@ class CompletionRequested:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     queue_wait_s: float = 0.0
+    prompt: InputPrompt | None = None
+    stored: bool = False
     requested_at_us: int
 
 
@@ -136,8 +110,8 @@ class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
     They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
-    commits to text, reasoning and tool calls (``PartialChoice.commitment``). ``model_id`` of a terminal event is None
-    where a crash left nobody who knew it.
+    commits to text, reasoning and tool calls (``PartialChoice.commitment``), and ``stored`` is as in the request.
+    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -155,6 +129,7 @@ class CompletionGenerated:
     alternatives: tuple[Alternative, ...] = ()
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    stored: bool = False
     generated_at_us: int
 
     @property
@@ -272,7 +247,7 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | OperatorEvent | CompletionVerified
+DomainEvent = SessionEvent | OperatorEvent | CompletionVerified | StoredCompletionEvent
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

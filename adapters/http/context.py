@@ -28,6 +28,7 @@ from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.run_middleware import MiddlewareChain
 from manent.domain.usecases.session_messages import SessionMessages
+from manent.domain.usecases.stored_completions import StoredCompletions
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -62,6 +63,7 @@ class HttpServices:
     log: QueryLog
     follow: FollowLog
     replays: Replays
+    stored: StoredCompletions
     engine: InferenceEngine
     ids: Ids
     images: ImageReader

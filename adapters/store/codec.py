@@ -15,6 +15,7 @@ import msgspec
 from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
+from manent.domain import stored_events as s
 from manent.domain import verification as v
 from manent.domain import webhook_events as w
 from manent.domain.errors import LogCorrupt
@@ -44,6 +45,8 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "ModelSuspended": (m.ModelSuspended, 1),
     "ModelPinChanged": (m.ModelPinChanged, 1),
     "CompletionVerified": (v.CompletionVerified, 1),
+    "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
+    "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
     "WebhookCreated": (w.WebhookCreated, 1),
     "WebhookChanged": (w.WebhookChanged, 1),
     "WebhookSecretRotated": (w.WebhookSecretRotated, 1),

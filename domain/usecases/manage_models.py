@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from manent.domain.access import Principal, may_manage_models
 from manent.domain.errors import PermissionDenied
+from manent.domain.model_host import ModelHost
 from manent.domain.model_status import MemoryReport, ModelStatus
-from manent.domain.ports import ModelHost
 
 
 class ManageModels:
