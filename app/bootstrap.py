@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpLimits, HttpServices
+from manent.adapters.http.context import HttpServices
 from manent.adapters.http.principal import everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.images.fetching import ImageFetcher
@@ -24,6 +24,7 @@ from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
+from manent.app.limits import Limits, counted, http_limits
 from manent.app.plugins import plugin_engine
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
@@ -57,6 +58,7 @@ class Manent:
     webhooks: WebhookCases
     deliveries: DeliverWebhooks
     middleware: MiddlewareChain
+    limits: Limits
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
@@ -83,26 +85,28 @@ class Manent:
                 ids=RandomIds(),
                 images=CheckedImages(ImageFetcher(settings.image_urls)),
                 authenticate=everybody_is(LOCAL_OPERATOR),
+                counting=use_cases.counting,
                 ready=self.problems,
                 version=version("manent"),
             ),
-            HttpLimits(
-                body_bytes_max=settings.body_bytes_max,
-                stall_timeout_s=settings.write_timeout_s,
-                retry_grace_s=settings.retry_grace_s,
-            ),
+            http_limits(settings),
         )
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What its server does beside answering, by name: loops that run until it has drained."""
         projecting = {} if self.projector is None else {"projecting contexts": self.projector.run}
-        return projecting | {
-            "closing what could not be recorded": self.use_cases.closing.keep_closing,
-            "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
-            "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
-            "warming conversations": self.use_cases.warm_prefixes.keep_warming,
-            "delivering webhooks": self.deliveries.run,
-        }
+        keeping = {} if self.limits.keep is None else {"keeping what running completions hold": self.limits.keep}
+        return (
+            projecting
+            | keeping
+            | {
+                "closing what could not be recorded": self.use_cases.closing.keep_closing,
+                "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+                "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
+                "warming conversations": self.use_cases.warm_prefixes.keep_warming,
+                "delivering webhooks": self.deliveries.run,
+            }
+        )
 
     async def problems(self) -> Mapping[str, str]:
         """What keeps this Manent from answering, by name; empty is ready."""
@@ -139,12 +143,20 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
             webhook_cases(settings, store, clock) as webhooks,
+            counted(settings, await transparency.kept.log_id()) as limits,
             stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
             use_cases = build_use_cases(
-                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache, streams=streams
+                settings,
+                store=store,
+                engine=engine,
+                clock=clock,
+                ids=ids,
+                cache=cache,
+                limiter=limits.limiter,
+                streams=streams,
             )
             recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(
@@ -154,6 +166,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 webhooks=webhooks,
                 middleware=MiddlewareChain(plugins.middleware),
                 deliveries=deliveries(settings, webhooks, store, clock),
+                limits=limits,
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
     finally:

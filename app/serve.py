@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from manent.adapters.http.server import HttpServer
+from manent.adapters.http.tls import Certificate, CertificateUnusable
 from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.logs.setup import configure_logging
 from manent.adapters.merkle.signer import KeyUnusable
@@ -23,17 +23,28 @@ from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.app.background import in_background
 from manent.app.bootstrap import Manent, assembled
 from manent.app.home import HomeError, only_server, prepare_folder
+from manent.app.listening import CannotListen, address_of, certificate_of, listening
 from manent.app.settings import Settings
 from manent.app.transparency import issuing
 from manent.domain.errors import StoreUnavailable
 from manent.domain.extensions import PluginError
 
-BACKLOG = 1024
 CLOSE_COMPLETIONS_S = 2.0
 CLOSE_RERUNS_S = 1.0
 CLOSE_CONNECTIONS_S = 1.0
 # Allocations, less what was freed, before the youngest are looked at; and so many looks before those of each older age.
 GC_THRESHOLDS = (10_000, 20, 50)
+
+START_ERRORS = (
+    HomeError,
+    MigrationError,
+    PluginError,
+    RegistryError,
+    StoreUnavailable,
+    KeyUnusable,
+    CannotListen,
+    CertificateUnusable,
+)
 
 _log = logging.getLogger("manent.serve")
 
@@ -56,25 +67,26 @@ def serve_until_stopped(settings: Settings) -> None:
                 prepare_folder(settings.database.parent)
                 stack.enter_context(only_server(settings.database))
             upgrade(settings.database)
-            listening = stack.enter_context(_bind(settings.host, settings.port))
-            uvloop.run(_serve(settings, listening))
-        except (HomeError, MigrationError, PluginError, RegistryError, StoreUnavailable, KeyUnusable) as error:
+            bound = stack.enter_context(listening(settings))
+            uvloop.run(_serve(settings, bound, certificate_of(settings)))
+        except START_ERRORS as error:
             raise StartError(str(error)) from error
 
 
-async def _serve(settings: Settings, listening: socket.socket) -> None:
+async def _serve(settings: Settings, bound: socket.socket, certificate: Certificate | None) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     async with assembled(settings) as manent:
         interrupted = await manent.use_cases.close_interrupted.run()
         if interrupted:
             _log.warning("closed %d completions that an earlier server left open", interrupted)
-        server = HttpServer(manent.web_app(), listening)
+        server = HttpServer(manent.web_app(), bound, tls=None if certificate is None else certificate.context)
         await server.start()
         _quieten_garbage_collection()
-        async with in_background(manent.background()):
+        watching = {} if certificate is None else {"watching the certificate": certificate.watch}
+        async with in_background({**manent.background(), **watching}):
             async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
-                _announce(settings, listening)
+                _announce(settings, bound)
                 await stop.wait()
             await _drain(settings, manent, server)
         await manent.use_cases.closing.close_kept()
@@ -113,33 +125,14 @@ def _on_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(
-                f"port {port} of {host} is taken by another program; stop it, or choose another port: "
-                f"MANENT_PORT={port + 1} manent serve"
-            ) from error
-        raise StartError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set MANENT_HOST and MANENT_PORT"
-        ) from error
-    listening.setblocking(False)  # noqa: FBT003 (the socket's own API)
-    return listening
-
-
-def _announce(settings: Settings, listening: socket.socket) -> None:
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _announce(settings: Settings, bound: socket.socket) -> None:
+    address = address_of(settings, bound)
+    curl, url = "curl", address
+    if settings.unix_socket is not None:
+        curl, url = f"curl --unix-socket {address.removeprefix('unix:')}", "http://localhost"
     body = '{"model": "default", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32}'
     sys.stdout.write(
         f"Manent is ready on {address} (Ctrl-C stops it; data in {settings.home}). Try:\n"
-        f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{curl} {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
     )
     sys.stdout.flush()

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from manent.app.extension_settings import ExtensionSettings
+from manent.app.transport_settings import LimitSettings, TransportSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -34,7 +35,7 @@ class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(ExtensionSettings):
+class Settings(ExtensionSettings, LimitSettings, TransportSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -256,7 +257,11 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={_without_password(problem['input'])!r}: "
+            (
+                f"{PREFIX}{str(problem['loc'][0]).upper()}={_without_password(problem['input'])!r}: "
+                if problem["loc"]
+                else ""
+            )
             + problem["msg"].removeprefix("Value error, ")
             for problem in error.errors()
         ]

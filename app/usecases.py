@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import context_cache
 from manent.app.settings import Settings
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
@@ -43,6 +46,7 @@ class UseCases:
     store: EventStore
     engine: InferenceEngine
     live: LiveCompletions
+    counting: CountRequests
     complete_chat: CompleteChat
     create_embeddings: CreateEmbeddings
     manage_models: ManageModels
@@ -72,6 +76,7 @@ class Wiring:
     ids: Ids
     cache: ContextCache
     streams: StreamBuffer
+    limiter: Limiter
 
     def build(self) -> UseCases:
         """All of them."""
@@ -79,8 +84,9 @@ class Wiring:
             store=self.store,
             engine=self.engine,
             live=self.live,
+            counting=self.counting,
             complete_chat=self.complete_chat,
-            create_embeddings=CreateEmbeddings(self.engine, timeout_s=self.settings.timeout_max_s),
+            create_embeddings=CreateEmbeddings(self.engine, self.counting, timeout_s=self.settings.timeout_max_s),
             manage_models=ManageModels(self.engine),
             manage_sessions=self.manage_sessions,
             list_sessions=ListSessions(directory=self.store.directory, sessions=self.sessions, clock=self.clock),
@@ -137,6 +143,11 @@ class Wiring:
         return TellRecorded(self.store, self.streams, self.clock)
 
     @cached_property
+    def counting(self) -> CountRequests:
+        """What is counted against limits."""
+        return CountRequests(self.limiter, self.settings.limit_policy, self.ids)
+
+    @cached_property
     def complete_chat(self) -> CompleteChat:
         """Completions."""
         accept = AcceptCompletion(
@@ -160,6 +171,7 @@ class Wiring:
             ids=self.ids,
             recent=self.recent,
             buffer=self.streams,
+            counting=self.counting,
             timeout_max_s=self.settings.timeout_max_s,
             alone_max_s=self.settings.deterministic_max_s,
         )
@@ -258,10 +270,11 @@ def build_use_cases(
     ids: Ids,
     cache: ContextCache | None = None,
     streams: StreamBuffer | None = None,
+    limiter: Limiter | None = None,
 ) -> UseCases:
     """Put the use cases together over the given adapters.
 
-    Without ``cache``, contexts are kept in this process; without ``streams``, what streams say is kept there alone.
+    Without ``cache``, ``limiter`` and ``streams``, contexts, counts and streams are kept in this process alone.
     """
     wiring = Wiring(
         settings=settings,
@@ -271,5 +284,6 @@ def build_use_cases(
         ids=ids,
         cache=context_cache(settings, None) if cache is None else cache,
         streams=NoStreamBuffer() if streams is None else streams,
+        limiter=InProcessLimiter() if limiter is None else limiter,
     )
     return wiring.build()

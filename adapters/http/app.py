@@ -14,15 +14,15 @@ from sanic.response import BaseHTTPResponse
 from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
-from manent.adapters.http.hosts import check_host
+from manent.adapters.http.front_door import admit, front_headers, preflight
 from manent.adapters.http.middleware import passed
 from manent.adapters.http.openapi import build_documents
-from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
 from manent.adapters.http.route import Route
 from manent.adapters.http.routes import ROUTES
+from manent.adapters.http.streams import OpenStreams
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
@@ -48,6 +48,9 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         body_bytes_max=limits.body_bytes_max,
         body_timeout_s=limits.body_timeout_s,
         stall_timeout_s=limits.stall_timeout_s,
+        connections_max=limits.connections_max,
+        proxies=limits.proxies,
+        streams=OpenStreams(limits.streams_max),
     )
     documents = build_documents(services.version)
     for route in ROUTES:
@@ -55,7 +58,9 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         for index, path in enumerate(route.paths):
             name = f"{route.name}Alias" if index else route.name
             app.add_route(handler, path, methods=[route.method], name=name)
-    app.register_middleware(_finish_answer, "response")
+    if limits.origins:
+        app.register_middleware(preflight(limits), "request")
+    app.register_middleware(_finisher(limits), "response")
     return app
 
 
@@ -81,8 +86,7 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     """The handler of ``route`` with everything around it that no route may forget."""
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
-        check_host(request, limits.hosts)
-        principal = NOBODY if route.public else await services.authenticate(request)
+        principal = await admit(cast("HttpRequest", request), services, limits, public=route.public)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=cast("HttpRequest", request),
@@ -99,12 +103,16 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     return handle
 
 
-def _finish_answer(request: Request, response: BaseHTTPResponse) -> None:
-    """Put the id and the time on an answer; this runs for every one, also for those that Sanic itself refuses."""
-    if not isinstance(request, HttpRequest):
-        return
-    response.headers["x-request-id"] = request.request_id
-    response.headers["openai-version"] = OPENAI_VERSION
-    response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
-    if not request.is_stream:
-        log_request(request, response.status)
+def _finisher(limits: HttpLimits) -> Callable[[Request, BaseHTTPResponse], None]:
+    def finish(request: Request, response: BaseHTTPResponse) -> None:
+        """Put on an answer what all have; this runs for every one, also for those that Sanic itself refuses."""
+        if not isinstance(request, HttpRequest):
+            return
+        response.headers["x-request-id"] = request.request_id
+        response.headers["openai-version"] = OPENAI_VERSION
+        response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
+        front_headers(request, response.headers, limits)
+        if not request.is_stream:
+            log_request(request, response.status)
+
+    return finish

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from manent.adapters.http.hosts import LOOPBACK_NAMES
+from manent.adapters.http.cors import NO_ORIGINS, Origins
+from manent.adapters.http.forwarded import NO_PROXIES, TrustedProxies
+from manent.adapters.http.hosts import LOOPBACK, HostNames
 from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
@@ -14,6 +16,7 @@ from manent.domain.access import Principal
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import FollowLog
@@ -69,6 +72,7 @@ class HttpServices:
     images: ImageReader
     resume: ResumeCompletion
     authenticate: Authenticate
+    counting: CountRequests
     ready: Ready
     version: str
     proofs: ProveLog | None = None
@@ -80,14 +84,18 @@ class HttpServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Bounds on what a client may send and on how long anything waits for it.
+    """Whom the server answers, and bounds on what a client may send and on how long anything waits for it.
 
     ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
     stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
     SDK that lost its connection and tries again by itself.
     """
 
-    hosts: frozenset[str] = LOOPBACK_NAMES
+    hosts: HostNames = LOOPBACK
+    origins: Origins = NO_ORIGINS
+    proxies: TrustedProxies = NO_PROXIES
+    connections_max: int = 1_000
+    streams_max: int = 512
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000

@@ -13,6 +13,7 @@ from manent.domain.errors import DomainError
 INVALID_REQUEST = "invalid_request_error"
 CONFLICT = "conflict_error"
 PERMISSION = "permission_error"
+RATE_LIMIT = "rate_limit_error"
 SERVER = "server_error"
 
 
@@ -51,7 +52,10 @@ ERRORS: Mapping[str, ErrorRow] = {
     "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
     "client_disconnected": ErrorRow(status=499, type=INVALID_REQUEST, why="Only logged: nobody is left to read it."),
     "unknown_host": ErrorRow(status=421, type=INVALID_REQUEST, why="The server does not answer to this Host."),
+    "origin_not_allowed": ErrorRow(status=403, type=PERMISSION, why="A web page of another origin asks."),
+    "too_many_streams": ErrorRow(status=503, type=SERVER, why="As many completions are streamed as may be."),
     # What the domain says.
+    "rate_limit_exceeded": ErrorRow(status=429, type=RATE_LIMIT, why="A limit is reached; the message names it."),
     "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
     "refused_by_middleware": ErrorRow(status=403, type=PERMISSION, why="A plugin of this server refuses it."),
     "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),

@@ -31,6 +31,7 @@ COMMON_ERRORS = (
     "headers_too_large",
     "internal_error",
 )
+LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
 HEADERS = {
     "x-request-id": {
@@ -118,7 +119,7 @@ def _responses(route: Route) -> dict[str, Any]:
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS)):
+    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS, *(() if route.public else LIMITED))):
         codes[ERRORS[code].status].append(code)
     for status, names in sorted(codes.items()):
         responses[str(status)] = {

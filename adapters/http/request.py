@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from sanic import Request, Sanic
 from sanic.config import Config
 from sanic.http import Http
 
 from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.forwarded import Origin, TrustedProxies
+from manent.adapters.http.streams import OpenStreams
+from manent.adapters.http.strict_head import check_head
+from manent.domain.limits import Level
 from manent.domain.ports import Ids
+from manent.domain.usecases.running import RunningCompletion
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._:@+=~/-]{1,128}")
 CORRELATION_HEADERS = ("x-correlation-id", "x-session-id", "session_id")
@@ -24,12 +30,15 @@ DRAIN_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """What requests need of their application."""
+    """What requests and connections need of their application."""
 
     ids: Ids
     body_bytes_max: int
     body_timeout_s: float
     stall_timeout_s: float
+    connections_max: int
+    proxies: TrustedProxies
+    streams: OpenStreams
 
 
 App = Sanic[Config, SimpleNamespace]
@@ -42,7 +51,12 @@ class HttpRequest(Request):
         super().__init__(*args, **kwargs)
         self.started_s = perf_counter()
         self.is_stream = False
+        self.levels: tuple[Level, ...] = ()
+        self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
+        self._origin: Origin | None = None
+        if self.head:  # there is none where Sanic makes up a request, to answer what was no request
+            check_head(self.head)
 
     @property
     def request_id(self) -> str:
@@ -62,6 +76,30 @@ class HttpRequest(Request):
             if found is not None:
                 return found
         return None
+
+    @property
+    def origin(self) -> Origin:
+        """Where the request comes from, and the scheme and the Host that it was sent to."""
+        if self._origin is None:
+            peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+            secure = self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
+            self._origin = self._context.proxies.origin_of(
+                peer[0] if isinstance(peer, tuple) else None,
+                lambda name: self.headers.getall(name, []),
+                scheme="https" if secure else "http",
+                host=self._host,
+            )
+        return self._origin
+
+    @property
+    def told_levels(self) -> tuple[Level, ...]:
+        """Where the limits stand that counted the request, and the completion that it asked for."""
+        return self.levels if self.completion is None else self.levels + self.completion.reservation.levels
+
+    @property
+    def streams(self) -> OpenStreams:
+        """The places for streams."""
+        return self._context.streams
 
     @property
     def elapsed_ms(self) -> float:
@@ -95,12 +133,20 @@ class HttpRequest(Request):
         """
         if self.body or self.stream is None:
             return
+        coding = self.headers.get("content-encoding")
+        if coding not in {None, "", "identity"}:
+            self.close_after_answer()
+            raise RequestRefused(
+                "unsupported_media_type", f"content-encoding {coding[:80]!r} is not supported; send the body as it is"
+            )
         timeout_s = self._context.body_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 self.body = await self._read_body(self._context.body_bytes_max)
         except TimeoutError:
             self.close_after_answer()
+            if isinstance(self.stream, Http):
+                self.stream.request_body = None  # the rest is not waited for behind the answer either
             raise RequestRefused(
                 "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
             ) from None
@@ -126,6 +172,13 @@ class HttpRequest(Request):
             self.close_after_answer()
             raise _too_large(bytes_max)
         return b"".join(pieces)
+
+    @property
+    def _host(self) -> str:
+        """The Host, or that of an address in absolute form, which goes before it (RFC 9112, 3.2.2)."""
+        if self.raw_url.startswith(b"/"):
+            return self.headers.get("host", "")
+        return urlsplit(self.raw_url.decode("ascii", "replace")).netloc or self.headers.get("host", "")
 
     @property
     def _context(self) -> RequestContext:

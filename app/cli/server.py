@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -29,14 +30,16 @@ class Refused(Exception):
 @contextmanager
 def connected(url: str | None, *, timeout_s: float = READ_TIMEOUT_S) -> Generator[httpx.Client, None, None]:
     """A client of the server at ``url``, or at the address that the settings have; what fails ends the command."""
-    base_url = url or url_of(settings_or_fail())
+    base_url, transport = (url, None) if url else (url_of(settings_or_fail()), _way_to(settings_or_fail()))
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     try:
-        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False) as client:
+        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False, transport=transport) as client:
             yield client
     except Refused as refused:
         fail(str(refused), refused.code)
-    except httpx.ConnectError:
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            fail(f"the server at {base_url} has another certificate than expected: {error}", ExitCode.UNREACHABLE)
         fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
     except httpx.TimeoutException:
         fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)
@@ -78,8 +81,10 @@ def error_message(body: dict[str, Any]) -> str:
 
 def answers(url: str | None) -> bool:
     """Whether a server answers at ``url``, or at the address that the settings have."""
+    transport = None if url else _way_to(settings_or_fail())
     try:
-        httpx.get(f"{url or url_of(settings_or_fail())}/health/live", timeout=CONNECT_TIMEOUT_S, trust_env=False)
+        with httpx.Client(timeout=CONNECT_TIMEOUT_S, trust_env=False, transport=transport) as client:
+            client.get(f"{url or url_of(settings_or_fail())}/health/live")
     except httpx.HTTPError:
         return False
     return True
@@ -87,5 +92,27 @@ def answers(url: str | None) -> bool:
 
 def url_of(settings: Settings) -> str:
     """The address of this machine's server."""
+    if settings.unix_socket is not None:
+        return "http://localhost"
+    scheme = "http" if settings.tls_certificate is None else "https"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return f"{scheme}://{host}:{settings.port}"
+
+
+def _way_to(settings: Settings) -> httpx.HTTPTransport | None:
+    """How this machine's server is reached: through its socket, or by TLS with its very certificate.
+
+    The certificate's names are others than this machine's own, so it is compared as a whole and not by name.
+    """
+    if settings.unix_socket is not None:
+        return httpx.HTTPTransport(uds=str(settings.unix_socket.expanduser().absolute()))
+    if settings.tls_certificate is None:
+        return None
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        trusting.load_verify_locations(settings.tls_certificate.expanduser())
+    except OSError as error:
+        fail(f"the certificate {settings.tls_certificate} cannot be read: {error}", ExitCode.USAGE)
+    return httpx.HTTPTransport(verify=trusting)

@@ -45,7 +45,8 @@ class ChatCommand:
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
     takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
-    no messages: it is continued as it stands.
+    no messages: it is continued as it stands. ``address`` is where the request came from; without ``within_limits`` it
+    is counted, and not refused for what was counted before.
     """
 
     principal: Principal
@@ -57,6 +58,8 @@ class ChatCommand:
     truncation: Truncation = Truncation.DISABLED
     max_tokens_shrinks: bool = False
     keeps_results: bool = False
+    address: str | None = None
+    within_limits: bool = True
     store_content: bool = False
     stream: bool = False
     priority: Priority = Priority.INTERACTIVE

@@ -17,14 +17,17 @@ from manent.domain.events import (
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
+    ModelCard,
     TextDelta,
 )
 from manent.domain.output import PartialOutput
+from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
+from manent.domain.usecases.count_requests import CountRequests, Reservation, estimated_tokens
 from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -49,6 +52,7 @@ class CompleteChat:
         live: LiveCompletions,
         clock: Clock,
         ids: Ids,
+        counting: CountRequests,
         recent: RecentCompletions,
         buffer: StreamBuffer,
         timeout_max_s: float | None = None,
@@ -62,6 +66,7 @@ class CompleteChat:
         self._live = live
         self._clock = clock
         self._ids = ids
+        self._counting = counting
         self._recent = recent
         self._buffer = buffer
         self._timeout_max_s = timeout_max_s
@@ -110,7 +115,9 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                check_type(command.model, self._engine.resolve(command.model).type, *CHAT_TYPES)
+                card = self._engine.resolve(command.model)
+                check_type(command.model, card.type, *CHAT_TYPES)
+                await self._count(running, command, card, stack)
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
@@ -130,6 +137,23 @@ class CompleteChat:
             _log.exception("completion %s ended in a defect", running.completion_id)
             running.fail(InternalError(f"internal error ({type(error).__name__}) in {running.completion_id}"))
 
+    async def _count(
+        self, running: RunningCompletion, command: ChatCommand, card: ModelCard, stack: AsyncExitStack
+    ) -> None:
+        """Have the completion counted until its end, in the limits of whoever asked for it and of its model."""
+        output_tokens = min(output_reserve_tokens(card, command.parameters), card.context_length)
+        running.reservation = Reservation(
+            estimated_tokens(command.messages, output_tokens=output_tokens, choices=command.parameters.n)
+        )
+        counted = self._counting.completion(
+            running.reservation,
+            principal=command.principal,
+            address=command.address,
+            model_id=card.model_id,
+            enforced=command.within_limits,
+        )
+        await stack.enter_async_context(counted)
+
     async def _tell_again(self, running: RunningCompletion, appended: Appended) -> None:
         """Another node accepted the same request between our look and our append."""
         try:
@@ -143,6 +167,8 @@ class CompleteChat:
             raise CompletionCancelledError(f"cancelled before it was accepted ({running.stop_reason})")
         running.accept(prepared.accepted)
         outcome, error = await self._generate(running, prepared)
+        if outcome.usage is not None:
+            running.reservation.used_tokens = outcome.usage.total_tokens
         context = context_of(
             command.principal,
             request_id=command.request_id,

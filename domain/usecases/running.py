@@ -17,6 +17,7 @@ from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
+from manent.domain.usecases.count_requests import Reservation
 from manent.domain.waiting import CalledOff, StopSignal
 
 _T = TypeVar("_T")
@@ -52,6 +53,7 @@ class RunningCompletion:
         self.session_id = session_id
         self.idempotency = idempotency
         self.place = QueuePlace()
+        self.reservation = Reservation(tokens=0)
         self._readers = 1
         self._deltas: list[TextDelta] = []
         self._changed = asyncio.Event()

@@ -20,6 +20,7 @@ from tests.benchmarks import (
     drafts,
     engine_streams,
     export,
+    overhead_chain,
     overhead_http,
     overhead_requests,
     prefix_cache,
@@ -34,6 +35,7 @@ def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, 
     """What each part is headed with, and what measures and prints it."""
     return {
         "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "chain": ("What everything around a handler costs", lambda: overhead_chain.compare(rounds=rounds)),
         "streams": (
             "Several streams at once, beside mlx-lm",
             lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),

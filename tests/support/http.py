@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices, Ready
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.principal import Authenticate, everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
 from manent.adapters.images.fetching import ImageFetcher
@@ -27,6 +27,7 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 from manent.domain.streams import StreamBuffer
@@ -60,6 +61,11 @@ class Running:
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_address(self) -> str:
+        """Where it listens behind TLS."""
+        return f"https://localhost:{self.port}"
 
     def openai(self) -> AsyncOpenAI:
         """The official client, pointed here."""
@@ -96,13 +102,19 @@ async def running_server(
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
     streams: StreamBuffer | None = None,
+    limiter: Limiter | None = None,
+    authenticate: Authenticate | None = None,
+    tls: ssl.SSLContext | None = None,
+    **policy: str,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
-    settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, streams=streams)
+    settings = Settings(session_wait_s=session_wait_s, _env_file=None, **policy)  # type: ignore[arg-type]  # by name
+    use_cases = build_use_cases(
+        settings, store=store, engine=engine, clock=clock, ids=ids, limiter=limiter, streams=streams
+    )
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -118,14 +130,15 @@ async def running_server(
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
-        authenticate=everybody_is(principal),
+        authenticate=authenticate or everybody_is(principal),
+        counting=use_cases.counting,
         ready=ready,
         version="0.0.0",
         webhooks=memory_webhooks(store, clock, ids),
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())
-    server = HttpServer(app, listening)
+    server = HttpServer(app, listening, tls=tls)
     await server.start()
     port = listening.getsockname()[1]
     try:
