@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.principal import identified_by
 from manent.adapters.http.request import App
 from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
@@ -23,6 +23,7 @@ from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_regi
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.store.database import open_node
+from manent.app.identity import Identity, check_opening, identity
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
@@ -48,6 +49,7 @@ class Manent:
     settings: Settings
     use_cases: UseCases
     transparency: Transparency
+    identity: Identity
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
@@ -69,11 +71,18 @@ class Manent:
                 engine=use_cases.engine,
                 ids=RandomIds(),
                 images=CheckedImages(ImageFetcher(settings.image_urls)),
-                authenticate=everybody_is(LOCAL_OPERATOR),
+                keys=self.identity.keys,
+                authenticate=identified_by(
+                    self.identity.identify, store=use_cases.store, clock=SystemClock(), ids=RandomIds()
+                ),
                 ready=self.problems,
                 version=version("manent"),
             ),
-            HttpLimits(body_bytes_max=settings.body_bytes_max, stall_timeout_s=settings.write_timeout_s),
+            HttpLimits(
+                public=settings.public_parts,
+                body_bytes_max=settings.body_bytes_max,
+                stall_timeout_s=settings.write_timeout_s,
+            ),
         )
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -85,6 +94,10 @@ class Manent:
             "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
             "warming conversations": self.use_cases.warm_prefixes.keep_warming,
         }
+
+    async def who_may_come(self) -> str:
+        """A sentence for the operator; raises NotOpenable where nobody may be let in as the settings have it."""
+        return await check_opening(self.settings, self.identity, now_us=SystemClock().now_us())
 
     async def problems(self) -> Mapping[str, str]:
         """What keeps this Manent from answering, by name; empty is ready."""
@@ -109,6 +122,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         RegistryError: models.toml is wrong.
         StoreUnavailable: the database does not answer.
         KeyUnusable: the log's signing key cannot be read or made.
+        AccessSecretUnusable, NotOpenable: API keys or tokens cannot be judged.
     """
     clock, ids = SystemClock(), RandomIds()
     registry = load_registry(settings.models_file, settings.models_folder)
@@ -127,6 +141,7 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 settings=settings,
                 use_cases=use_cases,
                 transparency=transparency,
+                identity=await identity(settings, store, clock=clock, ids=ids),
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from manent.adapters.auth.secret_file import AccessSecretUnusable
 from manent.adapters.http.server import HttpServer
 from manent.adapters.inference.registry import RegistryError
 from manent.adapters.logs.setup import configure_logging
@@ -22,6 +23,7 @@ from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.app.background import in_background
 from manent.app.bootstrap import Manent, assembled
 from manent.app.home import HomeError, only_server, prepare_folder
+from manent.app.identity import NotOpenable
 from manent.app.settings import Settings
 from manent.app.transparency import issuing
 from manent.domain.errors import StoreUnavailable
@@ -30,6 +32,16 @@ BACKLOG = 1024
 CLOSE_COMPLETIONS_S = 2.0
 CLOSE_RERUNS_S = 1.0
 CLOSE_CONNECTIONS_S = 1.0
+
+UNUSABLE = (
+    HomeError,
+    MigrationError,
+    RegistryError,
+    StoreUnavailable,
+    KeyUnusable,
+    AccessSecretUnusable,
+    NotOpenable,
+)
 
 _log = logging.getLogger("manent.serve")
 
@@ -54,7 +66,7 @@ def serve_until_stopped(settings: Settings) -> None:
             upgrade(settings.database)
             listening = stack.enter_context(_bind(settings.host, settings.port))
             uvloop.run(_serve(settings, listening))
-        except (HomeError, MigrationError, RegistryError, StoreUnavailable, KeyUnusable) as error:
+        except UNUSABLE as error:
             raise StartError(str(error)) from error
 
 
@@ -62,6 +74,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     async with assembled(settings) as manent:
+        who = await manent.who_may_come()
         interrupted = await manent.use_cases.close_interrupted.run()
         if interrupted:
             _log.warning("closed %d completions that an earlier server left open", interrupted)
@@ -69,7 +82,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         await server.start()
         async with in_background(manent.background()):
             async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
-                _announce(settings, listening)
+                _announce(settings, listening, who)
                 await stop.wait()
             await _drain(settings, manent, server)
         await manent.use_cases.closing.close_kept()
@@ -118,12 +131,13 @@ def _bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _announce(settings: Settings, listening: socket.socket) -> None:
+def _announce(settings: Settings, listening: socket.socket, who: str) -> None:
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     body = '{"model": "default", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32}'
     sys.stdout.write(
         f"Manent is ready on {address} (Ctrl-C stops it; data in {settings.home}). Try:\n"
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{who}\n"
     )
     sys.stdout.flush()

@@ -12,7 +12,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsConfigDict
+
+from manent.app.identity_settings import IdentitySettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -25,20 +28,21 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
-OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})
+OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS", "MANENT_API_KEY"})
+SECRET_FIELDS = frozenset({"jwt_secret"})
 
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(BaseSettings):
+class Settings(IdentitySettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(Path("~/.manent"), description="Folder of the database, the models and the keys.")
-    host: str = Field("127.0.0.1", description="Address to listen on; only loopback until there are API keys.")
+    host: str = Field("127.0.0.1", description="Address to listen on; other than loopback needs an API key or JWT.")
     port: int = Field(9123, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, of SQLite or PostgreSQL; empty is SQLite in the home."
@@ -142,18 +146,12 @@ class Settings(BaseSettings):
 
     @field_validator("host")
     @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host == "localhost":
-            return host
-        try:
-            loopback = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            raise ValueError("it must be an IP address, or localhost") from None
-        if not loopback:
-            raise ValueError(
-                "this version has no API keys yet, so it serves on loopback only: use 127.0.0.1 or ::1, and a "
-                "reverse proxy that authenticates for others"
-            )
+    def _address(cls, host: str) -> str:
+        if host != "localhost":
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                raise ValueError("it must be an IP address, or localhost") from None
         return host
 
     @field_validator("redis_url")
@@ -210,8 +208,13 @@ class Settings(BaseSettings):
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine reach the server."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
     def keys_folder(self) -> Path:
-        """Where the log's signing key is."""
+        """Where the log's signing key is, and the secret of API keys."""
         return self.home / "keys"
 
     @property
@@ -239,12 +242,17 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={_without_password(problem['input'])!r}: "
-            + problem["msg"].removeprefix("Value error, ")
-            for problem in error.errors()
-        ]
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError("; ".join(_told(problem) for problem in error.errors())) from None
+
+
+def _told(problem: ErrorDetails) -> str:
+    """What is wrong with a setting, or with several together."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    value = "***" if name in SECRET_FIELDS else repr(_without_password(problem["input"]))
+    return f"{PREFIX}{name.upper()}={value}: {message}"
 
 
 def _without_password(value: object) -> object:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from manent.domain.access_events import AccessEvent
 from manent.domain.admission import Priority
+from manent.domain.context_used import ContextUsed
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -17,7 +19,6 @@ from manent.domain.generation import (
     SamplingParameters,
     Timings,
     TokenLogprobs,
-    Truncation,
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
@@ -73,24 +74,6 @@ class HistoryRevised:
     from_index: int
     revised_by: str
     revised_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DroppedMessages:
-    """Messages in a row that the model does not see, from the first to the last of ``count``."""
-
-    first_message_id: str
-    last_message_id: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextUsed:
-    """Which stored messages the model sees, in order, and which were left out to fit its window."""
-
-    message_ids: tuple[str, ...]
-    dropped: DroppedMessages | None
-    truncation: Truncation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,10 +255,12 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified
+DomainEvent = SessionEvent | ModelEvent | CompletionVerified | AccessEvent
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""
+COMPLETION_STREAMS = "completion-"
+"""What the names of the streams of completions without a session begin with, and no other's."""
 
 
 def session_stream(session_id: str) -> str:
@@ -297,4 +282,4 @@ def session_of(stream_id: str) -> str:
 
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
-    return f"completion-{completion_id}"
+    return f"{COMPLETION_STREAMS}{completion_id}"

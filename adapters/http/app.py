@@ -21,6 +21,7 @@ from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
 from manent.adapters.http.route import Route
 from manent.adapters.http.routes import ROUTES
+from manent.domain.access import check_entry
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
@@ -77,7 +78,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
         check_host(request, limits.hosts)
-        principal = NOBODY if route.public else await services.authenticate(request)
+        principal = NOBODY if route.is_open(limits.public) else await services.authenticate(request)
+        check_entry(principal, route.scope, reads=route.reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=cast("HttpRequest", request),

@@ -17,6 +17,7 @@ from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.manage_keys import ManageKeys
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
@@ -51,6 +52,7 @@ class HttpServices:
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    keys: ManageKeys | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,11 @@ class HttpLimits:
     """Bounds on what a client may send and on how long anything waits for it.
 
     ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive.
+    stream stays silent before a comment line keeps it alive. ``public`` names parts of the API that need no credential.
     """
 
     hosts: frozenset[str] = LOOPBACK_NAMES
+    public: frozenset[str] = frozenset({"docs"})
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000

@@ -18,6 +18,7 @@ from manent.adapters.http.parameters import honored_members
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS, EmbeddingsRequest
+from manent.domain.access import Principal
 from manent.domain.admission import Priority
 from manent.domain.embedding import EmbeddingInput
 from manent.domain.usecases.create_embeddings import CreatedEmbeddings, EmbeddingCommand
@@ -37,7 +38,9 @@ EMBEDDING_ERRORS = (
 
 async def create_embeddings(exchange: Exchange) -> HTTPResponse:
     """A vector for each input. A client that disconnects has its handler cancelled, and the evaluation with it."""
-    command, encoding = await read_body(exchange.request, lambda: _read(json_object(exchange.request)))
+    command, encoding = await read_body(
+        exchange.request, lambda: _read(json_object(exchange.request), exchange.principal)
+    )
     exchange.request.watch_connection()
     created = await exchange.services.embeddings.run(command)
     # A few thousand vectors take as long to write down as many other requests together.
@@ -46,9 +49,10 @@ async def create_embeddings(exchange: Exchange) -> HTTPResponse:
     return bytes_answer(body, JSON_TYPE, headers=place_headers(created.place))
 
 
-def _read(body: Mapping[str, Any]) -> tuple[EmbeddingCommand, str]:
+def _read(body: Mapping[str, Any], principal: Principal) -> tuple[EmbeddingCommand, str]:
     asked = validated(EmbeddingsRequest, honored_members(body, EMBEDDING_PARAMETERS))
     command = EmbeddingCommand(
+        principal=principal,
         model=asked.model,
         inputs=_inputs(asked.input),
         dimensions=asked.dimensions,

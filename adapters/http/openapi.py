@@ -16,13 +16,18 @@ from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
 from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
 from manent.adapters.http.query import PairsQuery, QueryParameter
-from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
+from manent.adapters.http.route import ACCESS_ERRORS, PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
 ALIASES = "Aliases"
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (mnt_…) or a JWT."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or a JWT."},
+}
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
 HEADERS = {
     "x-request-id": {
         "description": "The request's id: the client's X-Request-ID where it is 1 to 128 safe characters.",
@@ -62,7 +67,7 @@ def build_openapi(version: str, routes: Sequence[Route] = ROUTES) -> dict[str, A
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in (*dict.fromkeys(route.tag for route in routes), ALIASES)],
         "paths": dict(paths),
-        "components": {"schemas": _schemas(routes)},
+        "components": {"schemas": _schemas(routes), "securitySchemes": SECURITY_SCHEMES},
     }
 
 
@@ -81,6 +86,11 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
         ],
         "responses": _responses(route),
     }
+    if not route.public:
+        # With {} a request without a credential is described as well: on loopback, and where settings open the part.
+        operation["security"] = [*SECURITY, {}]
+        if route.scope is not None:
+            operation["description"] = f"Needs the scope `{route.scope}`."
     if route.body is not None:
         operation["requestBody"] = {
             "required": route.body_required,
@@ -107,7 +117,8 @@ def _responses(route: Route) -> dict[str, Any]:
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS)):
+    access_errors = () if route.public else ACCESS_ERRORS
+    for code in dict.fromkeys((*route.errors, *access_errors, *COMMON_ERRORS)):
         codes[ERRORS[code].status].append(code)
     for status, names in sorted(codes.items()):
         responses[str(status)] = {

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from manent.adapters.http import chat, docs, embeddings, event_stream, events, health, log, wire_completions
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
+from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
+from manent.domain.access import Scope
 
 ROUTES: Sequence[Route] = (
     Route(
@@ -20,6 +22,7 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/chat/completions",
         handler=chat.create_chat_completion,
+        scope=Scope.CHAT,
         summary="Answer a conversation",
         tag="Chat",
         body=ChatRequest,
@@ -33,6 +36,7 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/embeddings",
         handler=embeddings.create_embeddings,
+        scope=Scope.CHAT,
         summary="Turn texts into vectors",
         tag="Embeddings",
         body=EmbeddingsRequest,
@@ -42,11 +46,13 @@ ROUTES: Sequence[Route] = (
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
+    *KEY_ROUTES,
     Route(
         name="listEvents",
         method="GET",
         path="/events",
         handler=events.list_events,
+        scope=Scope.EVENTS_READ,
         summary="Read the event log",
         tag="Log",
         answer=answers.EventList,
@@ -58,6 +64,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/stream",
         handler=event_stream.stream_events,
+        scope=Scope.EVENTS_READ,
         summary="Follow the event log",
         tag="Log",
         content_type="text/event-stream",
@@ -78,6 +85,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/<position:str>",
         handler=events.retrieve_event,
+        scope=Scope.EVENTS_READ,
         summary="Retrieve an event by its position",
         tag="Log",
         answer=answers.Event,
@@ -90,6 +98,7 @@ ROUTES: Sequence[Route] = (
             path=path,
             handler=handler,
             summary=summary,
+            scope=Scope.AUDIT,
             tag="Log",
             answer=answer,
             query=query,
@@ -134,7 +143,7 @@ ROUTES: Sequence[Route] = (
             content_type=content_type,
             errors=("unknown_url", "internal_error") if "<" in path else ("internal_error",),
             under_v1=False,
-            public=True,
+            opened_by="docs",
         )
         for name, path, handler, summary, answer, content_type in (
             ("welcome", "/", health.welcome, "Where things are", answers.Welcome, "application/json"),

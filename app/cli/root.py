@@ -26,6 +26,7 @@ MODULES = {
     "sql": "sql",
     "models": "models",
     "db": "db",
+    "keys": "keys",
     "projections": "projections",
     "doctor": "doctor",
 }
@@ -42,8 +43,20 @@ def root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="@FILE|-",
+            help="API key for a server: of a file, or - for standard input. Without it, MANENT_API_KEY.",
+        ),
+    ] = None,
 ) -> None:
     """Conversations with MLX models, every one an append-only record."""
+    if api_key is not None:
+        from manent.app.cli.credentials import take_key  # noqa: PLC0415 (imports what most commands need not)
+
+        take_key(api_key)
 
 
 def build_app(called: str | None) -> typer.Typer:

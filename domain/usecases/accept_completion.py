@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
+from manent.domain.context_used import ContextUsed
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
-    ContextUsed,
     InputMessage,
     MessageAppended,
     SessionEvent,

@@ -19,12 +19,14 @@ from manent.domain.generation import (
     GenerationResult,
     TextDelta,
 )
+from manent.domain.model_access import models_to_try
 from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.ending import Ending
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
@@ -96,15 +98,15 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                check_type(command.model, self._engine.resolve(command.model).type, *CHAT_TYPES)
+                models = models_to_try(command.principal, command.model, self._engine.resolve)
+                check_type(command.model, self._engine.resolve(models[0]).type, *CHAT_TYPES)
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
                 alone = command.parameters.deterministic
-                place = self._engine.place(
-                    command.model, priority=command.priority, alone=alone, gone=running.stop_requested
-                )
-                running.place = await stack.enter_async_context(place)
+                places = PlaceAtOneOf(self._engine, command.principal, models)
+                wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
+                running.place = await stack.enter_async_context(places.taken(wanted))
                 _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:

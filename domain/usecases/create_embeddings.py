@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from manent.domain.access import Principal
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import (
     EmbeddingInput,
@@ -15,13 +16,16 @@ from manent.domain.embedding import (
     check_type,
 )
 from manent.domain.errors import DeadlineExceeded
+from manent.domain.model_access import permitted
 from manent.domain.ports import InferenceEngine
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCommand:
     """A request for embeddings, in the domain's words; ``EmbeddingRequest`` says what they mean."""
 
+    principal: Principal
     model: str
     inputs: tuple[EmbeddingInput, ...]
     dimensions: int | None = None
@@ -53,11 +57,14 @@ class CreateEmbeddings:
                 cannot be done now.
         """
         check_inputs(command.inputs)
-        check_type(command.model, self._engine.resolve(command.model).type, ModelType.EMBEDDING)
+        card = permitted(command.principal, command.model, self._engine.resolve)
+        check_type(command.model, card.type, ModelType.EMBEDDING)
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._engine.place(command.model, priority=command.priority) as place,
+                PlaceAtOneOf(self._engine, command.principal, [card.model_id]).taken(
+                    PlaceWish(priority=command.priority)
+                ) as place,
             ):
                 request = EmbeddingRequest(
                     model_id=place.model_id,

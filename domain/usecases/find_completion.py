@@ -7,12 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import get_args
 
-from manent.domain.access import Principal, may_audit
+from manent.domain.access import Principal, may_audit, note_reading
+from manent.domain.context_used import DroppedMessages
 from manent.domain.errors import CompletionNotFound, ContentErased, ContentNotRecorded, SessionNotFound
 from manent.domain.events import (
     CompletionOutcome,
     CompletionRequested,
-    DroppedMessages,
     ErasedEvent,
     completion_stream,
 )
@@ -64,6 +64,9 @@ class FindCompletion:
         # A session's completions are judged by the session's owner, in ``seen``.
         if (erased or not in_session) and not own and not may_audit(principal, tenant=found.header.tenant):
             raise _not_found(completion_id)
+        if not in_session:
+            owner, resource = found.header.actor, completion_stream(completion_id)
+            await note_reading(principal, resource=resource, owner=owner)
         if isinstance(found.event, ErasedEvent):
             raise ContentErased(f"the request of completion {completion_id!r} was erased")
         return FoundRequest(header=found.header, requested=found.event)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manent.domain.context import select_messages
-from manent.domain.events import ContextUsed, DroppedMessages
+from manent.domain.context_used import ContextUsed, DroppedMessages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manent.domain import events as e
+from manent.domain.context_used import ContextUsed
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -148,7 +149,7 @@ class LogWriter:
         yield _Append(stream_id, [self._outcome(requested)], 1, own)
 
     def _requested(self, session_id: str | None, message_ids: tuple[str, ...]) -> e.CompletionRequested:
-        context = e.ContextUsed(message_ids=message_ids, dropped=None, truncation=Truncation.DISABLED)
+        context = ContextUsed(message_ids=message_ids, dropped=None, truncation=Truncation.DISABLED)
         return e.CompletionRequested(
             completion_id=self._id("chatcmpl"),
             session_id=session_id,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from manent.domain.access import Principal
+from manent.domain.context_used import ContextUsed
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,
     CompletionGenerated,
     CompletionRequested,
-    ContextUsed,
     DomainEvent,
     HistoryRevised,
     MessageAppended,
