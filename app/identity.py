@@ -89,8 +89,11 @@ async def check_opening(settings: Settings, identity: Identity, *, now_us: int) 
                 "its companions, or listen on 127.0.0.1"
             )
     if await identity.identify.open_to_all():
-        return "No API keys yet: everybody on this machine is its operator (manent keys create makes one)."
-    return f"{len(known)} API keys hold" + (", and JWTs of the configured issuer." if identity.takes_tokens else ".")
+        return "There are no API keys yet, so everybody on this machine is its operator; `manent keys create` makes one."
+    if settings.anonymous == "local":
+        return "Who presents nothing on this machine is its operator (MANENT_ANONYMOUS=local)."
+    keys = f"API keys that hold: {len(known)}"
+    return f"{keys}, and JWTs of {settings.jwt_issuer}." if identity.takes_tokens else f"{keys}."
 
 
 async def _tokens(settings: Settings) -> JwtVerifier | None:

@@ -23,8 +23,11 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-AUDITED = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.EVENTS_READ})
-"""What auditors read without the scope for it: conversations, and the log."""
+AUDITED = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.EVENTS_READ, Scope.MODELS_READ})
+"""What auditors read without the scope for it: conversations, the log, and the models that they name."""
+
+INCLUDED = {Scope.MODELS_READ: frozenset({Scope.MODELS_MANAGE})}
+"""The scopes that include another beside ``admin``, which includes all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,8 @@ class Principal:
 
 
 def has_scope(principal: Principal, scope: Scope) -> bool:
-    """Whether ``principal`` has ``scope``; administrators have all."""
-    return bool(principal.scopes & {scope, Scope.ADMIN})
+    """Whether ``principal`` has ``scope``, or one that includes it."""
+    return bool(principal.scopes & {scope, Scope.ADMIN, *INCLUDED.get(scope, ())})
 
 
 def check_entry(principal: Principal, scope: Scope | None, *, reads: bool) -> None:

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from manent.adapters.auth.key_secrets import HmacKeySecrets
 from manent.adapters.auth.secret_file import AccessSecret, AccessSecretUnusable
 from manent.adapters.http.keys import DEFAULT_SCOPES, key_members
+from manent.adapters.store.database import ensure_any_log
 from manent.adapters.store.migrate import MigrationError, upgrade
-from manent.app.cli.database import opened_store
+from manent.app.cli.database import failing, opened_store
 from manent.app.cli.output import fail, literal, out, print_json, run, settings_or_fail
 from manent.app.cli.server import Url, ask, connected
 from manent.app.home import HomeError, prepare_folder
@@ -96,7 +97,7 @@ def list_keys(*, url: Url = None, json: Json = False) -> None:
         for key in found:
             print_json(key)
         return
-    table = Table("id", "name", "begins with", "tenant", "subject", "scopes", "status", box=None)
+    table = Table(Column("id", no_wrap=True), "name", "begins with", "tenant", "subject", "scopes", "status", box=None)
     for key in found:
         cells = (key["id"], key["name"], key["shown"] + "…", key["tenant"], key["subject"])
         table.add_row(*(literal(cell) for cell in cells), literal(" ".join(key["scopes"])), key["status"])
@@ -149,6 +150,8 @@ def revoke(
 
 async def _create(settings: Settings, grant: KeyGrant, expires_in_days: float | None) -> Issued:
     _prepare(settings)
+    with failing():
+        await ensure_any_log(settings.database, RandomIds())
     async with _opened(settings) as (keys, _):
         expires_in_s = _seconds(expires_in_days)
         if expires_in_s is not None:

@@ -40,6 +40,8 @@ class KeyTable:
         self._by_digest: dict[str, str] = {}
         self._position = 0
         self._read_at_s = -inf
+        self._begun = 0
+        self._succeeded = False
         self._reading = asyncio.Lock()
 
     async def find(self, digest: str) -> KeyState | None:
@@ -71,20 +73,22 @@ class KeyTable:
         return sorted(self._by_id.values(), key=lambda key: (key.created_at_us, key.key_id))
 
     async def _caught_up(self, fresh_s: float, *, stale_s_max: float) -> None:
-        asked_at_s = _now_s()
-        if asked_at_s - self._read_at_s <= fresh_s:
+        if _now_s() - self._read_at_s < fresh_s:
             return
+        begun = self._begun
         async with self._reading:
-            if self._read_at_s >= asked_at_s - fresh_s:  # somebody else did while this one waited
+            if self._begun > begun and self._succeeded:  # somebody else's read began after this one asked
                 return
+            self._begun += 1
             begun_at_s = _now_s()
             try:
                 await self._catch_up()
             except StoreUnavailable:
-                if _now_s() - self._read_at_s > stale_s_max:
+                self._succeeded = False
+                if _now_s() - self._read_at_s >= stale_s_max:
                     raise
             else:
-                self._read_at_s = begun_at_s
+                self._succeeded, self._read_at_s = True, begun_at_s
 
     async def _catch_up(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices, Ready
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.principal import Authenticate, everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
 from manent.adapters.images.fetching import ImageFetcher
@@ -26,14 +26,21 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
+from manent.domain.usecases.manage_keys import ManageKeys
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
 # httpx would otherwise load all of the world's certificates for each client.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def client(subject: str, tenant: str = "t") -> Principal:
+    """Somebody with the scopes of an ordinary client."""
+    scopes = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.MODELS_READ})
+    return Principal(tenant=tenant, subject=subject, scopes=scopes)
 
 
 async def no_problems() -> Mapping[str, str]:
@@ -89,6 +96,8 @@ async def running_server(
     limits: HttpLimits | None = None,
     ready: Ready = no_problems,
     principal: Principal = LOCAL_OPERATOR,
+    authenticate: Authenticate | None = None,
+    keys: ManageKeys | None = None,
     session_wait_s: float = 0.05,
     store: EventStore | None = None,
     clock: Clock | None = None,
@@ -113,7 +122,8 @@ async def running_server(
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
-        authenticate=everybody_is(principal),
+        authenticate=authenticate or everybody_is(principal),
+        keys=keys,
         ready=ready,
         version="0.0.0",
     )
