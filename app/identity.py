@@ -89,7 +89,9 @@ async def check_opening(settings: Settings, identity: Identity, *, now_us: int) 
                 "its companions, or listen on 127.0.0.1"
             )
     if await identity.identify.open_to_all():
-        return "There are no API keys yet, so everybody on this machine is its operator; `manent keys create` makes one."
+        return (
+            "There are no API keys yet, so everybody on this machine is its operator; `manent keys create` makes one."
+        )
     if settings.anonymous == "local":
         return "Who presents nothing on this machine is its operator (MANENT_ANONYMOUS=local)."
     keys = f"API keys that hold: {len(known)}"
