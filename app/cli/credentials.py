@@ -25,14 +25,11 @@ KEY_CHARS_MAX = 8192
 _given: list[str] = []
 
 
-def take_key(source: str | None) -> None:
+def take_key(source: str) -> None:
     """Read the key that ``--api-key`` names: ``-`` is standard input, ``@FILE`` a file.
 
     It is the root command's option, read before any command runs.
     """
-    _given.clear()
-    if source is None:
-        return
     if source == "-":
         key = sys.stdin.readline(KEY_CHARS_MAX).strip()
     elif source.startswith("@"):
@@ -49,6 +46,11 @@ def take_key(source: str | None) -> None:
     if not key:
         fail("--api-key found no key there", ExitCode.USAGE)
     _given.append(key)
+
+
+def forget_key() -> None:
+    """Forget the key of ``take_key``: the command is over."""
+    _given.clear()
 
 
 def credential_for(settings: Settings, url: str | None) -> httpx.Auth | None:

@@ -39,6 +39,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
 
 
 def root(
+    context: typer.Context,
     *,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -54,9 +55,10 @@ def root(
 ) -> None:
     """Conversations with MLX models, every one an append-only record."""
     if api_key is not None:
-        from manent.app.cli.credentials import take_key  # noqa: PLC0415 (imports what most commands need not)
+        from manent.app.cli.credentials import forget_key, take_key  # noqa: PLC0415 (most commands need none of it)
 
         take_key(api_key)
+        context.call_on_close(forget_key)
 
 
 def build_app(called: str | None) -> typer.Typer:
