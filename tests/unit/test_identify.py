@@ -42,7 +42,7 @@ async def test_a_key_tells_who_comes() -> None:
     limits = RequestLimits(requests_per_minute=5)
     issued = await at.key("shop", Scope.CHAT, models=("m",), default_model="m", limits=limits)
     who = await at.identify.run(issued.secret.text, address=HERE)
-    assert (who.tenant, who.subject, who.scopes) == ("acme", "shop", {Scope.CHAT})
+    assert (who.tenant, who.subject, who.scopes) == ("acme", "shop", frozenset({Scope.CHAT}))
     assert (who.credential_id, who.limits, who.models.allowed) == (issued.key.key_id, limits, ("m",))
     assert issued.secret.text.startswith(KEY_PREFIX)
     assert len(issued.secret.text) == KEY_CHARS

@@ -49,6 +49,12 @@ def weak_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 (to be refused)
 
 
+@cache
+def rsa_of_others() -> rsa.RSAPrivateKey:
+    """Another's key."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 def jwk(key: Any, algorithm: str, kid: str = "k1") -> dict[str, Any]:
     """The public half, as key sets have it."""
     made: dict[str, Any] = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
@@ -182,12 +188,6 @@ ATTACKS: Mapping[str, tuple[Callable[[], str], str]] = {
     "the system's subject": (lambda: signed("RS256", sub="manent"), "'sub'"),
     "a forged log line": (lambda: signed("RS256", sub="ann\nlogin"), "'sub'"),
 }
-
-
-@cache
-def rsa_of_others() -> rsa.RSAPrivateKey:
-    """Another's key."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _changed(token: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ PRINCIPALS: Sequence[str] = (
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_matrix(world: World, record_property: pytest.RecordProperty) -> None:
+async def test_the_matrix(world: World, record_property: Callable[[str, object], None]) -> None:
     """Nobody comes in without a credential that holds and its scope; what is another's is not there."""
     counted: Counter[str] = Counter()
     wrong: list[str] = []
