@@ -20,6 +20,7 @@ from manent.adapters.http.route import ACCESS_ERRORS, PREFIXES, REQUEST_HEADERS,
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
+from manent.domain.access import AUDITED, Scope
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
 ALIASES = "Aliases"
@@ -81,7 +82,7 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
             *(_query_parameter(row) for row in route.query),
             *(
                 {"name": name, "in": "header", "description": REQUEST_HEADERS[name], "schema": {"type": "string"}}
-                for name in route.takes
+                for name in (*route.takes, *(("X-Access-Purpose",) if _reads_of_others(route) else ()))
             ),
         ],
         "responses": _responses(route),
@@ -100,6 +101,10 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
         file = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
         operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.files, file)}
     return operation
+
+
+def _reads_of_others(route: Route) -> bool:
+    return route.reads and route.scope in AUDITED - {Scope.MODELS_READ}
 
 
 def _query_parameter(row: QueryParameter) -> dict[str, Any]:

@@ -42,29 +42,28 @@ class KeyLimits(Wire):
     running_max: Count | None = None
 
 
-class KeyRequest(Wire):
+class KeyAllows(Wire):
+    """What a key allows; what is not given is not restricted."""
+
+    scopes: ScopeNames | None = None
+    models: ModelNames | None = None
+    default_model: ModelName | None = None
+    fallback_models: ModelNames | None = None
+    limits: KeyLimits | None = None
+    expires_in_s: ExpiresIn | None = None
+
+
+class KeyRequest(KeyAllows):
     """A request for a key."""
 
     name: Name
     subject: str = Field(max_length=128, json_schema_extra={"pattern": f"^{SUBJECT.pattern}$"})
-    scopes: ScopeNames | None = None
-    models: ModelNames | None = None
-    default_model: ModelName | None = None
-    fallback_models: ModelNames | None = None
-    limits: KeyLimits | None = None
-    expires_in_s: ExpiresIn | None = None
 
 
-class KeyUpdate(Wire):
+class KeyUpdate(KeyAllows):
     """What is to be different about a key; null takes a restriction away, what is not given stays."""
 
     name: Name | None = None
-    scopes: ScopeNames | None = None
-    models: ModelNames | None = None
-    default_model: ModelName | None = None
-    fallback_models: ModelNames | None = None
-    limits: KeyLimits | None = None
-    expires_in_s: ExpiresIn | None = None
 
 
 class KeyRotation(Wire):

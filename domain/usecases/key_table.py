@@ -41,7 +41,7 @@ class KeyTable:
         self._position = 0
         self._read_at_s = -inf
         self._begun = 0
-        self._succeeded = False
+        self._failure: str | None = None
         self._reading = asyncio.Lock()
 
     async def find(self, digest: str) -> KeyState | None:
@@ -77,18 +77,20 @@ class KeyTable:
             return
         begun = self._begun
         async with self._reading:
-            if self._begun > begun and self._succeeded:  # somebody else's read began after this one asked
-                return
-            self._begun += 1
-            begun_at_s = _now_s()
-            try:
-                await self._catch_up()
-            except StoreUnavailable:
-                self._succeeded = False
-                if _now_s() - self._read_at_s >= stale_s_max:
-                    raise
-            else:
-                self._succeeded, self._read_at_s = True, begun_at_s
+            if self._begun == begun:  # else somebody's read began after this one asked: what it found will do
+                self._begun += 1
+                await self._read_once()
+            if self._failure is not None and _now_s() - self._read_at_s >= stale_s_max:
+                raise StoreUnavailable(self._failure)
+
+    async def _read_once(self) -> None:
+        begun_at_s = _now_s()
+        try:
+            await self._catch_up()
+        except StoreUnavailable as error:
+            self._failure = error.message
+        else:
+            self._failure, self._read_at_s = None, begun_at_s
 
     async def _catch_up(self) -> None:
         while True:

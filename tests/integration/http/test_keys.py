@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.domain.access import Scope
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import ModelUnavailable
 from manent.domain.login_guard import LoginGuard
+from manent.domain.usecases.identify import Anonymous
 from manent.domain.waiting import Gone
 from tests.support.access import Door, bearer, door, guarded_server
 from tests.support.http import USER, Running
@@ -169,6 +171,16 @@ async def test_two_ways_to_present_a_key() -> None:
         assert await status() == 401
         assert (await running.http.get("/health/live")).status_code == 200
         assert (await running.http.get("/openapi.json")).status_code == 200
+
+
+async def test_settings_open_parts() -> None:
+    """The documentation or the list of models; nothing else, and neither unless it is said."""
+    at = door(anonymous=Anonymous.NONE)
+    for parts, answers in ((("models",), (200, 200, 401)), ((), (401, 401, 401)), (("docs",), (401, 401, 200))):
+        async with guarded_server(at, limits=HttpLimits(public=frozenset(parts))) as running:
+            paths = ("/v1/models", "/v1/models/scripted", "/docs", "/v1/models/memory", "/v1/sessions", "/health/live")
+            found = [(await running.http.get(path)).status_code for path in paths]
+            assert found == [*answers, 401, 401, 200]
 
 
 async def reads(running: Running) -> list[dict[str, Any]]:
