@@ -40,6 +40,7 @@ class KeyTable:
         self._by_digest: dict[str, str] = {}
         self._position = 0
         self._read_at_s = -inf
+        self._tried_at_s = -inf
         self._begun = 0
         self._failure: str | None = None
         self._reading = asyncio.Lock()
@@ -73,18 +74,17 @@ class KeyTable:
         return sorted(self._by_id.values(), key=lambda key: (key.created_at_us, key.key_id))
 
     async def _caught_up(self, fresh_s: float, *, stale_s_max: float) -> None:
-        if _now_s() - self._read_at_s < fresh_s:
-            return
         begun = self._begun
-        async with self._reading:
-            if self._begun == begun:  # else somebody's read began after this one asked: what it found will do
-                self._begun += 1
-                await self._read_once()
-            if self._failure is not None and _now_s() - self._read_at_s >= stale_s_max:
-                raise StoreUnavailable(self._failure)
+        if _now_s() - self._tried_at_s >= fresh_s:
+            async with self._reading:
+                if self._begun == begun:  # else somebody's read began after this one asked: what it found will do
+                    self._begun += 1
+                    await self._read_once()
+        if self._failure is not None and _now_s() - self._read_at_s >= stale_s_max:
+            raise StoreUnavailable(self._failure)
 
     async def _read_once(self) -> None:
-        begun_at_s = _now_s()
+        self._tried_at_s = begun_at_s = _now_s()
         try:
             await self._catch_up()
         except StoreUnavailable as error:

@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from manent.adapters.auth.claims import ClaimNames, Judged
+from manent.adapters.auth.claims import ClaimNames, Judged, verified_claims
 from manent.adapters.auth.jwks import BYTES_MAX, KeySet, KeySetUnusable, read_file, read_url
 from manent.adapters.auth.secret_file import AccessSecret, AccessSecretUnusable
 from manent.adapters.auth.tokens import NODE_TYPE, JwtVerifier, NodeTokens, SharedSecret
@@ -200,6 +200,15 @@ async def test_no_attack_gets_in(attack: str) -> None:
     """Each is refused, for the reason that it should be refused for."""
     make, why = ATTACKS[attack]
     assert re.search(why, await refusal(by_keys("RS256"), make()))
+
+
+async def test_no_algorithm_but_the_one_is_judged_by() -> None:
+    """Also where the header was not looked at first, and for nodes: the secret's own algorithm will not do."""
+    with pytest.raises(InvalidCredential, match="another algorithm"):
+        verified_claims(signed("HS256"), SECRET, judged("ES256"))
+    node = {"iss": "manent", "aud": "manent-node", "exp": int(time.time()) + 30}
+    forged = f"{part({'alg': 'none', 'typ': NODE_TYPE})}.{part(claims(**node))}."
+    assert await refusal(NodeTokens(AccessSecret(b"s" * 32), SystemClock()), forged)
 
 
 async def test_short_keys_judge_nothing() -> None:
