@@ -26,6 +26,7 @@ from manent.adapters.store.database import open_node
 from manent.app.identity import Identity, check_opening, identity
 from manent.app.projections import context_cache, projector, shared_projections
 from manent.app.settings import Settings
+from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
@@ -66,6 +67,7 @@ class Manent:
                 log=use_cases.query_log,
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
+                resume=use_cases.resume,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,
                 engine=use_cases.engine,
@@ -82,6 +84,7 @@ class Manent:
                 public=settings.public_parts,
                 body_bytes_max=settings.body_bytes_max,
                 stall_timeout_s=settings.write_timeout_s,
+                retry_grace_s=settings.retry_grace_s,
             ),
         )
 
@@ -132,10 +135,13 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         async with (
             provable(settings, store, clock) as transparency,
             shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+            stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, registry, recorded, clock) as engine,
         ):
             cache = context_cache(settings, projections)
-            use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache)
+            use_cases = build_use_cases(
+                settings, store=store, engine=engine, clock=clock, ids=ids, cache=cache, streams=streams
+            )
             recorded.observe(use_cases.warm_prefixes.observe)
             yield Manent(
                 settings=settings,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from manent.adapters.inference.installing import verify_model
 from manent.adapters.inference.openblas import find_openblas, openblas_advice
-from manent.adapters.inference.registry import RegistryError, load_registry
+from manent.adapters.inference.registry import load_registry
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.inference.starter import STARTER_ID
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision

@@ -16,7 +16,7 @@ import uvloop
 
 from manent.adapters.auth.secret_file import AccessSecretUnusable
 from manent.adapters.http.server import HttpServer
-from manent.adapters.inference.registry import RegistryError
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.logs.setup import configure_logging
 from manent.adapters.merkle.signer import KeyUnusable
 from manent.adapters.store.migrate import MigrationError, upgrade

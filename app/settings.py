@@ -112,6 +112,18 @@ class Settings(IdentitySettings):
     redis_session_bytes_max: int = Field(
         4_194_304, ge=1024, le=256_000_000, description="Largest context that is kept in Redis, in bytes."
     )
+    stream_keep_s: float = Field(
+        900.0, ge=1, description="How long a stream can be resumed after its last words, seconds."
+    )
+    stream_bytes_max: int = Field(4_194_304, ge=1024, description="How much of one stream is kept for that, in bytes.")
+    streams_bytes_max: int = Field(
+        268_435_456,
+        ge=1024,
+        description="How much of all streams is kept for that, in bytes; Redis has its own bound.",
+    )
+    retry_grace_s: float = Field(
+        10.0, ge=0, description="How long a whole answer goes on for an OpenAI SDK that lost its connection, seconds."
+    )
     sweep_interval_s: float = Field(
         15.0, ge=0.1, description="Time between two looks for what was left open by a crash or has expired, seconds."
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import context_cache
 from manent.app.settings import Settings
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
+from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -20,12 +22,15 @@ from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
-from manent.domain.usecases.replays import Replays, build_recorded, build_replays
+from manent.domain.usecases.replays import Recorded, Replays, build_recorded, build_replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
 
@@ -47,10 +52,198 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    resume: ResumeCompletion
     reruns: RunningReruns
     closing: CloseCompletion
     close_interrupted: CloseInterrupted
     warm_prefixes: WarmPrefixes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """The ports, and each use case built from them once, when it is first asked for."""
+
+    settings: Settings
+    store: EventStore
+    engine: InferenceEngine
+    clock: Clock
+    ids: Ids
+    cache: ContextCache
+    streams: StreamBuffer
+
+    def build(self) -> UseCases:
+        """All of them."""
+        return UseCases(
+            store=self.store,
+            engine=self.engine,
+            live=self.live,
+            complete_chat=self.complete_chat,
+            create_embeddings=CreateEmbeddings(self.engine, timeout_s=self.settings.timeout_max_s),
+            manage_models=ManageModels(self.engine),
+            manage_sessions=self.manage_sessions,
+            list_sessions=ListSessions(directory=self.store.directory, sessions=self.sessions, clock=self.clock),
+            session_messages=SessionMessages(
+                store=self.store, sessions=self.sessions, turns=self.turns, clock=self.clock
+            ),
+            expire_sessions=self.expire_sessions,
+            query_log=QueryLog(self.store),
+            follow_log=FollowLog(self.store, self.signal),
+            replays=self.replays,
+            resume=self.resume,
+            reruns=self.reruns,
+            closing=self.closing,
+            close_interrupted=self.close_interrupted,
+            warm_prefixes=self.warm_prefixes,
+        )
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions, folded from the log."""
+        return Sessions(self.store, self.cache)
+
+    @cached_property
+    def live(self) -> LiveCompletions:
+        """What runs in this process."""
+        return LiveCompletions()
+
+    @cached_property
+    def recent(self) -> RecentCompletions:
+        """What ended in this process a short while ago."""
+        return RecentCompletions(keep_s=self.settings.stream_keep_s, now_us=self.clock.now_us)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """Whose turn it is in a session."""
+        return Turns(wait_s=self.settings.session_wait_s, waiting_max=self.settings.session_waiting_max)
+
+    @cached_property
+    def signal(self) -> LogSignal:
+        """Tells that the log has grown."""
+        signal = LogSignal()
+        self.store.observe(signal.notify)
+        return signal
+
+    @cached_property
+    def closing(self) -> CloseCompletion:
+        """Terminal events."""
+        return CloseCompletion(self.store, self.sessions, self.clock, self.streams)
+
+    @cached_property
+    def told(self) -> TellRecorded:
+        """Completions told from their buffers and from the log."""
+        return TellRecorded(self.store, self.streams, self.clock)
+
+    @cached_property
+    def complete_chat(self) -> CompleteChat:
+        """Completions."""
+        accept = AcceptCompletion(
+            store=self.store,
+            sessions=self.sessions,
+            engine=self.engine,
+            closing=self.closing,
+            clock=self.clock,
+            ids=self.ids,
+            live=self.live,
+            record_content=self.settings.record == "content",
+        )
+        return CompleteChat(
+            accept=accept,
+            repeat=RepeatCompletion(self.store, self.told),
+            closing=self.closing,
+            engine=self.engine,
+            turns=self.turns,
+            live=self.live,
+            clock=self.clock,
+            ids=self.ids,
+            recent=self.recent,
+            buffer=self.streams,
+            timeout_max_s=self.settings.timeout_max_s,
+            alone_max_s=self.settings.deterministic_max_s,
+        )
+
+    @cached_property
+    def manage_sessions(self) -> ManageSessions:
+        """Sessions as their owners see them."""
+        return ManageSessions(
+            store=self.store,
+            sessions=self.sessions,
+            engine=self.engine,
+            turns=self.turns,
+            live=self.live,
+            clock=self.clock,
+            ids=self.ids,
+        )
+
+    @cached_property
+    def expire_sessions(self) -> ExpireSessions:
+        """The sweep of what nobody used for its time."""
+        every_s = self.settings.sweep_interval_s
+        return ExpireSessions(directory=self.store.directory, sessions=self.sessions, clock=self.clock, every_s=every_s)
+
+    @cached_property
+    def ending(self) -> EndRerun:
+        """The ends of reruns."""
+        return EndRerun(self.store, self.sessions, self.clock)
+
+    @cached_property
+    def reruns(self) -> RunningReruns:
+        """The reruns of this process."""
+        return RunningReruns(at_once_max=self.settings.reruns_max, waiting_max=self.settings.reruns_waiting_max)
+
+    @cached_property
+    def recorded(self) -> Recorded:
+        """What analysts do with the log alone."""
+        return build_recorded(
+            store=self.store,
+            sessions=self.sessions,
+            clock=self.clock,
+            ids=self.ids,
+            read_events_file=read_events_file,
+        )
+
+    @cached_property
+    def replays(self) -> Replays:
+        """What analysts do."""
+        return build_replays(
+            recorded=self.recorded,
+            store=self.store,
+            sessions=self.sessions,
+            engine=self.engine,
+            chat=self.complete_chat,
+            ending=self.ending,
+            reruns=self.reruns,
+            clock=self.clock,
+            ids=self.ids,
+            alone_max_s=self.settings.deterministic_max_s,
+        )
+
+    @cached_property
+    def resume(self) -> ResumeCompletion:
+        """Readers who come back."""
+        return ResumeCompletion(find=self.replays.find, recorded=self.told, live=self.live, recent=self.recent)
+
+    @cached_property
+    def close_interrupted(self) -> CloseInterrupted:
+        """The sweep of what a crash left open."""
+        return CloseInterrupted(
+            self.store,
+            self.closing,
+            self.ending,
+            self.clock,
+            live=(self.live, self.reruns),
+            every_s=self.settings.sweep_interval_s,
+        )
+
+    @cached_property
+    def warm_prefixes(self) -> WarmPrefixes:
+        """Conversations that a model is warmed for."""
+        return WarmPrefixes(
+            store=self.store,
+            sessions=self.sessions,
+            engine=self.engine,
+            clock=self.clock,
+            sessions_max=self.settings.prefix_warm_sessions,
+        )
 
 
 def build_use_cases(
@@ -61,88 +254,19 @@ def build_use_cases(
     clock: Clock,
     ids: Ids,
     cache: ContextCache | None = None,
+    streams: StreamBuffer | None = None,
 ) -> UseCases:
-    """Put the use cases together over the given adapters; without ``cache``, contexts are kept in this process."""
-    sessions = Sessions(store, cache or context_cache(settings, None))
-    closing = CloseCompletion(store, sessions, clock)
-    live = LiveCompletions()
-    signal = LogSignal()
-    store.observe(signal.notify)
-    turns = Turns(wait_s=settings.session_wait_s, waiting_max=settings.session_waiting_max)
-    complete_chat = _complete_chat(
-        settings, sessions, closing, turns, live, store=store, engine=engine, clock=clock, ids=ids
-    )
-    ending, every_s = EndRerun(store, sessions, clock), settings.sweep_interval_s
-    reruns = RunningReruns(at_once_max=settings.reruns_max, waiting_max=settings.reruns_waiting_max)
-    return UseCases(
+    """Put the use cases together over the given adapters.
+
+    Without ``cache``, contexts are kept in this process; without ``streams``, what streams say is kept there alone.
+    """
+    wiring = Wiring(
+        settings=settings,
         store=store,
         engine=engine,
-        live=live,
-        complete_chat=complete_chat,
-        create_embeddings=CreateEmbeddings(engine, timeout_s=settings.timeout_max_s),
-        manage_models=ManageModels(engine),
-        manage_sessions=ManageSessions(
-            store=store, sessions=sessions, engine=engine, turns=turns, live=live, clock=clock, ids=ids
-        ),
-        list_sessions=ListSessions(directory=store.directory, sessions=sessions, clock=clock),
-        session_messages=SessionMessages(store=store, sessions=sessions, turns=turns, clock=clock),
-        expire_sessions=ExpireSessions(directory=store.directory, sessions=sessions, clock=clock, every_s=every_s),
-        query_log=QueryLog(store),
-        follow_log=FollowLog(store, signal),
-        replays=build_replays(
-            recorded=build_recorded(
-                store=store, sessions=sessions, clock=clock, ids=ids, read_events_file=read_events_file
-            ),
-            store=store,
-            sessions=sessions,
-            engine=engine,
-            chat=complete_chat,
-            ending=ending,
-            reruns=reruns,
-            clock=clock,
-            ids=ids,
-            alone_max_s=settings.deterministic_max_s,
-        ),
-        reruns=reruns,
-        closing=closing,
-        close_interrupted=CloseInterrupted(store, closing, ending, clock, live=(live, reruns), every_s=every_s),
-        warm_prefixes=WarmPrefixes(
-            store=store, sessions=sessions, engine=engine, clock=clock, sessions_max=settings.prefix_warm_sessions
-        ),
-    )
-
-
-def _complete_chat(
-    settings: Settings,
-    sessions: Sessions,
-    closing: CloseCompletion,
-    turns: Turns,
-    live: LiveCompletions,
-    *,
-    store: EventStore,
-    engine: InferenceEngine,
-    clock: Clock,
-    ids: Ids,
-) -> CompleteChat:
-    accept = AcceptCompletion(
-        store=store,
-        sessions=sessions,
-        engine=engine,
-        closing=closing,
         clock=clock,
         ids=ids,
-        live=live,
-        record_content=settings.record == "content",
+        cache=context_cache(settings, None) if cache is None else cache,
+        streams=NoStreamBuffer() if streams is None else streams,
     )
-    return CompleteChat(
-        accept=accept,
-        repeat=RepeatCompletion(store, clock),
-        closing=closing,
-        engine=engine,
-        turns=turns,
-        live=live,
-        clock=clock,
-        ids=ids,
-        timeout_max_s=settings.timeout_max_s,
-        alone_max_s=settings.deterministic_max_s,
-    )
+    return wiring.build()

@@ -278,3 +278,20 @@ class InternalError(DomainError):
     """A defect of Manent itself; the server's log has the details."""
 
     code = "internal_error"
+
+
+class RecordedFailure(DomainError):
+    """A completion that failed or was cancelled, told again from the log with the code that stands there."""
+
+    code = "generation_failed"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StreamPassed(DomainError):
+    """What a reader wants to go on from is not kept any more; the completion itself may be in the log."""
+
+    code = "stream_expired"
+    param = "Last-Event-ID"

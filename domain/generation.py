@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from manent.domain.caching import CacheScope, CacheUse
+from manent.domain.drafting import DraftUse
 from manent.domain.embedding import ModelType
 from manent.domain.images import ImagesUsed
 from manent.domain.messages import Message, ToolCall, digests_of
@@ -122,7 +123,7 @@ class Provenance:
     Digests are ``sha256:<hex>``; ``weights_digest`` includes the adapter. ``versions`` maps names of software to
     versions. ``batch_size_max`` is the largest batch the request was part of, and ``batch_sizes`` says how many of its
     tokens came out of batches of each size (0 and nothing where it did not end well); ``cache`` says what was not
-    evaluated for it, but reused. ``images`` is None where there were none.
+    evaluated for it, but reused. ``images`` is None where there were none, ``draft`` where no draft model was used.
     """
 
     weights_digest: str
@@ -137,6 +138,7 @@ class Provenance:
     adapter_digest: str | None = None
     batch_sizes: dict[int, int] = field(default_factory=dict)
     images: ImagesUsed | None = None
+    draft: DraftUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +166,6 @@ class RenderedPrompt:
     def token_bytes(self) -> bytes:
         """The token ids as little-endian unsigned 32-bit integers, the form that digests are made of."""
         return struct.pack(f"<{len(self.token_ids)}I", *self.token_ids)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedPrompt:
-    """A rendered prompt with its text, and what rendered it."""
-
-    text: str
-    rendered: RenderedPrompt
-    made_by: Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

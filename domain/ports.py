@@ -9,8 +9,8 @@ from typing import Protocol
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingEngine
 from manent.domain.events import DomainEvent
+from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
-    ExplainedPrompt,
     GenerationRequest,
     GenerationResult,
     ModelCard,

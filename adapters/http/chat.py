@@ -18,6 +18,7 @@ from manent.adapters.http.chat_command import chat_command, read_chat_request
 from manent.adapters.http.chat_stream import stream_completion, told_error
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
+from manent.adapters.http.retries import Retry
 from manent.adapters.http.wire_completions import (
     AssistantMessage,
     ChatCompletion,
@@ -28,28 +29,40 @@ from manent.adapters.http.wire_completions import (
 from manent.domain.errors import CompletionCancelledError
 from manent.domain.generation import FinishReason
 from manent.domain.output import PartialChoice
+from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
 
 
 async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
     """Answer a chat; None where the answer was streamed.
 
-    A client that disconnects has its handler cancelled, at whatever it waits for; the completion is told at once.
+    A client that disconnects has its handler cancelled, at whatever it waits for; the completion is told at once, or
+    after the time in which an SDK that tries again would have come back.
     """
     asked = await read_body(
         exchange.request,
         lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
     )
     exchange.request.watch_connection()
-    command = await chat_command(asked, exchange)
-    running = exchange.services.chat.start(command)
+    retry = Retry.of(exchange)
+    running = None if retry is None else retry.attached()
+    if running is None:
+        running = exchange.services.chat.start(await chat_command(asked, exchange))
+    if retry is not None:
+        retry.remember(running)
+    if asked.background:
+        running.join()  # the log reads along
+    reader = Reader(running)
     try:
         if asked.stream:
-            await stream_completion(exchange, running, include_usage=asked.includes_usage)
+            await stream_completion(exchange, reader, include_usage=asked.includes_usage)
             return None
         return await _whole_completion(running)
     except asyncio.CancelledError:
-        running.leave("client_disconnected")
+        if asked.stream or retry is None:
+            reader.leave("client_disconnected")
+        else:
+            retry.leave_later(reader, "client_disconnected")
         raise
     except CompletionCancelledError as error:
         raise told_error(running, error) from None

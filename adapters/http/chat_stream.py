@@ -1,40 +1,41 @@
 """A completion as server-sent events, in the order that OpenAI's clients insist on.
 
-Role chunk, deltas, an empty delta with the finish_reason, the usage chunk where it was asked for, ``[DONE]``. No event
-has an id: openai-python takes a comment line for an empty event once it has seen one.
+Role chunk, deltas, an empty delta with the finish_reason, the usage chunk where it was asked for, ``[DONE]``. Each
+event but the last has an id, behind which a reader who lost its connection goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from typing import Any
+from collections.abc import Awaitable
 
-import msgspec
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import logprobs_answer, queue_headers, system_fingerprint, usage_answer
+from manent.adapters.http.answers import queue_headers
+from manent.adapters.http.chat_chunks import ChunkEncoder
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.errors import error_body
 from manent.adapters.http.protocol import ClientStalled
 from manent.adapters.http.request_log import log_stream
-from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown
-from manent.domain.events import CompletionGenerated
-from manent.domain.generation import FinishReason, TextDelta
-from manent.domain.messages import ToolCall
+from manent.adapters.http.stream_cursor import Cursor
+from manent.domain.errors import CompletionCancelledError, DomainError, InternalError, ShuttingDown, StreamPassed
+from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
-PING = b": ping\n\n"
+# One newline: openai-python takes a comment with a blank line behind it for an event once it has seen an id.
+PING = b": ping\n"
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+POSITION_S = 30.0
+"""How long a reader who comes back waits for the deltas that it has seen to be there again."""
 
 _log = logging.getLogger("manent.http")
 
 
-async def stream_completion(exchange: Exchange, running: RunningCompletion, *, include_usage: bool) -> None:
-    """Stream ``running`` to the client.
+async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage: bool) -> None:
+    """Stream a completion to the client.
 
     A request that is not accepted soon, because its model is being loaded say, has its stream opened and kept alive;
     what refuses it after that is told in the stream.
@@ -42,64 +43,90 @@ async def stream_completion(exchange: Exchange, running: RunningCompletion, *, i
     Raises:
         DomainError: the request was refused before it was accepted, and nothing was sent yet.
     """
+    running = reader.running
     accepting = asyncio.create_task(running.accepted(), name=f"accept {running.completion_id}")
     try:
         await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
         if accepting.done():
             accepting.result()
-        writer = await EventWriter.open(exchange, running)
-        await _stream(exchange, writer, running, accepting, include_usage=include_usage)
+        writer = await EventWriter.open(exchange, reader)
+        await _stream(
+            exchange, reader, _from_the_first(writer, running, accepting, include_usage=include_usage), writer
+        )
     finally:
         accepting.cancel()
 
 
-async def _stream(
-    exchange: Exchange,
-    writer: EventWriter,
-    running: RunningCompletion,
-    accepting: asyncio.Task[Accepted],
-    *,
-    include_usage: bool,
-) -> None:
-    outcome = "done"
+async def resume_stream(exchange: Exchange, reader: Reader, cursor: Cursor, *, include_usage: bool) -> None:
+    """Stream what comes behind ``cursor``.
+
+    Raises:
+        StreamPassed: that is not known any more, and nothing was sent.
+        DomainError: the completion is not to be had.
+    """
+    running = reader.running
+    accepted = await running.accepted()
     try:
-        await _follow(writer, running, accepting, include_usage=include_usage)
+        async with asyncio.timeout(POSITION_S):
+            await running.reaches(cursor.end)
+    except TimeoutError:
+        raise StreamPassed("what this event belongs to is not to be had now; resume later") from None
+    chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
+    events, number = chunks.go_on(cursor, running.produced)
+    writer = await EventWriter.open(exchange, reader)
+    await _stream(exchange, reader, _follow(writer, running, chunks, events, number), writer)
+
+
+async def _stream(exchange: Exchange, reader: Reader, sending: Awaitable[None], writer: EventWriter) -> None:
+    """Send everything, whatever happens; the error of a completion that cannot go on is told and raised."""
+    running, outcome = reader.running, "done"
+    try:
+        await sending
     except asyncio.CancelledError:
-        running.cancel("client_disconnected")
+        reader.leave("client_disconnected")
         outcome = running.stop_reason or "client_disconnected"
         raise
     except DomainError as error:
-        outcome = error.code
-    finally:
-        log_stream(exchange.request, outcome)
-
-
-async def _follow(
-    writer: EventWriter, running: RunningCompletion, accepting: asyncio.Task[Accepted], *, include_usage: bool
-) -> None:
-    """Send everything, and ``[DONE]`` only once the event that records the completion is committed."""
-    try:
-        while not accepting.done():
-            await writer.send(PING)
-            await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
-        chunks = ChunkEncoder(running, accepting.result(), include_usage=include_usage)
-        await writer.send(chunks.role())
-        async with DeltaFeed(running) as feed:
-            while (pieces := await feed.take(writer.ping_interval_s)) is not None:
-                await writer.send(b"".join(map(chunks.delta, pieces)) or PING)
-        generated = await running.generated()
-        await writer.end(chunks.finish(generated) + DONE)
-    except DomainError as error:
         # A cut stream counts as success in Python and in LangChain, so the error is always sent.
         told = told_error(running, error)
+        outcome = told.code
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
     except Exception as error:  # noqa: BLE001  # the boundary: logged in full, told, and raised as a DomainError
         # The headers are out: no status can tell the defect any more, only the stream itself.
         _log.exception("streaming %s ended in a defect", running.completion_id)
         told = InternalError(f"internal error ({type(error).__name__}) while streaming {running.completion_id}")
+        outcome = told.code
         await writer.end(b"data: " + error_body(told) + b"\n\n")
         raise told from None
+    finally:
+        log_stream(exchange.request, outcome)
+
+
+async def _from_the_first(
+    writer: EventWriter, running: RunningCompletion, accepting: asyncio.Task[Accepted], *, include_usage: bool
+) -> None:
+    while not accepting.done():
+        await writer.send(PING)
+        await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
+    chunks = ChunkEncoder(running, accepting.result(), include_usage=include_usage)
+    await _follow(writer, running, chunks, chunks.opening(), 0)
+
+
+async def _follow(
+    writer: EventWriter, running: RunningCompletion, chunks: ChunkEncoder, events: list[bytes], number: int
+) -> None:
+    """Send ``events``, then what comes of the deltas from ``number`` on.
+
+    ``[DONE]`` is sent only once the event that records the completion is committed.
+    """
+    await writer.send(b"".join(events) or PING)
+    async with DeltaFeed(running, start=number) as feed:
+        while (deltas := await feed.take(writer.ping_interval_s)) is not None:
+            number = deltas.end
+            await writer.send(b"".join(chunks.batch(deltas)) or PING)
+    generated = await running.generated()
+    await writer.end(b"".join(chunks.finish(generated, number)) + DONE)
 
 
 def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
@@ -112,22 +139,22 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, running: RunningCompletion, *, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, reader: Reader, *, ping_interval_s: float) -> None:
         self._response = response
-        self._running = running
+        self._reader = reader
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, running: RunningCompletion) -> EventWriter:
+    async def open(cls, exchange: Exchange, reader: Reader) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
-        headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
-        if running.session_id is not None:
-            headers["x-session-id"] = running.session_id
+        headers = {**EVENT_STREAM_HEADERS, **queue_headers(reader.running)}
+        if reader.running.session_id is not None:
+            headers["x-session-id"] = reader.running.session_id
         exchange.request.is_stream = True
         response = await exchange.request.respond(
             status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
         )
-        return cls(response, running, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, reader, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""
@@ -142,76 +169,5 @@ class EventWriter:
             await self._response.send(data, end_stream)
         except ClientStalled:
             # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
-            self._running.cancel("client_stalled")
+            self._reader.leave("client_stalled")
             raise
-
-
-class ChunkEncoder:
-    """Chunks of one completion as events. Encoded by msgspec: this runs for every few tokens."""
-
-    def __init__(self, running: RunningCompletion, accepted: Accepted, *, include_usage: bool) -> None:
-        self._include_usage = include_usage
-        self._parameters = accepted.requested.parameters
-        self._calls: Counter[int] = Counter()
-        self._frame: dict[str, Any] = {
-            "id": running.completion_id,
-            "object": "chat.completion.chunk",
-            "created": accepted.requested.requested_at_us // 1_000_000,
-            "model": accepted.requested.model_id,
-            "choices": [],
-            "system_fingerprint": None,
-            "service_tier": "default",
-        }
-        if running.session_id is not None:
-            self._frame["session_id"] = running.session_id
-        if include_usage:
-            self._frame["usage"] = None
-
-    def role(self) -> bytes:
-        """The first chunk of each choice, which says who speaks."""
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        return b"".join(self._event(_choice(index, delta)) for index in range(self._parameters.n))
-
-    def delta(self, piece: TextDelta) -> bytes:
-        """Chunks of reasoning, of text and of tool calls, each of which comes in two: who is called, and with what."""
-        chunks = b""
-        if piece.reasoning:
-            chunks += self._event(_choice(piece.index, {"reasoning_content": piece.reasoning}))
-        if piece.text or piece.logprobs:
-            logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None
-            chunks += self._event(_choice(piece.index, {"content": piece.text}, logprobs=logprobs))
-        for call in piece.tool_calls:
-            number = self._calls[piece.index]
-            self._calls[piece.index] += 1
-            for fragment in call_fragments(call, number):
-                chunks += self._event(_choice(piece.index, {"tool_calls": [fragment]}))
-        return chunks
-
-    def finish(self, generated: CompletionGenerated) -> bytes:
-        """The last chunks: why each choice ended and, where it was asked for, the usage."""
-        self._frame["system_fingerprint"] = system_fingerprint(generated.provenance)
-        reasons = [generated.finish_reason, *(other.finish_reason for other in generated.alternatives)]
-        last = b"".join(
-            self._event(_choice(index, {}, finish_reason=(reason or FinishReason.STOP).value))
-            for index, reason in enumerate(reasons)
-        )
-        if not self._include_usage:
-            return last
-        self._frame["usage"] = usage_answer(generated.usage).model_dump()
-        return last + self._event()
-
-    def _event(self, *choices: dict[str, Any]) -> bytes:
-        self._frame["choices"] = choices
-        return b"data: " + msgspec.json.encode(self._frame) + b"\n\n"
-
-
-def call_fragments(call: ToolCall, index: int) -> list[dict[str, Any]]:
-    """A tool call as clients put it together: id, type and name in the first fragment, the arguments behind it."""
-    first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-    return [first, {"index": index, "function": {"arguments": call.arguments}}]
-
-
-def _choice(
-    index: int, delta: dict[str, Any], *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}

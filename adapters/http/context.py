@@ -8,6 +8,7 @@ from typing import Any
 
 from manent.adapters.http.hosts import LOOPBACK_NAMES
 from manent.adapters.http.principal import Authenticate
+from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
 from manent.domain.images import ImageReader
@@ -23,6 +24,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -47,12 +49,14 @@ class HttpServices:
     engine: InferenceEngine
     ids: Ids
     images: ImageReader
+    resume: ResumeCompletion
     authenticate: Authenticate
     ready: Ready
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
     keys: ManageKeys | None = None
+    recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,8 @@ class HttpLimits:
     """Bounds on what a client may send and on how long anything waits for it.
 
     ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive. ``public`` names parts of the API that need no credential.
+    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
+    SDK that lost its connection and tries again by itself. ``public`` names parts of the API that need no credential.
     """
 
     hosts: frozenset[str] = LOOPBACK_NAMES
@@ -73,6 +78,7 @@ class HttpLimits:
     keep_alive_timeout_s: float = 75.0
     ping_interval_s: float = 5.0
     stall_timeout_s: float = 30.0
+    retry_grace_s: float = 10.0
     ready_timeout_s: float = 2.0
 
 

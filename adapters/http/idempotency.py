@@ -26,7 +26,15 @@ def idempotency_key(exchange: Exchange) -> IdempotencyKey | None:
             "Idempotency-Key must be 1 to 128 visible ASCII characters; a UUID will do",
             param="Idempotency-Key",
         )
-    path = exchange.request.path.removeprefix("/api")
-    digest = hashlib.sha256(f"{exchange.request.method} {path}\n".encode() + exchange.request.body).hexdigest()
-    scope = f"{exchange.principal.tenant}/{exchange.principal.subject}"
-    return IdempotencyKey(scope=scope, key=key, request_digest=digest)
+    return IdempotencyKey(scope=scope_of(exchange), key=key, request_digest=request_digest(exchange))
+
+
+def request_digest(exchange: Exchange) -> str:
+    """What makes a request the same: its method, its address and the bytes of its body."""
+    request = exchange.request
+    return hashlib.sha256(f"{request.method} {request.path.removeprefix('/api')}\n".encode() + request.body).hexdigest()
+
+
+def scope_of(exchange: Exchange) -> str:
+    """Whose keys they are."""
+    return f"{exchange.principal.tenant}/{exchange.principal.subject}"

@@ -76,6 +76,7 @@ CHAT_PARAMETERS: Sequence[Parameter] = (
     _honored("timeout_s", "Manent's: above 0; seconds from arrival after which the completion fails with 504"),
     _honored("stream", "server-sent events"),
     _honored("stream_options", "include_usage"),
+    _honored("background", "true has it generated to its end also where its client leaves; its stream can be resumed"),
     _honored("store", "true has the content recorded also without a session"),
     _honored("metadata", "up to 16 pairs, recorded with the completion"),
     _honored("user", "recorded with the completion"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from manent.adapters.http import replay_context, replay_diff, replay_export, replay_fork, replay_import, replay_verify
 from manent.adapters.http import wire_replay as wire
 from manent.adapters.http import wire_responses as answers
-from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, STORE_ERRORS, Route
+from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.wire_verify import CompletionVerification, VerifyRequest
 from manent.domain.access import Scope
 
@@ -123,12 +123,7 @@ REPLAY_ROUTES: Sequence[Route] = (
             *BODY_LIMITS,
             *READING,
             "completion_not_found",
-            "generation_failed",
-            "engine_busy",
-            "insufficient_memory",
-            "model_unavailable",
-            "runner_crashed",
-            "deadline_exceeded",
+            *ENGINE_ERRORS,
         ),
     ),
 )

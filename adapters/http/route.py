@@ -47,12 +47,25 @@ CHAT_ERRORS = (
     *ENGINE_ERRORS,
     "shutting_down",
 )
+RESUME_ERRORS = (
+    "invalid_type",
+    "invalid_value",
+    "unknown_parameter",
+    "completion_not_found",
+    "content_not_recorded",
+    "stream_expired",
+    "cancelled",
+    "interrupted",
+    *STORE_ERRORS,
+    *ENGINE_ERRORS,
+)
 
 
 REQUEST_HEADERS = {
     "X-Access-Purpose": "Why what is another's is read, at most 200 characters; it stands in the event of the reading.",
     "Idempotency-Key": "1 to 128 visible ASCII characters; a repetition with the same key has the same answer.",
     "If-Match": 'Entity tags of versions that the session may be at, as "3", or * for any; else 412.',
+    "Last-Event-ID": "The id of the last event that the client has; what follows it is sent.",
     "If-None-Match": "Entity tags of versions that the client has; where the session is at one of them, 304.",
 }
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manent.adapters.http import chat, docs, embeddings, event_stream, events, health, log, wire_completions
+from manent.adapters.http import (
+    chat,
+    chat_resume,
+    docs,
+    embeddings,
+    event_stream,
+    events,
+    health,
+    log,
+    wire_completions,
+)
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
-from manent.adapters.http.route import CHAT_ERRORS, STORE_ERRORS, Route
+from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
@@ -30,6 +40,20 @@ ROUTES: Sequence[Route] = (
         streams=wire_completions.ChatCompletionChunk,
         takes=("Idempotency-Key", "If-Match"),
         errors=CHAT_ERRORS,
+    ),
+    Route(
+        name="resumeChatCompletion",
+        method="GET",
+        path="/chat/completions/<completion_id:str>/stream",
+        handler=chat_resume.resume_chat_completion,
+        summary="Go on with a streamed completion",
+        tag="Chat",
+        content_type="text/event-stream",
+        answer=wire_completions.ChatCompletionChunk,
+        query=chat_resume.RESUME_QUERY,
+        takes=("Last-Event-ID",),
+        errors=RESUME_ERRORS,
+        scope=Scope.CHAT,
     ),
     Route(
         name="createEmbeddings",

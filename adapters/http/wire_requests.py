@@ -166,6 +166,7 @@ class ChatRequest(Wire):
     seed: Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    background: bool | None = None
     store: bool | None = None
     metadata: Metadata | None = None
     user: Label | None = None

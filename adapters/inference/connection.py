@@ -120,7 +120,8 @@ class Runner:
 
         Of what Metal holds, macOS may not count everything as the process's.
         """
-        return max(process_bytes(self.pid), self._device_bytes)
+        others_bytes = sum(map(process_bytes, self.facts.other_pids))
+        return max(process_bytes(self.pid), self._device_bytes) + others_bytes
 
     @property
     def silent_s(self) -> float:

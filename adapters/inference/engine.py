@@ -29,8 +29,8 @@ from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
+from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
-    ExplainedPrompt,
     GenerationRequest,
     GenerationResult,
     ModelCard,

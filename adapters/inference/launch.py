@@ -26,6 +26,10 @@ class Launch:
             model_folder=model.path,
             digest_folder=settings.digest_folder,
             adapter=model.adapter,
+            draft=model.draft,
+            draft_tokens=model.draft_tokens,
+            shards=model.shards,
+            hosts=model.hosts,
             prefix=None
             if settings.prefix is None or model.card.type is not ModelType.LLM
             else settings.prefix.options(model.card.model_id),

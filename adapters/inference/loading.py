@@ -16,6 +16,9 @@ from mlx_lm.utils import load
 from manent.adapters.inference.architectures import batch_limits, mend
 from manent.adapters.inference.batch_limits import BatchLimits
 from manent.adapters.inference.digests import DigestCache, digest_of_text
+from manent.adapters.inference.draft_loading import DraftFolder, load_draft
+from manent.adapters.inference.drafted_batch import DraftedBatch
+from manent.adapters.inference.drafting import DraftModel
 from manent.adapters.inference.memory import process_bytes
 from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.model_facts import (
@@ -71,6 +74,7 @@ def load_model(
     digest_folder: Path,
     adapter: Path | None = None,
     prefix: PrefixOptions | None = None,
+    draft: DraftFolder | None = None,
 ) -> LoadedModel:
     """Load, digest and warm up a model; on the thread that will evaluate it.
 
@@ -80,8 +84,10 @@ def load_model(
         digest_folder: where digests of files are remembered.
         adapter: the folder of a LoRA adapter, found complete as well; it counts as a part of the weights.
         prefix: the prefix cache; None is for none.
+        draft: a draft model, found complete as well.
 
     Raises:
+        ModelFolderError: the draft model does not fit.
         EvaluationFailed: the model cannot be evaluated.
         Exception: whatever the model's own code raises.
     """
@@ -95,7 +101,18 @@ def load_model(
     # The first call may set the tokenizer's truncation and padding; later ones only read, from two threads.
     tokenizer.encode("a", add_special_tokens=False)
     rules = rules_of(config, tokenizer)
-    batch = _new_batch(model, tokenizer, config, rules, prefix)
+    batch = _new_batch(
+        model,
+        tokenizer,
+        config,
+        rules,
+        prefix,
+        draft=None
+        if draft is None
+        else load_draft(
+            draft, model, tokenizer, vocabulary_size=vocabulary_size_of(config, tokenizer), digests=digests
+        ),
+    )
     warm_up(batch)
     facts = facts_of(
         config,
@@ -146,21 +163,32 @@ def rules_of(config: dict[str, Any], tokenizer: Any) -> OutputRules:
 
 
 def _new_batch(
-    model: Any, tokenizer: Any, config: dict[str, Any], rules: OutputRules, prefix: PrefixOptions | None
+    model: Any,
+    tokenizer: Any,
+    config: dict[str, Any],
+    rules: OutputRules,
+    prefix: PrefixOptions | None,
+    *,
+    draft: DraftModel | None,
 ) -> TextBatch:
-    return TextBatch(
-        model,
-        eos_token_ids=tokenizer.eos_token_ids,
-        vocabulary_size=vocabulary_size_of(config, tokenizer),
-        new_detokenizer=lambda: tokenizer.detokenizer,
-        token_bytes=token_bytes_of(tokenizer),
-        rules=rules,
-        limits=batch_limits(model, BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens())),
-        prefixes=PrefixReuse(
-            lambda: make_prompt_cache(model),
-            limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
-        ),
+    prefixes = PrefixReuse(
+        lambda: make_prompt_cache(model),
+        limits=PrefixLimits(memory_bytes=0 if prefix is None else prefix.memory_bytes),
     )
+    arguments = {**batch_arguments(model, tokenizer, config, rules), "prefixes": prefixes}
+    return TextBatch(model, **arguments) if draft is None else DraftedBatch(model, draft, **arguments)
+
+
+def batch_arguments(model: Any, tokenizer: Any, config: dict[str, Any], rules: OutputRules) -> dict[str, Any]:
+    """What a ``TextBatch`` of this model is made with, less its prefix cache."""
+    return {
+        "eos_token_ids": tokenizer.eos_token_ids,
+        "vocabulary_size": vocabulary_size_of(config, tokenizer),
+        "new_detokenizer": lambda: tokenizer.detokenizer,
+        "token_bytes": token_bytes_of(tokenizer),
+        "rules": rules,
+        "limits": batch_limits(model, BatchLimits(prefill_chunk_tokens=prefill_chunk_tokens())),
+    }
 
 
 def prefill_chunk_tokens() -> int:

@@ -68,14 +68,15 @@ def expected_bytes(model: RegisteredModel, remembered_bytes: int | None) -> int 
     """
     if model.memory_bytes is not None:
         return model.memory_bytes
-    known = (estimated_bytes(model.path), remembered_bytes)
+    known = (estimated_bytes(model.path, model.draft), remembered_bytes)
     return min((size for size in known if size is not None), default=None)
 
 
-def estimated_bytes(folder: Path) -> int | None:
-    """What a model is expected to need, by the size of its files; None where there are none."""
+def estimated_bytes(folder: Path, draft: Path | None = None) -> int | None:
+    """What a model and its draft model are expected to need, by the size of their files; None where there are none."""
+    folders = (folder,) if draft is None else (folder, draft)
     try:
-        weights = sum(file.stat().st_size for file in weight_files(folder))
+        weights = sum(file.stat().st_size for each in folders for file in weight_files(each))
     except OSError:
         return None
     return int(weights * _WEIGHTS_FACTOR) + _RUNNER_BYTES if weights else None

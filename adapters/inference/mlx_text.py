@@ -126,8 +126,9 @@ class TextBatch:
             prompts, tokens = paced_step(self._generator, self._pace, decoding=decoding, prefilling=prefilling)
             self.steps += 1
             self.prefixes.keeper.after_step(prompts)
+            batch_size = len({token.uid for token in tokens})
             for token in tokens:
-                frames += self._take(token.uid, token.token, token.finish_reason, batch_size=len(tokens))
+                frames += self._take(token.uid, token.token, token.finish_reason, batch_size=batch_size)
             complete = [prompt.uid for prompt in prompts if prompt.end_of_prompt]
             for uid in complete:
                 frames += self._take_early(uid, batch_size=len(complete))
@@ -288,11 +289,6 @@ class TextBatch:
         self._generator.remove(uids)
 
     def _new_generator(self) -> Any:
-        generator = JoiningGenerator(
-            self._model,
-            completion_batch_size=self._limits.decode_sequences,
-            prefill_batch_size=self._limits.prefill_sequences,
-            prefill_step_size=self._limits.prefill_chunk_tokens,
-        )
+        generator = JoiningGenerator(self._model, **self._limits.of_mlx_lm)
         self.prefixes.keeper.attach(generator)
         return generator

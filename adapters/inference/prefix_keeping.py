@@ -151,6 +151,12 @@ class PrefixKeeper:
                 self._cache.attach(scope.tenant, upto, piece)
 
 
+def discard_ended(generator: Any) -> None:
+    """Have a generator of mlx-lm's take no caches out where sequences end; see ``PrefixKeeper.attach``."""
+    batch, _ = _batches(generator)
+    batch.extract_cache = lambda _row: []
+
+
 def _batches(generator: Any) -> tuple[Any, Any]:
     """The sequences that mlx-lm is generating, and those whose prompt it evaluates; it has no public name for them."""
     return generator._generation_batch, generator._prompt_batch  # noqa: SLF001 (its version is pinned, and tests look)

@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 class RunnerCommand:
     """What a runner is started with: the model's type and folder, where digests are remembered, an adapter's folder.
 
-    Without ``prefix`` it has no prefix cache.
+    Without ``prefix`` it has no prefix cache. ``draft``, ``shards`` and ``hosts`` are as in ``RegisteredModel``.
     """
 
     model_folder: Path
@@ -41,11 +41,22 @@ class RunnerCommand:
     type: ModelType = ModelType.LLM
     adapter: Path | None = None
     prefix: PrefixOptions | None = None
+    draft: Path | None = None
+    draft_tokens: int = 1
+    shards: int = 1
+    hosts: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are given besides: those that share cores do not each start threads for all of them."""
+        threads = max(1, (os.cpu_count() or 1) // self.shards)
+        return {} if self.shards == 1 or self.hosts is not None else {"OPENBLAS_NUM_THREADS": str(threads)}
 
     @property
     def arguments(self) -> list[str]:
         """The command line, less the socket."""
         adapter = [] if self.adapter is None else [f"--adapter={self.adapter}"]
+        draft = [] if self.draft is None else [f"--draft={self.draft}", f"--draft-tokens={self.draft_tokens}"]
         return [
             sys.executable,
             "-m",
@@ -54,6 +65,9 @@ class RunnerCommand:
             f"--model={self.model_folder}",
             f"--digest-folder={self.digest_folder}",
             *adapter,
+            *draft,
+            *([] if self.shards == 1 else [f"--shards={self.shards}"]),
+            *([] if self.hosts is None else [f"--hosts={self.hosts}"]),
             *([] if self.prefix is None else self.prefix.arguments),
         ]
 
@@ -229,7 +243,7 @@ def _end_now(process: subprocess.Popen[bytes]) -> None:
 def _popen(command: RunnerCommand, theirs: socket.socket, stderr: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*command.arguments, f"--fd={theirs.fileno()}"],
-        env=runner_environment(os.environ),
+        env=command.environment | runner_environment(os.environ),
         pass_fds=(theirs.fileno(),),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

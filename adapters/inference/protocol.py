@@ -13,6 +13,7 @@ import msgspec
 
 from manent.adapters.inference.embedding_frames import Embed, Embedded
 from manent.domain.caching import CacheUse
+from manent.domain.drafting import DraftUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.images import ImagesUsed
 from manent.domain.messages import Message, ToolCall
@@ -103,7 +104,10 @@ class Shutdown(_Frame, frozen=True):
 
 
 class RunnerFacts(msgspec.Struct, frozen=True):
-    """What a loaded model is; the part of a completion's provenance that does not change from request to request."""
+    """What a loaded model is; the part of a completion's provenance that does not change from request to request.
+
+    ``other_pids`` are of this machine's processes that hold parts of it as well.
+    """
 
     context_length: int | None
     vocabulary_size: int
@@ -117,6 +121,7 @@ class RunnerFacts(msgspec.Struct, frozen=True):
     memory_bytes: int
     load_s: float
     adapter_digest: str | None = None
+    other_pids: tuple[int, ...] = ()
 
 
 class Ready(_Frame, frozen=True):
@@ -188,6 +193,7 @@ class Finished(_Frame, frozen=True):
     cache: CacheUse = CacheUse()
     batch_sizes: dict[int, int] = {}
     images: ImagesUsed | None = None
+    draft: DraftUse | None = None
 
 
 class Failed(_Frame, frozen=True):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from manent.adapters.inference.model_folder import check_adapter_folder, check_model_folder, model_type_of
-from manent.adapters.inference.registry import DEFAULT_ALIAS, RegistryError, parse_registry
+from manent.adapters.inference.registry import DEFAULT_ALIAS, parse_registry
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.inference.starter import STARTER_ID
 from manent.domain.embedding import ModelType
 

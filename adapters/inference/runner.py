@@ -40,6 +40,7 @@ from manent.adapters.inference.protocol import (
 )
 from manent.adapters.inference.rendering import PromptRenderer
 from manent.adapters.inference.server_connection import ServerConnection
+from manent.adapters.inference.shard_hosts import hosts_of_file, local_hosts
 from manent.domain.embedding import ModelType
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if options.type == ModelType.EMBEDDING:
         embedding = _load(connection, options, _load_embedding)
         _serve_embeddings(connection, embedding, inbox, text_requests)
-    loaded = _load(connection, options, _load_vision if options.type == ModelType.VLM else _load_text)
+    loaded = _load(connection, options, _loader(options))
     Thread(target=_render, args=(connection, loaded.renderer, text_requests), name="renderer", daemon=True).start()
     connection.write([Ready(facts=loaded.facts)])
     _evaluate(connection, loaded, inbox)
@@ -80,6 +81,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--type", choices=list(ModelType), default=ModelType.LLM, help="what the model is for")
     parser.add_argument("--model", type=Path, required=True, help="the model's folder")
     parser.add_argument("--adapter", type=Path, help="the folder of a LoRA adapter")
+    parser.add_argument("--draft", type=Path, help="the folder of a draft model")
+    parser.add_argument("--draft-tokens", type=int, default=1, help="how many tokens it proposes at once")
+    parser.add_argument("--shards", type=int, help="how many processes hold a part of the model each")
+    parser.add_argument("--hosts", type=Path, help="mlx.launch's file of the hosts that these run on")
     parser.add_argument("--digest-folder", type=Path, required=True, help="where digests of files are remembered")
     parser.add_argument("--prefix-folder", type=Path, help="where prefix caches are kept on disk")
     parser.add_argument("--prefix-model", default="", help="the model's name there")
@@ -126,12 +131,21 @@ def _load(connection: ServerConnection, options: argparse.Namespace, load: Calla
     os._exit(_EXIT_LOAD_FAILED)
 
 
+def _loader(options: argparse.Namespace) -> Callable[[argparse.Namespace], LoadedModel]:
+    if options.type == ModelType.VLM:
+        return _load_vision
+    return _load_text if options.shards is None and options.hosts is None else _load_sharded
+
+
 def _load_text(options: argparse.Namespace) -> LoadedModel:
     # Before anything slow: a folder that is not complete is known in milliseconds.
     config = check_model_folder(options.model)
     if options.adapter is not None:
         check_adapter_folder(options.adapter)
+    if options.draft is not None:
+        check_model_folder(options.draft)
     # Importing MLX takes seconds, during which the reader must already watch for the server's end.
+    from manent.adapters.inference.draft_loading import DraftFolder  # noqa: PLC0415 (only where MLX is used)
     from manent.adapters.inference.loading import load_model  # noqa: PLC0415 (only where MLX is used)
 
     return load_model(
@@ -140,7 +154,19 @@ def _load_text(options: argparse.Namespace) -> LoadedModel:
         digest_folder=options.digest_folder,
         adapter=options.adapter,
         prefix=_prefix_options(options),
+        draft=None if options.draft is None else DraftFolder(folder=options.draft, tokens=options.draft_tokens),
     )
+
+
+def _load_sharded(options: argparse.Namespace) -> LoadedModel:
+    config = check_model_folder(options.model)
+    if options.hosts is None:
+        hosts = local_hosts(options.shards)
+    else:
+        hosts = hosts_of_file(options.hosts, model=options.model, shards=options.shards)
+    from manent.adapters.inference.shard_loading import load_sharded_model  # noqa: PLC0415 (only where MLX is used)
+
+    return load_sharded_model(options.model, config, digest_folder=options.digest_folder, hosts=hosts)
 
 
 def _load_vision(options: argparse.Namespace) -> LoadedModel:

@@ -41,6 +41,7 @@ def result_of(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> 
             batch_sizes=finished.batch_sizes,
             cache=finished.cache,
             images=finished.images,
+            draft=finished.draft,
         ),
     )
 

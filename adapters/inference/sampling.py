@@ -126,6 +126,17 @@ class TokenChooser:
             raise ArithmeticError("its logits are not numbers")
         return choice
 
+    def propose(self, logprobs: mx.array, *, ahead: int) -> mx.array:
+        """A guess at the token ``ahead`` of the next one, from another model's log probabilities of this shape.
+
+        It has the noise of its position; what is left out of it (what is counted on the way, a grammar) only makes it
+        a worse guess.
+        """
+        scores = logprobs.astype(mx.float32)
+        if self._penalties is not None:
+            scores = self._penalties.apply(scores)
+        return self._sample(scores, self._position + ahead)
+
     def _choose(self, logprobs: mx.array) -> Choice:
         raw = logprobs.astype(mx.float32)
         scores = raw
@@ -138,7 +149,7 @@ class TokenChooser:
             scores = self._penalties.apply(scores)
         if self._guide is not None:
             scores = self._ruled(scores, self._guide, logprobs)
-        token = self._sample(scores)
+        token = self._sample(scores, self._position)
         top_ids = top_logprobs = None
         found = [_at(raw, token)]
         if count := self._parameters.top_logprobs:
@@ -159,7 +170,7 @@ class TokenChooser:
         mask = guide.mask()
         return scores if mask is None else allowed(scores, mask)
 
-    def _sample(self, scores: mx.array) -> mx.array:
+    def _sample(self, scores: mx.array, position: int) -> mx.array:
         asked = self._parameters
         if asked.temperature < _GREEDY_BELOW:
             return mx.argmax(scores, axis=-1)
@@ -171,7 +182,7 @@ class TokenChooser:
             scaled = keep_top_k(scaled, asked.top_k)
         if asked.top_p < 1:
             scaled = keep_top_p(scaled, asked.top_p)
-        noise = mx.random.gumbel(scaled.shape, key=_key(asked.seed, self._index, self._position))
+        noise = mx.random.gumbel(scaled.shape, key=_key(asked.seed, self._index, position))
         return mx.argmax(scaled + noise, axis=-1)
 
 

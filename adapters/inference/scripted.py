@@ -19,8 +19,8 @@ from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
 from manent.domain.errors import DomainError, InvalidValue
+from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
-    ExplainedPrompt,
     FinishReason,
     GeneratedChoice,
     GenerationRequest,

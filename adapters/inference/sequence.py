@@ -12,6 +12,7 @@ from manent.adapters.inference.output_reader import OutputReader, Parts
 from manent.adapters.inference.protocol import Delta, Finished, Generate, RunnerFrame
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.caching import CacheUse
+from manent.domain.drafting import DraftUse
 from manent.domain.generation import FinishReason, Timings, TokenLogprobs, Usage
 from manent.domain.images import ImagesUsed
 
@@ -56,6 +57,7 @@ class GeneratedRequest:
         self.cached_tokens = 0
         self.cache: CacheUse | None = None
         self.images: ImagesUsed | None = None
+        self.draft: DraftUse | None = None
         self.batch_size_max = 0
         self._batch_sizes: Counter[int] = Counter()
         self._choices = [new_text() for _ in range(request.parameters.n)]
@@ -150,6 +152,7 @@ class GeneratedRequest:
             batch_sizes=dict(self._batch_sizes),
             cache=self.cache or CacheUse(),
             images=self.images,
+            draft=self.draft,
         )
 
 

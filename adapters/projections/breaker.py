@@ -18,8 +18,15 @@ class CircuitBreaker:
     So a server that is away costs those who were asking it when it went, and then one request a period.
     """
 
-    def __init__(self, *, period_s: float, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        period_s: float,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        consequence: str = "contexts come from the log",
+    ) -> None:
         self._period_s = period_s
+        self._consequence = consequence
         self._monotonic_s = monotonic_s
         self._open_until_s: float | None = None
         self._probing = False
@@ -57,9 +64,9 @@ class CircuitBreaker:
 
     def _failed(self, error: CacheUnavailable) -> None:
         if not self.is_open:
-            _log.warning("contexts come from the log: %s; asked again in %g s", error.message, self._period_s)
+            _log.warning("%s: %s; asked again in %g s", self._consequence, error.message, self._period_s)
         self._open_until_s = self._monotonic_s() + self._period_s
 
     def _succeeded(self) -> None:
-        _log.info("contexts are shared again")
+        _log.info("Redis answers again")
         self._open_until_s = None

@@ -14,8 +14,9 @@ from manent.adapters.inference.installing import Progress as Installed
 from manent.adapters.inference.installing import Report
 from manent.adapters.inference.minilm import MINILM_ID, install_minilm
 from manent.adapters.inference.model_folder import ModelFolderError
-from manent.adapters.inference.registry import RegistryError, load_registry
+from manent.adapters.inference.registry import load_registry
 from manent.adapters.inference.registry_edit import add_model
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.wheels import InstallError
 from manent.app.cli.output import ExitCode, err, fail, literal, out, settings_or_fail

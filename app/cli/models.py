@@ -8,8 +8,9 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from manent.adapters.inference.registry import RegistryError, load_registry
+from manent.adapters.inference.registry import load_registry
 from manent.adapters.inference.registry_edit import set_pin
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.app.cli.model_import import add, install
 from manent.app.cli.output import ExitCode, err, fail, literal, out, print_json, settings_or_fail
 from manent.app.cli.server import Url, answers, ask, connected

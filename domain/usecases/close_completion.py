@@ -16,9 +16,11 @@ from manent.domain.events import (
     is_session_stream,
     session_of,
 )
+from manent.domain.output import Alternative, PartialOutput
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
 from manent.domain.session import SessionState, decide_close
+from manent.domain.streams import NoStreamBuffer, StreamBuffer, StreamKey
 from manent.domain.usecases.despite_outages import despite_outages
 from manent.domain.usecases.end_rerun import EndRerun, is_rerun
 from manent.domain.usecases.sessions import Sessions
@@ -38,10 +40,11 @@ class CloseCompletion:
     failure as soon as the store is back: by ``keep_closing``, or by the session's next request.
     """
 
-    def __init__(self, store: EventStore, sessions: Sessions, clock: Clock) -> None:
+    def __init__(self, store: EventStore, sessions: Sessions, clock: Clock, buffer: StreamBuffer | None = None) -> None:
         self._store = store
         self._sessions = sessions
         self._clock = clock
+        self._buffer = buffer or NoStreamBuffer()
         self._kept: dict[str, tuple[CompletionFailed, EventContext]] = {}
         self._kept_some = asyncio.Event()
 
@@ -65,7 +68,7 @@ class CloseCompletion:
     async def close_interrupted(self, found: OpenCompletion) -> bool:
         """Close a completion that nobody runs: with what is kept of it, or as interrupted by its server's end."""
         kept = self._kept.get(found.completion_id)
-        outcome, context = kept if kept is not None else self._interrupted(found)
+        outcome, context = kept if kept is not None else await self._interrupted(found)
         closed = await self.close(outcome, context=context)
         self._kept.pop(found.completion_id, None)
         return closed
@@ -118,16 +121,37 @@ class CloseCompletion:
             provenance=outcome.provenance,
         )
 
-    def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:
+    async def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:
+        """The failure, with what its readers may have seen before the server ended."""
+        stream = StreamKey(tenant=found.tenant, completion_id=found.completion_id)
+        deltas = await self._buffer.read(stream, 0)
+        output = PartialOutput(1 + max((delta.index for delta in deltas), default=0))
+        for delta in deltas:
+            output.add(delta)
+        first, *others = output.choices
         outcome = CompletionFailed(
             completion_id=found.completion_id,
             session_id=session_of(found.stream_id) if is_session_stream(found.stream_id) else None,
             model_id=None,
             code="interrupted",
             reason="the server ended before the completion did",
-            text=None,
-            token_ids=None,
+            text=first.text if deltas else None,
+            token_ids=tuple(first.token_ids) if deltas else None,
             usage=None,
+            alternatives=tuple(
+                Alternative(
+                    index=index,
+                    finish_reason=None,
+                    text=choice.text,
+                    text_digest=None,
+                    token_ids=tuple(choice.token_ids),
+                    reasoning=choice.reasoning or None,
+                    tool_calls=tuple(choice.tool_calls),
+                )
+                for index, choice in enumerate(others, start=1)
+            ),
+            reasoning=first.reasoning or None,
+            tool_calls=tuple(first.tool_calls),
             failed_at_us=self._clock.now_us(),
         )
         return outcome, EventContext(tenant=found.tenant, actor="manent", causation_id=found.completion_id)

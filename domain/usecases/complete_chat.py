@@ -23,10 +23,12 @@ from manent.domain.model_access import models_to_try
 from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
+from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
+from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
@@ -50,6 +52,8 @@ class CompleteChat:
         live: LiveCompletions,
         clock: Clock,
         ids: Ids,
+        recent: RecentCompletions,
+        buffer: StreamBuffer,
         timeout_max_s: float | None = None,
         alone_max_s: float | None = None,
     ) -> None:
@@ -61,6 +65,8 @@ class CompleteChat:
         self._live = live
         self._clock = clock
         self._ids = ids
+        self._recent = recent
+        self._buffer = buffer
         self._timeout_max_s = timeout_max_s
         self._alone_max_s = alone_max_s
 
@@ -80,13 +86,21 @@ class CompleteChat:
         running = RunningCompletion(
             completion_id=self._ids.new("chatcmpl-"),
             tenant=command.principal.tenant,
+            subject=command.principal.subject,
             session_id=command.session_id,
             idempotency=command.idempotency,
         )
         limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
         command = replace(command, timeout_s=min(limits, default=None))
-        self._live.run(running, self._live_through(running, command))
+        self._live.run(running, self._kept(running, command))
         return running
+
+    async def _kept(self, running: RunningCompletion, command: ChatCommand) -> None:
+        """Live through it, and keep it for readers who lost their connection before its end."""
+        await self._live_through(running, command)
+        await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
+        if running.was_accepted:
+            self._recent.keep(running)
 
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
@@ -189,14 +203,16 @@ class CompleteChat:
             parameters=prepared.parameters,
             cache=None if prepared.parameters.deterministic else scope,
         )
+        stream = StreamKey(tenant=running.tenant, completion_id=requested.completion_id)
         async with aclosing(self._engine.generate(request)) as outputs:
             async for output in outputs:
-                if isinstance(output, TextDelta):
-                    delta = self._with_call_ids(output)
-                    partial.add(delta)
-                    running.produce(delta)
-                else:
+                if not isinstance(output, TextDelta):
                     return output
+                delta = self._with_call_ids(output)
+                partial.add(delta)
+                if prepared.record_content:
+                    await self._buffer.append(stream, len(running.produced), (delta,))
+                running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
     def _with_call_ids(self, delta: TextDelta) -> TextDelta:

@@ -16,7 +16,8 @@ from manent.domain.errors import (
     ModelNotFound,
 )
 from manent.domain.events import CompletionRequested
-from manent.domain.generation import ExplainedPrompt, Provenance
+from manent.domain.explaining import ExplainedPrompt
+from manent.domain.generation import Provenance
 from manent.domain.messages import Message
 from manent.domain.output_shape import OutputShape
 from manent.domain.ports import InferenceEngine

@@ -64,9 +64,6 @@ class FindCompletion:
         # A session's completions are judged by the session's owner, in ``seen``.
         if (erased or not in_session) and not own and not may_audit(principal, tenant=found.header.tenant):
             raise _not_found(completion_id)
-        if not in_session:
-            owner, resource = found.header.actor, completion_stream(completion_id)
-            await note_reading(principal, resource=resource, owner=owner)
         if isinstance(found.event, ErasedEvent):
             raise ContentErased(f"the request of completion {completion_id!r} was erased")
         return FoundRequest(header=found.header, requested=found.event)
@@ -81,6 +78,7 @@ class FindCompletion:
         """
         requested = found.requested
         if requested.session_id is None:
+            await note_reading(principal, resource=found.header.stream_id, owner=found.header.actor)
             return SeenMessages(messages=_recorded_input(requested), dropped=())
         at = AsOf(version=found.header.stream_version)
         try:

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from manent.domain.errors import StoreUnavailable
-from manent.domain.events import (
-    CompletionCancelled,
-    CompletionFailed,
-    CompletionGenerated,
-    CompletionOutcome,
-    CompletionRequested,
-)
-from manent.domain.generation import TextDelta
-from manent.domain.output import Alternative
-from manent.domain.ports import Clock, EventStore
+from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
+from manent.domain.ports import EventStore
 from manent.domain.records import Appended, EventFilter, IdempotencyKey
-from manent.domain.usecases.running import Accepted, RunningCompletion
-from manent.domain.usecases.stream_records import stream_records
+from manent.domain.usecases.running import RunningCompletion
+from manent.domain.usecases.tell_recorded import RequestPlace, TellRecorded
 
 ATTEMPTS_MAX = 16
-POLL_S = 0.2
-FOLLOW_S = 900.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    tenant: str
-    stream_id: str
-    stream_version: int
 
 
 class RepeatCompletion:
     """Finds what an idempotency key was answered with, and tells it again."""
 
-    def __init__(self, store: EventStore, clock: Clock) -> None:
+    def __init__(self, store: EventStore, recorded: TellRecorded) -> None:
         self._store = store
-        self._clock = clock
+        self._recorded = recorded
 
     async def next_attempt(self, key: IdempotencyKey) -> tuple[IdempotencyKey, Appended | None]:
         """Where the answer to ``key`` landed, or the key under which to try (again) where there is none.
@@ -55,7 +37,7 @@ class RepeatCompletion:
             if appended is None:
                 return numbered, None
             place, request = await self._request(appended)
-            outcome = await self._outcome(place, request.completion_id)
+            outcome = await self._recorded.outcome(place, request.completion_id)
             if not isinstance(outcome, CompletionFailed | CompletionCancelled):
                 return numbered, appended
         raise StoreUnavailable(f"{ATTEMPTS_MAX} attempts under this idempotency key failed; use a new one")
@@ -63,30 +45,21 @@ class RepeatCompletion:
     async def tell_again(self, running: RunningCompletion, appended: Appended) -> None:
         """Let ``running`` tell the recorded completion: its id, its text, its end.
 
-        The completion may still run on another node; then its end is waited for.
+        The completion may still run on another node; then it is followed.
 
         Raises:
             StoreUnavailable: it did not end in time, or ended without an answer.
         """
         place, request = await self._request(appended)
-        running.completion_id = request.completion_id
-        running.accept(Accepted(requested=request, stream_version=place.stream_version))
-        waited_s = 0.0
-        while (outcome := await self._outcome(place, request.completion_id)) is None and waited_s < FOLLOW_S:
-            if running.stop_reason is not None:
-                break
-            await self._clock.sleep(POLL_S)
-            waited_s += POLL_S
+        outcome = await self._recorded.tell(running, request, place)
         if not isinstance(outcome, CompletionGenerated):
             raise StoreUnavailable(f"completion {request.completion_id} has no answer; repeat the request")
-        for delta in _recorded_deltas(outcome):
-            running.produce(delta)
         running.finish(outcome)
 
-    async def _request(self, appended: Appended) -> tuple[_Place, CompletionRequested]:
+    async def _request(self, appended: Appended) -> tuple[RequestPlace, CompletionRequested]:
         """The request is the last event of the append that the key stands for."""
         (entry,) = await self._store.query(EventFilter(), after_position=appended.position - 1, limit=1)
-        place = _Place(
+        place = RequestPlace(
             tenant=entry.header.tenant, stream_id=entry.header.stream_id, stream_version=entry.header.stream_version
         )
         (recorded,) = await self._store.read_stream(
@@ -95,29 +68,3 @@ class RepeatCompletion:
         if not isinstance(recorded.event, CompletionRequested):
             raise StoreUnavailable("this idempotency key was used for something that was no completion")
         return place, recorded.event
-
-    async def _outcome(self, place: _Place, completion_id: str) -> CompletionOutcome | None:
-        records = stream_records(self._store, place.tenant, place.stream_id, after_version=place.stream_version)
-        async with aclosing(records):
-            async for recorded in records:
-                match recorded.event:
-                    case CompletionGenerated() | CompletionFailed() | CompletionCancelled() as outcome:
-                        if outcome.completion_id == completion_id:
-                            return outcome
-        return None
-
-
-def _recorded_deltas(outcome: CompletionGenerated) -> list[TextDelta]:
-    """What was recorded of each choice, as one delta."""
-    choices: list[CompletionGenerated | Alternative] = [outcome, *outcome.alternatives]
-    return [
-        TextDelta(
-            index=index,
-            text=choice.text or "",
-            token_ids=choice.token_ids or (),
-            logprobs=choice.logprobs or (),
-            reasoning=choice.reasoning or "",
-            tool_calls=choice.tool_calls,
-        )
-        for index, choice in enumerate(choices)
-    ]

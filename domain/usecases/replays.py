@@ -42,6 +42,7 @@ class Replays:
     """Everything: what needs the log alone, and what needs a model."""
 
     recorded: Recorded
+    find: FindCompletion
     rerun: RerunSession
     context: ShowContext
     verify: VerifyCompletion
@@ -89,4 +90,5 @@ def build_replays(
     )
     find = FindCompletion(store=store, replay=recorded.replay)
     verify = VerifyCompletion(store=store, find=find, engine=engine, clock=clock, alone_max_s=alone_max_s)
-    return Replays(recorded=recorded, rerun=rerun, context=ShowContext(find=find, engine=engine), verify=verify)
+    context = ShowContext(find=find, engine=engine)
+    return Replays(recorded=recorded, find=find, rerun=rerun, context=context, verify=verify)

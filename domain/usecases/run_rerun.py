@@ -12,6 +12,7 @@ from manent.domain.errors import (
     DomainError,
     EngineBusy,
     InternalError,
+    InvalidValue,
     SessionBusy,
     ShuttingDown,
     StoreUnavailable,
@@ -34,6 +35,12 @@ from manent.domain.usecases.sessions import Sessions
 
 BUSY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 30.0, 30.0)
 DEFAULT_MODEL = "default"
+_NAMES = (
+    *("temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "stop_token_ids", "seed", "logit_bias"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+)
+"""Parameters that a rerun may name; what it does not name is as it was recorded."""
+_AS_RECORDED = ("logprobs", "top_logprobs", "deterministic", "shape")
 
 _log = logging.getLogger("manent.reruns")
 
@@ -120,8 +127,10 @@ class RunRerun:
     async def _generate(self, work: Rerun) -> None:
         work.running.started = True
         for turn in work.plan.turns:
-            await self._answer(work, self._asked(work, turn))
+            generated = await self._answer(work, self._asked(work, turn))
             work.running.turns_done += 1
+            if generated.tool_calls and (turn is not work.plan.turns[-1] or work.plan.rest):
+                raise _unanswered(generated, number=work.running.turns_done)
         if work.plan.rest:
             await self._say(work, self._renamed(work.plan.rest))
 
@@ -188,12 +197,14 @@ def _parameters(asked: RequestedParameters, before: Answered | None) -> Requeste
     if before is None:
         return asked
     then = before.parameters
-    return RequestedParameters(
-        temperature=then.temperature if asked.temperature is None else asked.temperature,
-        top_p=then.top_p if asked.top_p is None else asked.top_p,
-        max_tokens=asked.max_tokens or then.max_tokens,
-        stop=asked.stop or then.stop,
-        seed=then.seed if asked.seed is None else asked.seed,
-        deterministic=then.deterministic,
-        shape=then.shape,
+    named = {name: value for name in _NAMES if (value := getattr(asked, name)) not in (None, (), {})}
+    recorded = {name: getattr(then, name) for name in (*_NAMES, *_AS_RECORDED)}
+    return RequestedParameters(**{**recorded, **named})
+
+
+def _unanswered(generated: CompletionGenerated, *, number: int) -> InvalidValue:
+    names = ", ".join(sorted({call.name for call in generated.tool_calls}))
+    return InvalidValue(
+        f"answer {number} of the rerun calls {names}, where the original did not, and nobody runs tools here; "
+        "it ends there"
     )

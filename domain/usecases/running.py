@@ -7,7 +7,7 @@ its max_tokens), and any number of readers may follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,10 +34,17 @@ class RunningCompletion:
     """One completion, from its command to its terminal event."""
 
     def __init__(
-        self, *, completion_id: str, tenant: str, session_id: str | None, idempotency: IdempotencyKey | None = None
+        self,
+        *,
+        completion_id: str,
+        tenant: str,
+        subject: str = "",
+        session_id: str | None,
+        idempotency: IdempotencyKey | None = None,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
+        self.subject = subject
         self.session_id = session_id
         self.idempotency = idempotency
         self.place = QueuePlace()
@@ -64,13 +71,13 @@ class RunningCompletion:
             await self._next_change()
         return self._accepted
 
-    async def deltas(self) -> AsyncGenerator[TextDelta, None]:
-        """Follow the output from its beginning; ends once the terminal event is recorded.
+    async def deltas(self, start: int = 0) -> AsyncGenerator[TextDelta, None]:
+        """Follow the output from delta number ``start`` on; ends once the terminal event is recorded.
 
         Raises:
             DomainError: the completion failed or was cancelled; the log has what it produced until then.
         """
-        index = 0
+        index = start
         while True:
             while index < len(self._deltas):
                 yield self._deltas[index]
@@ -92,6 +99,11 @@ class RunningCompletion:
         return self._generated
 
     @property
+    def produced(self) -> Sequence[TextDelta]:
+        """All deltas so far."""
+        return self._deltas
+
+    @property
     def text(self) -> str:
         """All text of the first choice so far."""
         return "".join(delta.text for delta in self._deltas if delta.index == 0)
@@ -102,6 +114,22 @@ class RunningCompletion:
         for delta in self._deltas:
             output.add(delta)
         return output
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether it is recorded."""
+        return self._accepted is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its readers have been told how it ended."""
+        return self._generated is not None or self._error is not None
+
+    async def reaches(self, number: int) -> bool:
+        """Wait until so many deltas are there; False where it ended with fewer."""
+        while len(self._deltas) < number and not self.ended:
+            await self._next_change()
+        return len(self._deltas) >= number
 
     @property
     def failed(self) -> bool:
@@ -120,7 +148,7 @@ class RunningCompletion:
 
     def cancel(self, reason: str) -> None:
         """Ask it to stop within one token; the first reason given is the one that is recorded."""
-        if self._stop_reason is None:
+        if self._stop_reason is None and not self.ended:
             self._stop_reason = reason
             self._stop.set()
 
@@ -216,6 +244,11 @@ class LiveCompletions:
         started_as = running.completion_id
         self._tasks[started_as] = running, task
         task.add_done_callback(lambda _: self._tasks.pop(started_as, None))
+
+    def find(self, tenant: str, completion_id: str) -> RunningCompletion | None:
+        """The completion with this id, if it runs here."""
+        found = self._tasks.get(completion_id)
+        return found[0] if found is not None and found[0].tenant == tenant else None
 
     def with_key(self, key: IdempotencyKey) -> RunningCompletion | None:
         """The completion that runs under the same key, if one does.

@@ -9,48 +9,65 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from manent.adapters.inference.starter import install_starter
-from tests.benchmarks import appends, audit, context, engine_streams, export, overhead_http, prefix_cache, tail, turns
+from tests.benchmarks import (
+    appends,
+    audit,
+    context,
+    drafts,
+    engine_streams,
+    export,
+    overhead_http,
+    prefix_cache,
+    stream_buffers,
+    structured,
+    tail,
+    turns,
+)
 
-PARTS = ("http", "streams", "prefix", "appends", "tail", "audit", "export", "context", "turns")
+
+def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, Callable[[], None]]]:
+    """What each part is headed with, and what measures and prints it."""
+    return {
+        "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "streams": (
+            "Several streams at once, beside mlx-lm",
+            lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),
+        ),
+        "buffers": ("Streams that survive", lambda: stream_buffers.compare(folder, rounds=rounds)),
+        "appends": ("Appends beside the raw driver", lambda: appends.compare(rounds=rounds)),
+        "tail": ("From commit to delivery over /v1/events/stream", lambda: tail.compare(rounds)),
+        "audit": ("The log at 10,000 and at 1,000,000 events", lambda: audit.compare(rounds=rounds)),
+        "export": ("Exports beside pyarrow writing from memory", lambda: export.compare(rounds=rounds)),
+        "context": ("Contexts, and their rebuild", lambda: context.compare(rounds=rounds)),
+        "turns": ("Turns of a long session", turns.compare),
+        "prefix": ("The prefix cache", lambda: prefix_cache.compare(folder, rounds=min(rounds, 3))),
+        "structured": (
+            "Formats and log probabilities beside free output",
+            lambda: structured.compare(folder, tokens=48, rounds=rounds),
+        ),
+        "drafts": ("Draft models, one stream", lambda: drafts.compare(folder, tokens=48, rounds=rounds)),
+    }
 
 
 def main() -> None:
     """Run the parts, one after another, on a machine that does nothing else."""
+    folder = Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute()
+    names = list(parts_of(folder, tokens=1, rounds=1))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("part", nargs="*", choices=[*names, []], default=names)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=256)
     options = parser.parse_args()
-    folder = install_starter(Path(os.environ.get("MANENT_TEST_MODELS", ".cache/models")).absolute())
-    if "http" in options.part:
-        overhead_http.compare(folder, tokens=options.tokens, rounds=options.rounds)
-    if "streams" in options.part:
-        sys.stdout.write("\nSeveral streams at once, beside mlx-lm:\n")
-        engine_streams.run(folder, tokens=64, rounds=options.rounds, requests=500)
-    if "appends" in options.part:
-        sys.stdout.write("\nAppends beside the raw driver:\n")
-        appends.compare(rounds=options.rounds)
-    if "tail" in options.part:
-        sys.stdout.write("\nFrom commit to delivery over /v1/events/stream:\n")
-        tail.compare(options.rounds)
-    if "audit" in options.part:
-        sys.stdout.write("\nThe log at 10,000 and at 1,000,000 events:\n")
-        audit.compare(rounds=options.rounds)
-    if "export" in options.part:
-        sys.stdout.write("\nExports beside pyarrow writing from memory:\n")
-        export.compare(rounds=options.rounds)
-    if "context" in options.part:
-        sys.stdout.write("\nContexts, and their rebuild:\n")
-        context.compare(rounds=options.rounds)
-    if "turns" in options.part:
-        sys.stdout.write("\nTurns of a long session:\n")
-        turns.compare()
-    if "prefix" in options.part:
-        sys.stdout.write("\nThe prefix cache:\n")
-        prefix_cache.compare(folder, rounds=min(options.rounds, 3))
+    parts = parts_of(install_starter(folder), tokens=options.tokens, rounds=options.rounds)
+    for name in names:
+        if name in options.part:
+            heading, measure = parts[name]
+            sys.stdout.write(f"\n{heading}:\n" if heading else "")
+            measure()
 
 
 if __name__ == "__main__":

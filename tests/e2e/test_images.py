@@ -11,6 +11,7 @@ from openai import BadRequestError, OpenAI
 
 from tests.support.commands import manent
 from tests.support.pictures import GREEN, data_url, picture
+from tests.support.said import every_way
 from tests.support.server import Server
 
 SESSION = "with-images"
@@ -63,6 +64,15 @@ def test_a_conversation_about_images(server: Server, client: OpenAI) -> None:
     assert replayed.stdout.count("[image/png, 64 x 64 pixels, sha256:") == 2
     verified = manent("log", "verify", home=server.home)
     assert verified.returncode == 0, verified.stdout
+
+
+def test_images_streamed_or_not_alone_or_in_a_batch(client: OpenAI) -> None:
+    """The same answer on every way, and another one where the image is another."""
+    asked = {"model": "vision", "max_tokens": 6, "temperature": 0}
+    green, other = (
+        every_way(client, {**asked, "messages": [look(file)]}) for file in (picture(color=GREEN), picture())
+    )
+    assert green != other
 
 
 def test_a_text_model_says_that_it_reads_text(client: OpenAI) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 from openai import BadRequestError
 from pydantic import BaseModel
 
+from tests.support.said import Said, every_way, whole
 from tests.support.server import Server, prepare_home, serving
 from tests.support.talking_model import make_talking_model
 
@@ -30,16 +30,6 @@ NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 F = {"type": "function", "function": {"name": "f", "strict": True, "parameters": NOTHING}}
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
-
-
-class Said(NamedTuple):
-    """An answer, without what differs from one to the next."""
-
-    content: str | None
-    reasoning: str | None
-    calls: tuple[tuple[str, str], ...]
-    finish_reason: str
-    reasoning_tokens: int
 
 
 MODELS = """
@@ -71,34 +61,6 @@ def client(server: Server) -> Iterator[Any]:
         yield made
 
 
-def whole(client: Any, asked: dict[str, Any]) -> Said:
-    """The answer in one piece."""
-    completion = client.chat.completions.create(**asked)
-    (choice,) = completion.choices
-    calls = tuple((call.function.name, call.function.arguments) for call in choice.message.tool_calls or ())
-    reasoning = getattr(choice.message, "reasoning_content", None)
-    tokens = completion.usage.completion_tokens_details.reasoning_tokens
-    return Said(choice.message.content, reasoning, calls, choice.finish_reason, tokens)
-
-
-def streamed(client: Any, asked: dict[str, Any]) -> Said:
-    """The answer put together by the client's own helper; the order of the chunks is checked on the way."""
-    with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
-        chunks = [event.chunk for event in stream if event.type == "chunk"]
-        completion = stream.get_final_completion()
-    deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
-    assert (deltas[0].role, deltas[0].content) == ("assistant", "")
-    fragments = [fragment for delta in deltas for fragment in delta.tool_calls or ()]
-    starts = [fragment for fragment in fragments if fragment.id is not None]
-    assert [fragment.index for fragment in starts] == list(range(len(starts)))
-    assert all(fragment.function.name is None for fragment in fragments if fragment.id is None)
-    (choice,) = completion.choices
-    calls = tuple((call.function.name, call.function.arguments) for call in choice.message.tool_calls or ())
-    reasoning = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) or None
-    tokens = completion.usage.completion_tokens_details.reasoning_tokens
-    return Said(choice.message.content or None, reasoning, calls, choice.finish_reason, tokens)
-
-
 def is_city(said: Said) -> bool:
     """Whether the content satisfies the schema."""
     return json.loads(said.content or "")["city"] in {"Paris", "London"}
@@ -117,7 +79,27 @@ def matches(pattern: str) -> Any:
 
 ONE_CALL = {"tools": [WEATHER], "parallel_tool_calls": False}
 OWN_WORDS = Said("Paris is nice", "plan first", (("f", "{}"),), "tool_calls", 4)
+CLOSING_BRACE = "109"
+"""Its token id."""
 FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "plain, real model": (STARTER, {"max_tokens": 8}, lambda said: (said.finish_reason, said.tokens) == ("length", ())),
+    "seed, real model": (STARTER, {"temperature": 1.0, "seed": 5, "max_tokens": 8}, lambda said: said.content),
+    "stop, real model": (
+        STARTER,
+        {"stop": [" the", " is"], "max_tokens": 40},
+        lambda said: said.finish_reason == "stop" and not re.search(" the| is", said.content),
+    ),
+    "logprobs, real model": (
+        STARTER,
+        {"logprobs": True, "top_logprobs": 2, "max_tokens": 6},
+        lambda said: "".join(said.tokens) == said.content,
+    ),
+    "choices": (TALKER, {"n": 3, "temperature": 2.0, "seed": 2, "max_tokens": 12}, lambda said: said.finish_reason),
+    "object": (
+        TALKER,
+        {"response_format": {"type": "json_object"}, "logit_bias": {CLOSING_BRACE: 100}},
+        lambda said: json.loads(said.content) == {},
+    ),
     "schema, real model": (STARTER, {"response_format": SCHEMA}, is_city),
     "required call, real model": (STARTER, {**ONE_CALL, "tool_choice": "required"}, calls_weather),
     "schema behind reasoning": (TALKER, {"response_format": SCHEMA}, lambda said: is_city(said) and said.reasoning),
@@ -149,12 +131,9 @@ def test_every_feature_streamed_or_not_alone_or_in_a_batch(
 ) -> None:
     """The same request gives the same answer on every way, and it is what was asked for."""
     asked = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 60, **members}
-    first = whole(client, asked)
-    assert holds(first), first
-    assert streamed(client, asked) == first
-    with ThreadPoolExecutor(8) as pool:
-        answers = pool.map(lambda way: way(client, asked), [whole, streamed] * 4)
-        assert set(answers) == {first}
+    answer = every_way(client, asked)
+    assert len(answer) == members.get("n", 1)
+    assert all(map(holds, answer)), answer
 
 
 def test_a_round_trip_through_a_tool(client: Any, server: Server) -> None:
@@ -237,4 +216,5 @@ def test_a_pattern_that_explodes_while_it_is_followed_ends_in_an_error(client: A
     exploding = {"structured_outputs": {"regex": "((a?){100}){100}a{1000}"}}
     with pytest.raises(BadRequestError, match="cannot be followed"):
         client.chat.completions.create(model=TALKER, messages=QUESTION, extra_body=exploding, max_tokens=300)
-    assert whole(client, {"model": TALKER, "messages": QUESTION, "temperature": 0, "max_tokens": 60}).content
+    (after,) = whole(client, {"model": TALKER, "messages": QUESTION, "temperature": 0, "max_tokens": 60})
+    assert after.content

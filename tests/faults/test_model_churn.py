@@ -27,7 +27,7 @@ async def test_models_that_do_not_fit_together_take_turns(starter_model: Path, t
         before = Footprint.of(server.pid)
         await churn.run(STEPS, seed=1)
         await churn.settle()
-        after = Footprint.of(server.pid)
+        after = await churn.settled_footprint(before)
         assert churn.wrong == []
         assert churn.outcomes["generate ok"] > STEPS // 4
         assert (after.children, after.descriptors) == (0, before.descriptors)

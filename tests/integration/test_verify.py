@@ -28,6 +28,7 @@ from tests.support.commands import manent
 from tests.support.conversation import ANN, user
 from tests.support.engines import runner_engine
 from tests.support.fakes import CountingIds, FakeClock
+from tests.support.http import sse_events
 from tests.support.manent import ask
 from tests.support.server import Server, serving
 from tests.support.tiny_models import make_tiny_model
@@ -82,7 +83,7 @@ def completion_id(http: httpx.Client, body: dict[str, Any]) -> str:
     if not body.get("stream"):
         return str(answer.json()["id"])
     assert answer.text.endswith("data: [DONE]\n\n")
-    return str(json.loads(answer.text.split("\n")[0].removeprefix("data: "))["id"])
+    return str(json.loads(sse_events(answer.text)[0])["id"])
 
 
 def verify(server: Server, *arguments: str) -> tuple[int, list[dict[str, Any]]]:

@@ -29,6 +29,7 @@ from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
+from manent.domain.streams import StreamBuffer
 from manent.domain.usecases.manage_keys import ManageKeys
 
 USER = {"role": "user", "content": "hello"}
@@ -102,13 +103,14 @@ async def running_server(
     store: EventStore | None = None,
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
+    streams: StreamBuffer | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids)
+    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, streams=streams)
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -119,6 +121,7 @@ async def running_server(
         log=use_cases.query_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
+        resume=use_cases.resume,
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
@@ -222,7 +225,8 @@ def sse_events(text: str) -> list[str]:
     """The data of each event of a stream, comments left out."""
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
-    return [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+    fields = [line for block in blocks for line in block.split("\n")]
+    return [field.removeprefix("data: ") for field in fields if field.startswith("data: ")]
 
 
 def unchunked(answer: bytes) -> bytes:

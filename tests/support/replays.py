@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import count
 
@@ -14,6 +15,7 @@ from manent.domain.generation import GenerationRequest, RequestedParameters
 from manent.domain.replay_events import Fork, RerunStarted
 from manent.domain.session import SessionState
 from manent.domain.usecases.replays import Recorded
+from manent.domain.usecases.rerun_session import RerunStatus
 from manent.domain.usecases.sessions import Sessions
 from tests.support.conversation import ANN, NOW_US, user
 from tests.support.manent import World, ask, make_world
@@ -57,6 +59,16 @@ async def talk(
 def recorded(world: World) -> Recorded:
     """What analysts do with the log alone."""
     return world.manent.replays.recorded
+
+
+async def ended(world: World, session_id: str = "r") -> RerunStatus:
+    """The rerun once it is over."""
+    async with asyncio.timeout(5):
+        while True:
+            status = await world.manent.replays.rerun.status(ANN, session_id)
+            if status.ended is not None:
+                return status
+            await asyncio.sleep(0)
 
 
 async def folded(world: World, session_id: str) -> SessionState:

@@ -12,8 +12,7 @@ from manent.domain.usecases.fork_session import ForkCommand
 from manent.domain.usecases.manage_sessions import StartSession
 from manent.domain.usecases.run_rerun import RerunCommand
 from tests.support.conversation import ANN, BOB, assistant, message, user
-from tests.support.replays import recorded, talk, world_of_two_models
-from tests.unit.test_reruns import ended
+from tests.support.replays import ended, recorded, talk, world_of_two_models
 
 ONE = [user("one"), assistant("first")]
 

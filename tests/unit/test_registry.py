@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.inference.registry import Registry, RegistryError, load_registry
+from manent.adapters.inference.registry import Registry, load_registry
+from manent.adapters.inference.registry_entries import RegistryError
 from manent.domain.errors import ModelNotFound
 
 EXAMPLE = Path(__file__).parents[2] / "models.toml"
@@ -137,7 +138,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_name(tmp_path: Path) -> N
             "defaults has an unknown key 'temprature'; did you",
         ),
         ('[[models]]\nid = "a"\ntype = "x"', "type 'x'; this version serves types 'llm', 'vlm', 'embedding'"),
-        ('[[models]]\nid = "a"\ntype = "vlm"\nadapter = "b"', "only models of type 'llm' can have one"),
+        ('[[models]]\nid = "a"\ntype = "vlm"\nadapter = "b"', "only models of type 'llm' can have it"),
         ('[[models]]\nid = "a"\ntype = "embedding"\nadapter = "x"', "has adapter, which only models for chats have"),
         ('models = [{id="a", fallback=["b"]}, {id="b", type="embedding"}]', "fallback 'b' of 'a' is of another type"),
         ('[[models]]\nid = "a b"', r"at `\$.models\[0\].id`"),
@@ -213,6 +214,13 @@ def test_fallbacks_are_followed_in_breadth_and_each_once(tmp_path: Path) -> None
     [
         ('[[models]]\nid = "a"\nfallback = ["qwen"]', "the fallback 'qwen' of 'a' is no model"),
         ('[[models]]\nid = "a"\nfallback = ["a"]', "fallbacks go in a circle: a -> a"),
+        ('[[models]]\nid = "a"\ndraft = "b"', "'a' has the draft 'b', which is no model"),
+        ('[[models]]\nid = "a"\ndraft = "a"', "'a' is its own draft; name a smaller model"),
+        ('[[models]]\nid = "a"\ndraft_tokens = 2', "'a' has draft_tokens and no draft"),
+        ('[[models]]\nid = "a"\ndraft = "b"\n[[models]]\nid = "b"\ntype = "vlm"', "must be of type 'llm'"),
+        ('[[models]]\nid = "a"\nshards = 0', r"at `\$.models\[0\].shards`"),
+        ('[[models]]\nid = "a"\nshards = 2\nadapter = "x"', "'a' has shards or hosts and adapter, which do not go"),
+        ('[[models]]\nid = "a"\ntype = "vlm"\nshards = 2', "has shards; only models of type 'llm' can have it"),
         (
             'models = [{id="a", fallback=["b"]}, {id="b", aliases=["x"], fallback=["c"]}, {id="c", fallback=["x"]}]',
             "fallbacks go in a circle: b -> c -> b",

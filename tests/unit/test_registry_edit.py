@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.inference.model_folder import ModelFolderError
-from manent.adapters.inference.registry import RegistryError, load_registry
+from manent.adapters.inference.registry import load_registry
 from manent.adapters.inference.registry_edit import add_model, set_pin
+from manent.adapters.inference.registry_entries import RegistryError
 
 WRITTEN = """# ours
 [[models]]

@@ -27,12 +27,11 @@ from manent.domain.records import Appended, IdempotencyKey
 from manent.domain.replay_events import RerunEnded, RerunStarted
 from manent.domain.usecases.fork_session import ForkCommand
 from manent.domain.usecases.manage_sessions import StartSession
-from manent.domain.usecases.rerun_session import RerunStatus
 from manent.domain.usecases.run_rerun import RerunCommand
 from tests.support.conversation import ANN, BOB, assistant, system, user
 from tests.support.hooks import Held
 from tests.support.manent import World, ask, make_world
-from tests.support.replays import folded, recorded, talk, texts_of, world_of_two_models
+from tests.support.replays import ended, folded, recorded, talk, texts_of, world_of_two_models
 
 SAMPLED = RequestedParameters(temperature=0.7, top_p=0.9, max_tokens=3, seed=11, stop=("END",))
 
@@ -41,16 +40,6 @@ def command(session_id: str = "s", *, from_version: int = 1, **others: object) -
     """Ann's rerun, into r."""
     defaults: dict[str, object] = {"principal": ANN, "rerun_session_id": "r", **others}
     return RerunCommand(session_id=session_id, from_version=from_version, **defaults)  # type: ignore[arg-type]  # by name
-
-
-async def ended(world: World, session_id: str = "r") -> RerunStatus:
-    """The rerun once it is over."""
-    async with asyncio.timeout(5):
-        while True:
-            status = await world.manent.replays.rerun.status(ANN, session_id)
-            if status.ended is not None:
-                return status
-            await asyncio.sleep(0)
 
 
 async def requests(world: World, session_id: str) -> list[CompletionRequested]:

@@ -36,8 +36,10 @@ QUERIES: Mapping[str, Mapping[str, int]] = {
     "proveInclusion": {"position": 1},
     "proveConsistency": {"old": 1},
 }
-OWNERS_ONLY = frozenset({"createChatCompletion", "updateSession", "deleteSession", "createSessionMessage"})
-"""What not even an administrator does with what is another's."""
+OWNERS_ONLY = frozenset(
+    {"createChatCompletion", "updateSession", "deleteSession", "createSessionMessage", "resumeChatCompletion"}
+)
+"""What not even an administrator does with what is another's; auditors, where they have the scope for it."""
 
 KNOWN = frozenset(route.name for route in ROUTES if route.tag in {"Sessions", "Replay", "Keys", "Models", "Chat"})
 """Of these the bodies and ids that are sent here are right, so that nothing but a right can be in the way."""
@@ -193,6 +195,7 @@ def _is_hidden(route: Route, who: str) -> bool:
         "neighbor": is_anns,
         "stranger": is_anns or "key_id" in names,
         "admin": route.name in OWNERS_ONLY,
+        "auditor": route.name in OWNERS_ONLY,
     }.get(who, False)
 
 

@@ -53,7 +53,7 @@ async def test_a_stream_has_openais_order(prefix: str) -> None:
         assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in (first, *deltas, last)}) == 1
         assert all("usage" not in chunk for chunk in (first, *deltas, last))
         assert last["system_fingerprint"].startswith("fp_")
-        assert not any(line.startswith(("id:", "retry:", "event:")) for line in answer.text.splitlines())
+        assert not any(line.startswith(("retry:", "event:")) for line in answer.text.splitlines())
 
 
 async def test_usage_comes_last_where_it_was_asked_for() -> None:
@@ -87,7 +87,10 @@ async def first_event(answer: httpx.Response, lines: Any) -> dict[str, Any]:
     """The first chunk of a stream that goes on."""
     assert answer.status_code == 200
     async with asyncio.timeout(WAIT_S):
-        chunk: dict[str, Any] = json.loads((await anext(lines)).removeprefix("data: "))
+        line = await anext(lines)
+        while not line.startswith("data: "):
+            line = await anext(lines)
+        chunk: dict[str, Any] = json.loads(line.removeprefix("data: "))
     return chunk
 
 
@@ -107,8 +110,8 @@ async def test_the_role_chunk_comes_before_the_first_token() -> None:
         assert (await first_event(answer, lines))["choices"][0]["delta"]["role"] == "assistant"
         assert running.engine.requests
         async with asyncio.timeout(WAIT_S):
-            silence = [await anext(lines) for _ in range(7)]
-        assert silence == ["", ": ping", "", ": ping", "", ": ping", ""]
+            silence = [await anext(lines) for _ in range(4)]
+        assert silence == ["", ": ping", ": ping", ": ping"]
         go_on.set()
         rest = [line async for line in lines if line.startswith("data")]
         assert rest[-1] == "data: [DONE]"

@@ -1,0 +1,103 @@
+"""A completion that runs on another server, or ran, told from the stream's buffer and from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from manent.domain.events import (
+    CompletionCancelled,
+    CompletionFailed,
+    CompletionGenerated,
+    CompletionOutcome,
+    CompletionRequested,
+)
+from manent.domain.generation import TextDelta
+from manent.domain.output import Alternative, PartialOutput
+from manent.domain.ports import Clock, EventStore
+from manent.domain.streams import StreamBuffer, StreamKey
+from manent.domain.usecases.running import Accepted, RunningCompletion
+from manent.domain.usecases.stream_records import stream_records
+
+BUFFER_POLL_S = 0.05
+OUTCOME_POLLS = 4
+FOLLOW_S = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPlace:
+    """Where a CompletionRequested stands in the log."""
+
+    tenant: str
+    stream_id: str
+    stream_version: int
+
+
+class TellRecorded:
+    """Lets a ``RunningCompletion`` tell what another one said, as it becomes known."""
+
+    def __init__(self, store: EventStore, buffer: StreamBuffer, clock: Clock) -> None:
+        self._store = store
+        self._buffer = buffer
+        self._clock = clock
+
+    async def tell(
+        self, running: RunningCompletion, requested: CompletionRequested, place: RequestPlace
+    ) -> CompletionOutcome | None:
+        """Accept ``running``, hand on what was produced, and return how it ended, which is left to tell.
+
+        None where it did not end within fifteen minutes, or nobody wanted to hear more.
+        """
+        running.completion_id = requested.completion_id
+        running.accept(Accepted(requested=requested, stream_version=place.stream_version))
+        stream = StreamKey(tenant=place.tenant, completion_id=requested.completion_id)
+        told = PartialOutput(requested.parameters.n)
+        number = polls = 0
+        outcome: CompletionOutcome | None = None
+        while outcome is None and running.stop_reason is None and polls * BUFFER_POLL_S < FOLLOW_S:
+            # In this order: what the terminal event follows is in the buffer when that event is seen.
+            if polls % OUTCOME_POLLS == 0:
+                outcome = await self.outcome(place, requested.completion_id)
+            deltas = await self._buffer.read(stream, number)
+            for delta in deltas:
+                told.add(delta)
+                running.produce(delta)
+            number += len(deltas)
+            polls += 1
+            if outcome is None:
+                await self._clock.sleep(BUFFER_POLL_S)
+        if outcome is not None:
+            for delta in _rest(outcome, told):
+                running.produce(delta)
+        return outcome
+
+    async def outcome(self, place: RequestPlace, completion_id: str) -> CompletionOutcome | None:
+        """How it ended; None where it did not yet."""
+        records = stream_records(self._store, place.tenant, place.stream_id, after_version=place.stream_version)
+        async with aclosing(records):
+            async for recorded in records:
+                match recorded.event:
+                    case CompletionGenerated() | CompletionFailed() | CompletionCancelled() as outcome:
+                        if outcome.completion_id == completion_id:
+                            return outcome
+        return None
+
+
+def _rest(outcome: CompletionOutcome, told: PartialOutput) -> Sequence[TextDelta]:
+    """What the log has beyond what was told already, a delta for each choice."""
+    choices: list[CompletionOutcome | Alternative] = [outcome, *outcome.alternatives]
+    rest = []
+    for index, (choice, known) in enumerate(zip(choices, told.choices, strict=False)):
+        logprobs = () if isinstance(choice, CompletionFailed | CompletionCancelled) else choice.logprobs or ()
+        delta = TextDelta(
+            index=index,
+            text=(choice.text or "")[len(known.text) :],
+            token_ids=(choice.token_ids or ())[len(known.token_ids) :],
+            logprobs=logprobs[len(known.logprobs) :],
+            reasoning=(choice.reasoning or "")[len(known.reasoning) :],
+            tool_calls=choice.tool_calls[len(known.tool_calls) :],
+        )
+        if delta.text or delta.logprobs or delta.reasoning or delta.tool_calls or delta.token_ids:
+            rest.append(delta)
+    return rest

@@ -1,0 +1,315 @@
+"""Streams that outlive their connection: cut anywhere, resumed here, elsewhere and later, and told to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manent.adapters.http.context import HttpLimits
+from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.projections.stream_files import FileStreams
+from manent.adapters.store.memory import MemoryEventStore
+from manent.app.system import RandomIds, SystemClock
+from manent.domain.access import Principal
+from manent.domain.errors import EngineUnavailable
+from manent.domain.messages import ToolCall
+from manent.domain.streams import NoStreamBuffer, StreamBuffer
+from tests.support.hooks import Held
+from tests.support.http import USER, WAIT_S, Running, running_server
+
+SDK = {"X-Stainless-Retry-Count": "0"}
+RETRY = {"X-Stainless-Retry-Count": "1"}
+CALL = ToolCall(id="call_1", name="look", arguments='{"at": "it"}')
+TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+SCRIPTS: dict[str, tuple[tuple[str | ToolCall, ...], dict[str, Any]]] = {
+    "text": (("Hel", "lo, ", "wörld", " \N{GRINNING FACE}"), {}),
+    "usage": (("a", "b"), {"stream_options": {"include_usage": True}}),
+    "reasoning": ((Thought("hm"), Thought("m"), "so", " it is"), {}),
+    "tools": ((Thought("look"), "I look", CALL), {"tools": TOOLS}),
+    "choices": (("a", "b", "c"), {"n": 2}),
+    "logprobs": (("a", "b"), {"logprobs": True, "top_logprobs": 2}),
+    "nothing": ((), {}),
+}
+
+
+class World:
+    """A log and a buffer that servers share, and the server that generates."""
+
+    def __init__(self, pieces: tuple[str | ToolCall, ...], buffer: StreamBuffer, **hooks: Any) -> None:
+        self.store = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
+        self.engine = ScriptedEngine(Script(pieces=pieces, **hooks))
+        self.buffer = buffer
+
+    @asynccontextmanager
+    async def server(self, **options: Any) -> AsyncGenerator[Running]:
+        """One of the servers."""
+        async with running_server(store=self.store, engine=self.engine, streams=self.buffer, **options) as running:
+            yield running
+
+
+async def slowly(_delta: int) -> None:
+    """Let the writer send each delta before the next one."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def events_of(text: str) -> list[str]:
+    """The events of a stream, with their ids."""
+    events = text.split("\n\n")
+    assert events.pop() == ""
+    return [re.sub(r"(?m)^:.*\n", "", event) for event in events]
+
+
+def id_of(event: str) -> str:
+    """The id of an event."""
+    return event.split("\n", maxsplit=1)[0].removeprefix("id: ")
+
+
+async def resumed(running: Running, completion_id: str, last_id: str | None = None, **query: str) -> Any:
+    """The answer to a reader who comes back."""
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    return await running.http.get(f"/v1/chat/completions/{completion_id}/stream", headers=headers, params=query)
+
+
+def told(events: list[str]) -> dict[str, Any]:
+    """What the events say in all, by choice and member, however many deltas were joined in one chunk."""
+    said: dict[str, Any] = {}
+    for event in events:
+        data = event.partition("\ndata: ")[2]
+        chunk = json.loads(data) if data else {}
+        for choice in chunk.get("choices", ()):
+            members = choice["delta"] | {"logprobs": (choice["logprobs"] or {}).get("content")}
+            members["finish_reason"] = choice["finish_reason"]
+            for member, value in members.items():
+                name = f"{choice['index']} {member}"
+                if value is not None:
+                    said[name] = said[name] + value if name in said else value
+        if chunk.get("usage"):
+            said["usage"] = chunk["usage"]
+    return said
+
+
+def completion_of(text: str) -> str:
+    """The id of the completion that a stream tells."""
+    found = re.search(r"chatcmpl-[0-9a-f]{32}", text)
+    assert found is not None
+    return found[0]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_a_stream_cut_after_any_event_goes_on_behind_it(name: str, tmp_path: Path) -> None:
+    """Resumed where it ran, and on another server from the buffer: the same bytes, none twice and none missing."""
+    pieces, members = SCRIPTS[name]
+    world = World(pieces, FileStreams(tmp_path), before_delta=slowly)
+    usage = {"include_usage": "true"} if "stream_options" in members else {}
+    async with world.server() as first, world.server() as second:
+        answer = await first.chat(stream=True, store=True, **members)
+        uncut = events_of(answer.text)
+        completion_id = completion_of(answer.text)
+        for running in (first, second):
+            again = await resumed(running, completion_id, **usage)
+            assert (again.status_code, told(events_of(again.text))) == (200, told(uncut))
+            for number, event in enumerate(uncut[:-1], start=1):
+                rest = events_of((await resumed(running, completion_id, id_of(event), **usage)).text)
+                assert told(uncut[:number] + rest) == told(uncut), (number, id_of(event))
+                assert rest[-1] == "data: [DONE]"
+        assert len(world.engine.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["text", "reasoning", "nothing", "choices", "tools"])
+async def test_without_a_buffer_the_log_tells_what_it_can(name: str) -> None:
+    """One text goes on at the reader's last character, as often as it is cut; of several, the reader is told so."""
+    pieces, members = SCRIPTS[name]
+    world = World(pieces, NoStreamBuffer(), before_delta=slowly)
+    async with world.server() as first, world.server() as second:
+        uncut = events_of((await first.chat(stream=True, store=True, **members)).text)
+        completion_id = completion_of(uncut[0])
+        whole = told(uncut)
+        for number, event in enumerate(uncut[:-1], start=1):
+            rest = await resumed(second, completion_id, id_of(event))
+            if name in {"choices", "tools"} and rest.status_code != 200:
+                assert (rest.status_code, rest.json()["error"]["code"]) == (410, "stream_expired")
+                continue
+            events = events_of(rest.text)
+            assert told(uncut[:number] + events) == whole
+            for again, event_again in enumerate(events[:-1], start=1):
+                last = events_of((await resumed(second, completion_id, id_of(event_again))).text)
+                assert told(uncut[:number] + events[:again] + last) == whole
+        if name in {"choices", "tools"}:
+            assert (await resumed(second, completion_id, id_of(uncut[-3]))).status_code == 410
+
+
+def said(events: list[str]) -> str:
+    """What the first choice says, reasoning and text."""
+    found = told(events)
+    return f"{found.get('0 reasoning_content', '')}{found.get('0 content', '')}"
+
+
+async def test_a_stream_that_runs_is_followed_to_its_end_from_anywhere(tmp_path: Path) -> None:
+    """Beside its first reader: here at once, on another server through the buffer."""
+    held = Held(2)
+    world = World(("a", "b", "c", "d"), FileStreams(tmp_path), before_delta=held)
+    async with world.server() as first, world.server() as second:
+        streaming = asyncio.create_task(first.chat(stream=True, session_id="s"))
+        await held.reached.wait()
+        (running,) = first.use_cases.live
+        readers = [asyncio.create_task(resumed(server, running.completion_id)) for server in (first, second)]
+        await asyncio.sleep(0.05)
+        held.released.set()
+        uncut, *others = [said(events_of(answer.text)) for answer in await asyncio.gather(streaming, *readers)]
+        assert uncut == "abcd"
+        assert others == [uncut, uncut]
+
+
+async def test_a_failure_is_told_again(tmp_path: Path) -> None:
+    """What was said before it, and the same error, from the log; the server that ran it says the same."""
+    failure = EngineUnavailable("the runner crashed")
+    world = World(("a", "b"), FileStreams(tmp_path), before_delta=slowly, failure=failure, fails_at=2)
+    async with world.server() as first, world.server() as second:
+        uncut = events_of((await first.chat(stream=True, store=True)).text)
+        for running in (first, second):
+            again = await resumed(running, completion_of(uncut[0]), id_of(uncut[1]))
+            assert told(events_of(again.text)[:-1]) == told(uncut[2:-1])
+            assert events_of(again.text)[-1] == uncut[-1]
+
+
+async def test_nobody_else_reads_a_stream() -> None:
+    """Another's stream, one that never was and a damaged id have one answer; ids are 128 random bits."""
+    world = World(("a",), NoStreamBuffer())
+    stranger = Principal(tenant="default", subject="eve")
+    async with world.server() as first, world.server(principal=stranger) as second:
+        completion_id = completion_of((await first.chat(stream=True, store=True)).text)
+        for running, asked in ((second, completion_id), (first, "chatcmpl-" + "0" * 32), (first, "../../etc")):
+            answer = await resumed(running, asked)
+            assert answer.status_code == 404
+        for wrong in ("x", "5-3.1.0", "1", "-1-2.3.4", "1-2.3", "9" * 40, "0-1.1.1\u0663"):
+            answer = await running.http.get(
+                f"/v1/chat/completions/{completion_id}/stream", params={"starting_after": wrong}
+            )
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value"), wrong
+        beyond = await resumed(first, completion_id, "500-600.1.9000")
+        assert (beyond.status_code, beyond.json()["error"]["code"]) == (410, "stream_expired")
+
+
+async def test_what_is_not_recorded_is_gone_with_its_server() -> None:
+    """Without a session or store, a stream can be resumed where it ran, and nowhere else."""
+    world = World(("a", "b"), NoStreamBuffer(), before_delta=slowly)
+    async with world.server() as first, world.server() as second:
+        uncut = events_of((await first.chat(stream=True)).text)
+        completion_id = completion_of(uncut[0])
+        assert events_of((await resumed(first, completion_id, id_of(uncut[1]))).text) == uncut[2:]
+        gone = await resumed(second, completion_id)
+        assert "content_not_recorded" in gone.text
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_client_that_leaves_may_have_asked_for_the_rest(*, background: bool) -> None:
+    """``background: true`` has it generated to its end; without, it is cancelled, and a reader is told so."""
+    held = Held(2)
+    world = World(("a", "b", "c"), NoStreamBuffer(), before_delta=held)
+    async with world.server() as running:
+        members = {"stream": True, "background": background, "session_id": "s"}
+        body = {"model": "default", "messages": [USER], **members}
+        async with running.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = aiter(answer.aiter_lines())
+            seen = "".join([await anext(lines) + "\n" for _ in range(3)])
+            await held.reached.wait()
+        if not background:
+            await running.payload_of("CompletionCancelled")
+        held.released.set()
+        rest = (await resumed(running, completion_of(seen), id_of(seen))).text
+        if background:
+            assert said(events_of(rest)) == "abc"
+            assert (await running.payload_of("CompletionGenerated"))["text"] == "abc"
+        else:
+            assert "cancelled" in events_of(rest)[-1]
+
+
+async def test_an_sdk_that_tries_again_gets_what_its_first_attempt_generates() -> None:
+    """The same bytes by the same sender with a count above 0, and nothing else: while it runs, and after."""
+    held = Held(1)
+    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
+    async with world.server() as running:
+        body = {"model": "default", "messages": [USER]}
+
+        async def ask(headers: dict[str, str], **members: Any) -> str:
+            answer = await running.http.post("/v1/chat/completions", json={**body, **members}, headers=headers)
+            assert answer.status_code == 200
+            return str(answer.json()["id"])
+
+        asking = asyncio.create_task(ask(SDK))
+        await held.reached.wait()
+        retrying = asyncio.create_task(ask(RETRY))
+        await asyncio.sleep(0.05)
+        held.released.set()
+        first = await asking
+        assert await retrying == first
+        assert await ask({"X-Stainless-Retry-Count": "2"}) == first
+        assert first not in {await ask(SDK), await ask({}), await ask(RETRY, user="ann")}
+        assert len(world.engine.requests) == 4
+
+
+async def test_a_failed_attempt_is_not_repeated_from_memory() -> None:
+    """A retry of what failed is generated anew."""
+    world = World(("a",), NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
+    async with world.server() as running:
+        body = {"model": "default", "messages": [USER]}
+        failed = await running.http.post("/v1/chat/completions", json=body, headers=SDK)
+        assert failed.status_code == 503
+        world.engine.script = Script(pieces=("a",))
+        done = await running.http.post("/v1/chat/completions", json=body, headers=RETRY)
+        assert done.status_code == 200
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_an_sdk_that_lost_its_connection_has_a_while_to_come_back(*, comes_back: bool) -> None:
+    """A whole answer goes on for ``retry_grace_s``: one generation for an SDK that comes back, cancelled otherwise."""
+    held = Held(1)
+    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
+    limits = HttpLimits(retry_grace_s=WAIT_S if comes_back else 0.05)
+    async with world.server(limits=limits) as running:
+        body = {"model": "default", "messages": [USER], "store": True}
+        asking = asyncio.create_task(running.http.post("/v1/chat/completions", json=body, headers=SDK))
+        await held.reached.wait()
+        asking.cancel()
+        if not comes_back:
+            assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_disconnected"
+            return
+        await asyncio.sleep(0.05)
+        retrying = asyncio.create_task(running.http.post("/v1/chat/completions", json=body, headers=RETRY))
+        await asyncio.sleep(0.05)
+        held.released.set()
+        assert (await retrying).json()["choices"][0]["message"]["content"] == "ab"
+        assert len(world.engine.requests) == 1
+
+
+async def test_a_thousand_retries_under_one_key_are_one_generation() -> None:
+    """All get the answer of the one that runs."""
+    held = Held(1)
+    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
+    async with world.server() as running:
+        body = json.dumps({"model": "default", "messages": [USER]})
+        request = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Idempotency-Key: once\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+
+        async def ask() -> str:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(request.encode())
+            answer = await reader.read()
+            writer.close()
+            return completion_of(answer.decode())
+
+        asking = [asyncio.create_task(ask()) for _ in range(1000)]
+        await held.reached.wait()
+        held.released.set()
+        assert len(set(await asyncio.gather(*asking))) == 1
+        assert len(world.engine.requests) == 1
