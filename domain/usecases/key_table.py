@@ -71,7 +71,7 @@ class KeyTable:
     async def all(self) -> list[KeyState]:
         """All keys in the order in which they were made, as the log has them now."""
         await self._caught_up(0.0, stale_s_max=0.0)
-        return sorted(self._by_id.values(), key=lambda key: (key.created_at_us, key.key_id))
+        return list(self._by_id.values())  # found in the order of the log, and kept in it
 
     async def _caught_up(self, fresh_s: float, *, stale_s_max: float) -> None:
         begun = self._begun

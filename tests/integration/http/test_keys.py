@@ -201,7 +201,12 @@ async def test_what_auditors_read_of_others_is_written_down() -> None:
     eve = {**bearer((await at.key("eve", Scope.AUDIT)).secret.text), "x-access-purpose": "complaint 7"}
     async with guarded_server(at) as running:
         ann, completion_id = await _conversation(at, running)
+        stored = {"model": "default", "messages": [USER], "store": True}
+        alone = (await running.http.post("/v1/chat/completions", json=stored, headers=bearer(ann))).json()["id"]
+        resumed = await running.http.get(f"/v1/chat/completions/{alone}/stream", headers=eve)
+        assert (resumed.status_code, await reads(running)) == (404, [])
         seen = [
+            (f"/v1/chat/completions/{alone}/context", f"completion-{alone}", 1),
             ("/v1/sessions/anns", "session-anns", 1),
             ("/v1/sessions/anns?as_of_version=1", "session-anns", 1),
             ("/v1/sessions/anns/messages", "session-anns", 1),
