@@ -67,6 +67,7 @@ class Manent:
                 log=use_cases.query_log,
                 follow=use_cases.follow_log,
                 replays=use_cases.replays,
+                stored=use_cases.stored_completions,
                 resume=use_cases.resume,
                 proofs=self.transparency.proofs,
                 checkpoints=self.transparency.checkpoints,

@@ -30,6 +30,7 @@ from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
+from manent.domain.usecases.stored_completions import StoredCompletions
 from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
@@ -52,6 +53,7 @@ class UseCases:
     query_log: QueryLog
     follow_log: FollowLog
     replays: Replays
+    stored_completions: StoredCompletions
     resume: ResumeCompletion
     reruns: RunningReruns
     closing: CloseCompletion
@@ -89,6 +91,7 @@ class Wiring:
             query_log=QueryLog(self.store),
             follow_log=FollowLog(self.store, self.signal),
             replays=self.replays,
+            stored_completions=StoredCompletions(store=self.store, find=self.replays.find, clock=self.clock),
             resume=self.resume,
             reruns=self.reruns,
             closing=self.closing,

@@ -11,7 +11,7 @@ from typing import Any
 
 from manent.domain.access_events import AccessEvent
 from manent.domain.admission import Priority
-from manent.domain.context_used import ContextUsed
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.generation import (
     FinishReason,
     Provenance,
@@ -25,6 +25,7 @@ from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.model_events import ModelEvent
 from manent.domain.output import Alternative
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
+from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
 
 
@@ -77,23 +78,12 @@ class HistoryRevised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputMessage:
-    """A message of a completion without a session: its content where that is recorded, and a commitment to it.
-
-    ``digest`` commits to ``Message.committed_bytes``.
-    """
-
-    role: Role
-    digest: SaltedDigest
-    content: Message | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
-    ``context`` stands for a session's messages, ``input`` for those of a request without one. ``prompt_digest``
-    commits to what the model is given (``RenderedPrompt.committed_bytes``).
+    ``context`` stands for a session's messages, ``input`` for those of a request without one, ``prompt`` for what is
+    continued as it stands. ``prompt_digest`` commits to what the model is given (``RenderedPrompt.committed_bytes``).
+    A ``stored`` one is to be found among its owner's stored completions, as those of sessions are.
     """
 
     completion_id: str
@@ -111,6 +101,8 @@ class CompletionRequested:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     queue_wait_s: float = 0.0
+    prompt: InputPrompt | None = None
+    stored: bool = False
     requested_at_us: int
 
 
@@ -119,8 +111,8 @@ class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.
 
     They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
-    commits to text, reasoning and tool calls (``PartialChoice.commitment``). ``model_id`` of a terminal event is None
-    where a crash left nobody who knew it.
+    commits to text, reasoning and tool calls (``PartialChoice.commitment``), and ``stored`` is as in the request.
+    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -138,6 +130,7 @@ class CompletionGenerated:
     alternatives: tuple[Alternative, ...] = ()
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    stored: bool = False
     generated_at_us: int
 
     @property
@@ -255,7 +248,7 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified | AccessEvent
+DomainEvent = SessionEvent | ModelEvent | CompletionVerified | StoredCompletionEvent | AccessEvent
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""

@@ -148,7 +148,7 @@ class RenderedPrompt:
     Tokens only say where images are; ``messages`` are those that it was rendered from, where there are any among them.
     The model knows token ids below ``vocabulary_size``. The first ``history_tokens`` are the messages themselves, and
     the rest asks for the next one: a later prompt of the conversation begins with the former, perhaps not the latter.
-    ``made_by`` is what will generate behind it, where that is known.
+    ``made_by`` is what will generate behind it, where that is known. What follows a ``raw`` prompt is all text.
     """
 
     token_ids: tuple[int, ...]
@@ -156,6 +156,7 @@ class RenderedPrompt:
     history_tokens: int = 0
     made_by: Provenance | None = None
     messages: tuple[Message, ...] = ()
+    raw: bool = False
 
     @property
     def committed_bytes(self) -> bytes:

@@ -51,11 +51,24 @@ class ToolChoice(StrEnum):
     NAMED = "named"
 
 
+class ReasoningEffort(StrEnum):
+    """How much the model is to think, in OpenAI's words."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputShape:
     """What a request says about the form of its answer.
 
-    ``tool_name`` is the one that ``NAMED`` means; without ``parallel`` there is one call at most.
+    ``tool_name`` is the one that ``NAMED`` means; without ``parallel`` there is one call at most. ``reasoning_effort``
+    is told to the model's template, which may know it or not.
     """
 
     format: OutputFormat | None = None
@@ -63,6 +76,7 @@ class OutputShape:
     tool_choice: ToolChoice = ToolChoice.AUTO
     tool_name: str | None = None
     parallel: bool = True
+    reasoning_effort: ReasoningEffort | None = None
 
     @property
     def callable_tools(self) -> tuple[Tool, ...]:

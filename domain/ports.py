@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingEngine
 from manent.domain.events import DomainEvent
-from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
@@ -19,8 +18,9 @@ from manent.domain.generation import (
 )
 from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
-from manent.domain.model_status import MemoryReport, ModelStatus
+from manent.domain.model_host import ModelHost
 from manent.domain.output_shape import OutputShape
+from manent.domain.prompts import ExplainedPrompt, TextPrompt
 from manent.domain.records import (
     Appended,
     EventContext,
@@ -33,6 +33,7 @@ from manent.domain.records import (
 )
 from manent.domain.session import SessionState
 from manent.domain.session_list import SessionDirectory
+from manent.domain.stored_completions import StoredCompletionDirectory
 from manent.domain.waiting import Gone
 
 
@@ -42,6 +43,11 @@ class EventStore(Protocol):
     @property
     def directory(self) -> SessionDirectory:
         """The sessions of the log, by what they are found by."""
+        ...
+
+    @property
+    def stored(self) -> StoredCompletionDirectory:
+        """The stored completions of the log, by what they are found by."""
         ...
 
     async def append(
@@ -153,42 +159,6 @@ class ContextCache(Protocol):
         ...
 
 
-class ModelHost(Protocol):
-    """Which models are in memory. They are named by id or alias; ModelNotFound where there is no such name."""
-
-    def status(self, model: str) -> ModelStatus:
-        """One model as it is now."""
-        ...
-
-    def memory(self) -> MemoryReport:
-        """The budget and what the models hold of it, measured now, all models in the order of the registry."""
-        ...
-
-    async def load(self, model: str) -> ModelStatus:
-        """Load a model now, or wait for the load that is under way; a recent failure does not keep it from a try.
-
-        Raises:
-            ModelLoadError, InsufficientMemory, EngineUnavailable: it cannot be loaded.
-        """
-        ...
-
-    async def unload(self, model: str, *, by: str) -> bool:
-        """Give a model's memory back; False where it held none.
-
-        Raises:
-            ModelInUse: requests use it or wait for it.
-        """
-        ...
-
-    async def pin(self, model: str, *, pinned: bool, by: str) -> ModelStatus:
-        """Say whether a model may be unloaded to make room or for being idle, until the next start."""
-        ...
-
-    def problems(self) -> Mapping[str, str]:
-        """What keeps models from answering, by name, a sentence each; empty is well."""
-        ...
-
-
 class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
     """Rendering, generation, embeddings. Models are named by the ``model_id`` of their card, and loaded when needed."""
 
@@ -242,6 +212,16 @@ class InferenceEngine(ModelHost, EmbeddingEngine, Protocol):
         self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None
     ) -> ExplainedPrompt:
         """What ``render`` makes of the messages now, in words too, and by what; raises as ``render`` does."""
+        ...
+
+    async def tokenize(self, model_id: str, prompt: TextPrompt) -> ExplainedPrompt:
+        """A prompt without a chat template, to be continued as it stands, with its text; an empty one is the model's
+        mark of a document's beginning or end.
+
+        Raises:
+            ModelLoadError, EngineUnavailable: no runner can do it now.
+            InvalidValue: the model does not have one of the tokens.
+        """
         ...
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 Gone = Callable[[], Awaitable[None]]
 """Returns when nobody wants the work any more."""
@@ -57,3 +58,59 @@ async def end(work: asyncio.Future[Any]) -> None:
         await asyncio.wait({work})
         if not work.cancelled():
             work.exception()
+
+
+class StopSignal:
+    """A wish to stop, which is uttered once: what runs under it (``calling_off``) is cancelled then."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._blocks: set[CalledOff] = set()
+
+    def set(self) -> None:
+        """Utter it."""
+        self._event.set()
+        for block in tuple(self._blocks):
+            block.cancel()
+
+    async def wait(self) -> None:
+        """Return once it was uttered."""
+        await self._event.wait()
+
+    def calling_off(self) -> CalledOff:
+        """A block that is cancelled once it is uttered, and left then without an error."""
+        return CalledOff(self._event, self._blocks)
+
+
+class CalledOff:
+    """See ``StopSignal.calling_off``. Like ``asyncio.timeout`` it needs no task of its own."""
+
+    def __init__(self, event: asyncio.Event, blocks: set[CalledOff]) -> None:
+        self._event = event
+        self._blocks = blocks
+        self._cancelled = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be called off")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._blocks.add(self)
+        if self._event.is_set():
+            self.cancel()
+        return self
+
+    def cancel(self) -> None:
+        """Cancel the task that is in the block, once."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._blocks.discard(self)
+        if not self._cancelled or self._task.uncancel() > self._cancelling:
+            return False
+        return kind is not None and issubclass(kind, asyncio.CancelledError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,10 +12,11 @@ from pydantic import BaseModel
 from sanic import HTTPResponse
 
 from manent.adapters.http.errors import error_body, error_headers, row_of
-from manent.adapters.http.wire_completions import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from manent.adapters.http.wire_completions import CompletionUsage
 from manent.domain.admission import QueuePlace
 from manent.domain.errors import DomainError
-from manent.domain.generation import Provenance, TokenCandidate, TokenLogprobs, Usage
+from manent.domain.events import CompletionGenerated
+from manent.domain.generation import FinishReason, Provenance, TokenCandidate, TokenLogprobs, Usage
 from manent.domain.messages import ToolCall
 from manent.domain.usecases.running import RunningCompletion
 
@@ -25,6 +27,11 @@ FINGERPRINT_DIGITS = 12
 def json_answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
     """A JSON response."""
     return bytes_answer(model.model_dump_json().encode(), JSON_TYPE, status=status, headers=headers)
+
+
+def members_answer(members: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+    """A JSON response of plain members, for what is answered often or is long: a model costs several times as much."""
+    return bytes_answer(msgspec.json.encode(members), JSON_TYPE, headers=headers)
 
 
 def bytes_answer(
@@ -41,13 +48,26 @@ def error_answer(error: DomainError) -> HTTPResponse:
 
 def usage_answer(usage: Usage) -> CompletionUsage:
     """Token counts in OpenAI's words."""
-    return CompletionUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
-    )
+    return CompletionUsage.model_validate(usage_members([usage]))
+
+
+def usage_members(usages: Sequence[Usage]) -> dict[str, Any]:
+    """The sum of token counts, a ``CompletionUsage``; plain, since each answer has one."""
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages)
+    completion_tokens = sum(usage.completion_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in usages)},
+        "completion_tokens_details": {"reasoning_tokens": sum(usage.reasoning_tokens for usage in usages)},
+    }
+
+
+def finish_reasons(generated: CompletionGenerated) -> list[str]:
+    """Why each choice ended."""
+    reasons = [generated.finish_reason, *(other.finish_reason for other in generated.alternatives)]
+    return [(reason or FinishReason.STOP).value for reason in reasons]
 
 
 def logprobs_answer(logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
@@ -90,13 +110,17 @@ def place_headers(place: QueuePlace) -> dict[str, str]:
 
 def system_fingerprint(provenance: Provenance) -> str:
     """One short name for everything that the same seed needs to give the same answer."""
-    parts = [
+    return _fingerprint(
         provenance.weights_digest,
         provenance.tokenizer_digest,
         provenance.template_digest,
-        sorted(provenance.versions.items()),
+        tuple(sorted(provenance.versions.items())),
         provenance.device,
         provenance.dtype,
         provenance.quantization,
-    ]
+    )
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(*parts: str | tuple[tuple[str, str], ...] | None) -> str:
     return f"fp_{hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:FINGERPRINT_DIGITS]}"

@@ -11,6 +11,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
 from sanic.response import BaseHTTPResponse
 
+from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
 from manent.adapters.http.hosts import check_host
@@ -27,6 +28,9 @@ from manent.domain.access import check_entry
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
 RESPONSE_TIMEOUT_S = 7 * 24 * 3600
 
+# What OpenAI calls the only version of its API that there has been.
+OPENAI_VERSION = "2020-10-01"
+
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
@@ -36,7 +40,7 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         f"manent-{uuid.uuid4().hex}",
         config=_config(limits),
         request_class=HttpRequest,
-        error_handler=JsonErrorHandler(),
+        error_handler=JsonErrorHandler(AllowedMethods(ROUTES)),
         configure_logging=False,
     )
     app.ctx.http = RequestContext(
@@ -100,6 +104,7 @@ def _finish_answer(request: Request, response: BaseHTTPResponse) -> None:
     if not isinstance(request, HttpRequest):
         return
     response.headers["x-request-id"] = request.request_id
+    response.headers["openai-version"] = OPENAI_VERSION
     response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
     if not request.is_stream:
         log_request(request, response.status)

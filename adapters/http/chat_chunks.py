@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from manent.adapters.http.answers import logprobs_answer, system_fingerprint, usage_answer
+from manent.adapters.http.answers import finish_reasons, logprobs_answer, system_fingerprint, usage_members
 from manent.adapters.http.delta_feed import Taken, taken
 from manent.adapters.http.stream_cursor import Cursor
 from manent.domain.errors import StreamPassed
 from manent.domain.events import CompletionGenerated
-from manent.domain.generation import FinishReason, TextDelta
+from manent.domain.generation import TextDelta
 from manent.domain.messages import ToolCall
 from manent.domain.usecases.running import Accepted, RunningCompletion
 
@@ -101,13 +101,12 @@ class ChunkEncoder:
         if end > 0:
             self._begin(end, end)
         self._frame["system_fingerprint"] = system_fingerprint(generated.provenance)
-        reasons = [generated.finish_reason, *(other.finish_reason for other in generated.alternatives)]
         last = [
-            self._event(_choice(index, {}, finish_reason=(reason or FinishReason.STOP).value))
-            for index, reason in enumerate(reasons)
+            self._event(_choice(index, {}, finish_reason=reason))
+            for index, reason in enumerate(finish_reasons(generated))
         ]
         if self._include_usage:
-            self._frame["usage"] = usage_answer(generated.usage).model_dump()
+            self._frame["usage"] = usage_members([generated.usage])
             last.append(self._event())
         return last[self._skipped :]
 
@@ -115,7 +114,8 @@ class ChunkEncoder:
         events = []
         if piece.reasoning:
             self._chars += len(piece.reasoning)
-            events.append(self._event(_choice(piece.index, {"reasoning_content": piece.reasoning})))
+            thought = {"reasoning": piece.reasoning, "reasoning_content": piece.reasoning}
+            events.append(self._event(_choice(piece.index, thought)))
         if piece.text or piece.logprobs:
             self._chars += len(piece.text)
             logprobs = logprobs_answer(piece.logprobs) if self._parameters.logprobs else None

@@ -14,10 +14,11 @@ from manent.adapters.http.message_rules import check_messages
 from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SessionRequest
+from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SamplingRequest, SessionRequest
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
+from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Ids
 from manent.domain.reconcile import SessionMode
 from manent.domain.schema_limits import check_shape
@@ -66,23 +67,11 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         principal=exchange.principal,
         model=asked.model,
         messages=messages,
-        parameters=RequestedParameters(
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            top_k=asked.top_k,
-            min_p=asked.min_p,
+        parameters=requested_parameters(
+            asked,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
-            stop=domain_stop(asked.stop),
-            stop_token_ids=tuple(asked.stop_token_ids or ()),
-            seed=None if asked.seed is None else domain_seed(asked.seed),
-            frequency_penalty=asked.frequency_penalty,
-            presence_penalty=asked.presence_penalty,
-            repetition_penalty=asked.repetition_penalty,
-            logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
-            n=asked.n or 1,
             logprobs=bool(asked.logprobs),
             top_logprobs=asked.top_logprobs or 0,
-            deterministic=bool(asked.deterministic),
             shape=shape_of(asked),
         ),
         session_id=asked.session_id,
@@ -135,6 +124,36 @@ def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message,
     )
 
 
+def requested_parameters(
+    asked: SamplingRequest,
+    *,
+    max_tokens: int | None,
+    logprobs: bool,
+    top_logprobs: int,
+    shape: OutputShape | None = None,
+) -> RequestedParameters:
+    """What a request says about sampling, as the domain has it."""
+    return RequestedParameters(
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        shape=shape,
+        stop=domain_stop(asked.stop),
+        stop_token_ids=tuple(asked.stop_token_ids or ()),
+        seed=None if asked.seed is None else domain_seed(asked.seed),
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        repetition_penalty=asked.repetition_penalty,
+        logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
+        n=asked.n or 1,
+        deterministic=bool(asked.deterministic),
+    )
+
+
 def domain_seed(seed: int) -> int:
     """OpenAI's signed 64-bit seed as a non-negative one: the sign bit is dropped, so equal seeds stay equal."""
     return seed & INT64_MAX
@@ -167,6 +186,14 @@ def _check_message_count(body: Mapping[str, Any], messages_max: int) -> None:
         )
 
 
+def check_stream_options(asked: SamplingRequest) -> None:
+    """Raise RequestRefused where options of a stream are given, and no stream is asked for."""
+    if asked.stream_options is not None and not asked.stream:
+        raise RequestRefused(
+            "invalid_value", "stream_options is only allowed when stream is true", param="stream_options"
+        )
+
+
 def _check_together(asked: ChatRequest) -> None:
     both = {asked.max_tokens, asked.max_completion_tokens} - {None}
     if len(both) > 1:
@@ -180,10 +207,7 @@ def _check_together(asked: ChatRequest) -> None:
         raise RequestRefused(
             "invalid_value", "top_logprobs is only allowed when logprobs is true", param="top_logprobs"
         )
-    if asked.stream_options is not None and not asked.stream:
-        raise RequestRefused(
-            "invalid_value", "stream_options is only allowed when stream is true", param="stream_options"
-        )
+    check_stream_options(asked)
     if asked.session_mode is not None and asked.session_id is None:
         raise RequestRefused(
             "invalid_value", "session_mode is only allowed together with session_id", param="session_mode"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from sanic import HTTPResponse
 
@@ -50,9 +50,8 @@ async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage
         if accepting.done():
             accepting.result()
         writer = await EventWriter.open(exchange, reader)
-        await _stream(
-            exchange, reader, _from_the_first(writer, running, accepting, include_usage=include_usage), writer
-        )
+        sending = _from_the_first(writer, running, accepting, include_usage=include_usage)
+        await stream_to_the_end(exchange, [reader], sending, writer)
     finally:
         accepting.cancel()
 
@@ -74,16 +73,19 @@ async def resume_stream(exchange: Exchange, reader: Reader, cursor: Cursor, *, i
     chunks = ChunkEncoder(running, accepted, include_usage=include_usage)
     events, number = chunks.go_on(cursor, running.produced)
     writer = await EventWriter.open(exchange, reader)
-    await _stream(exchange, reader, _follow(writer, running, chunks, events, number), writer)
+    await stream_to_the_end(exchange, [reader], _follow(writer, running, chunks, events, number), writer)
 
 
-async def _stream(exchange: Exchange, reader: Reader, sending: Awaitable[None], writer: EventWriter) -> None:
+async def stream_to_the_end(
+    exchange: Exchange, readers: Sequence[Reader], sending: Awaitable[None], writer: EventWriter
+) -> None:
     """Send everything, whatever happens; the error of a completion that cannot go on is told and raised."""
-    running, outcome = reader.running, "done"
+    running, outcome = readers[0].running, "done"
     try:
         await sending
     except asyncio.CancelledError:
-        reader.leave("client_disconnected")
+        for reader in readers:
+            reader.leave("client_disconnected")
         outcome = running.stop_reason or "client_disconnected"
         raise
     except DomainError as error:
@@ -139,22 +141,23 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, reader: Reader, *, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, *readers: Reader, ping_interval_s: float) -> None:
         self._response = response
-        self._reader = reader
+        self._readers = readers
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, reader: Reader) -> EventWriter:
+    async def open(cls, exchange: Exchange, *readers: Reader) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
-        headers = {**EVENT_STREAM_HEADERS, **queue_headers(reader.running)}
-        if reader.running.session_id is not None:
-            headers["x-session-id"] = reader.running.session_id
+        running = readers[0].running
+        headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
+        if running.session_id is not None:
+            headers["x-session-id"] = running.session_id
         exchange.request.is_stream = True
         response = await exchange.request.respond(
             status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
         )
-        return cls(response, reader, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, *readers, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""
@@ -169,5 +172,6 @@ class EventWriter:
             await self._response.send(data, end_stream)
         except ClientStalled:
             # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
-            self._reader.leave("client_stalled")
+            for reader in self._readers:
+                reader.leave("client_stalled")
             raise

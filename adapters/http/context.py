@@ -26,6 +26,7 @@ from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
+from manent.domain.usecases.stored_completions import StoredCompletions
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -46,6 +47,7 @@ class HttpServices:
     log: QueryLog
     follow: FollowLog
     replays: Replays
+    stored: StoredCompletions
     engine: InferenceEngine
     ids: Ids
     images: ImageReader

@@ -14,7 +14,7 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import JSON_TYPE, bytes_answer, place_headers
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import honored_members
+from manent.adapters.http.parameter_table import honored_members
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS, EmbeddingsRequest

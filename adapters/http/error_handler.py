@@ -20,8 +20,10 @@ from sanic.exceptions import (
 )
 from sanic.handlers import ErrorHandler
 
+from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.answers import error_answer
 from manent.adapters.http.errors import RequestRefused, row_of
+from manent.adapters.http.not_offered import refusal_of
 from manent.adapters.http.request import HttpRequest
 from manent.adapters.http.request_log import shown_path
 from manent.domain.errors import DomainError, InternalError
@@ -45,11 +47,22 @@ _log = logging.getLogger("manent.http")
 class JsonErrorHandler(ErrorHandler):
     """Answers every exception from the one table."""
 
+    def __init__(self, allowed: AllowedMethods) -> None:
+        super().__init__()
+        self._allowed = allowed
+
     def response(self, request: Request, exception: BaseException) -> HTTPResponse:
         """The answer to a request that ended in ``exception``."""
-        error = as_domain_error(request, exception)
+        error = self._with_methods(request, as_domain_error(request, exception))
         self._log_fault(request, error, exception)
         return error_answer(error)
+
+    def _with_methods(self, request: Request, error: DomainError) -> DomainError:
+        if not isinstance(error, RequestRefused) or error.code != "method_not_allowed":
+            return error
+        allowed = ", ".join(self._allowed.of(request.path))
+        words = f"{request.method} is not allowed for {request.path[:200]}; use {allowed or 'another method'}"
+        return RequestRefused(error.code, words, headers={"allow": allowed})
 
     def _log_fault(self, request: Request, error: DomainError, exception: BaseException) -> None:
         request_id = request.request_id if isinstance(request, HttpRequest) else "-"
@@ -76,14 +89,11 @@ def as_domain_error(request: Request, exception: BaseException) -> DomainError:
 
 def _sanic_error(request: Request, exception: SanicException) -> DomainError | None:
     if isinstance(exception, NotFound):
-        return RequestRefused("unknown_url", f"Invalid URL ({request.method} {request.path[:200]})")
-    if isinstance(exception, MethodNotAllowed):
-        allowed = str(dict(exception.headers).get("Allow", ""))
-        return RequestRefused(
-            "method_not_allowed",
-            f"{request.method} is not allowed for {request.path[:200]}; use {allowed or 'another method'}",
-            headers={"allow": allowed} if allowed else None,
+        return refusal_of(request.path) or RequestRefused(
+            "unknown_url", f"Invalid URL ({request.method} {request.path[:200]})"
         )
+    if isinstance(exception, MethodNotAllowed):
+        return RequestRefused("method_not_allowed", "the address knows other methods only")
     if isinstance(exception, PayloadTooLarge) and request.method == UNREAD_METHOD:
         return RequestRefused("headers_too_large", "the request's header section is over the limit")
     for kind, code, message in SANIC_ERRORS:

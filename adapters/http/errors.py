@@ -44,6 +44,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     # What a connection says.
     "bad_request": ErrorRow(status=400, type=INVALID_REQUEST, why="The request is not valid HTTP/1.1."),
     "unknown_url": ErrorRow(status=404, type=INVALID_REQUEST, why="Nothing is served at this address."),
+    "unsupported_endpoint": ErrorRow(status=404, type=INVALID_REQUEST, why="OpenAI has this, and Manent does not."),
     "method_not_allowed": ErrorRow(status=405, type=INVALID_REQUEST, why="The address knows other methods only."),
     "request_timeout": ErrorRow(status=408, type=INVALID_REQUEST, why="The request did not arrive in time."),
     "request_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="The body is over the limit."),

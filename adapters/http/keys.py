@@ -12,7 +12,7 @@ from manent.adapters.http import wire_keys as wire
 from manent.adapters.http.answers import json_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import Parameter, honored_members
+from manent.adapters.http.parameter_table import Parameter, honored_members
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire import Wire

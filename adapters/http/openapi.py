@@ -14,12 +14,14 @@ from pydantic.json_schema import models_json_schema
 from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
-from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS, Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
+from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS
 from manent.adapters.http.query import PairsQuery, QueryParameter
 from manent.adapters.http.route import ACCESS_ERRORS, PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
+from manent.adapters.http.wire_text import TEXT_PARAMETERS
 from manent.domain.access import AUDITED, Scope
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
@@ -34,6 +36,7 @@ HEADERS = {
         "description": "The request's id: the client's X-Request-ID where it is 1 to 128 safe characters.",
         "schema": {"type": "string"},
     },
+    "openai-version": {"description": "The version of OpenAI's API.", "schema": {"type": "string"}},
     "openai-processing-ms": {
         "description": "Milliseconds from the request's header to the answer's.",
         "schema": {"type": "string"},
@@ -115,6 +118,7 @@ def _query_parameter(row: QueryParameter) -> dict[str, Any]:
 def _responses(route: Route) -> dict[str, Any]:
     schema: dict[str, Any] = {} if route.answer is None else _ref(route.answer)
     content: dict[str, Any] = {route.content_type: {"schema": schema}}
+    content |= {media_type: {"schema": {}} for media_type in route.other_types}
     if route.streams is not None:
         content["text/event-stream"] = {"schema": _ref(route.streams)}
     headers = {**HEADERS, **ETAG} if route.etag else HEADERS
@@ -148,6 +152,7 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     _, definitions = models_json_schema(list(wanted.items()), ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = definitions["$defs"]
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
+    _describe(schemas["TextRequest"], TEXT_PARAMETERS)
     _describe(schemas["EmbeddingsRequest"], EMBEDDING_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
     return schemas

@@ -8,7 +8,7 @@ from typing import Any
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.wire_requests import ChatRequest
 from manent.adapters.http.wire_tools import FunctionTool, NamedToolChoice, StructuredOutputs
-from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, Tool, ToolChoice
+from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, ReasoningEffort, Tool, ToolChoice
 
 
 def shape_of(asked: ChatRequest) -> OutputShape | None:
@@ -20,7 +20,8 @@ def shape_of(asked: ChatRequest) -> OutputShape | None:
     output_format = _format(asked)
     tools = tuple(_tool(tool, index) for index, tool in enumerate(asked.tools or ()))
     choice, name = _choice(asked)
-    if output_format is None and not tools and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
+    effort = None if asked.reasoning_effort is None else ReasoningEffort(asked.reasoning_effort)
+    if output_format is None and not tools and effort is None and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
         return None
     return OutputShape(
         format=output_format,
@@ -28,6 +29,7 @@ def shape_of(asked: ChatRequest) -> OutputShape | None:
         tool_choice=choice,
         tool_name=name,
         parallel=asked.parallel_tool_calls is not False,
+        reasoning_effort=effort,
     )
 
 

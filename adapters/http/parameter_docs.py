@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manent.adapters.http import parameters, wire_keys
-from manent.adapters.http.parameters import Parameter
+from manent.adapters.http.parameter_table import Parameter
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
+from manent.adapters.http.wire_text import TEXT_PARAMETERS
 
 HEAD = """# HTTP parameters
 
@@ -19,6 +20,8 @@ unknown gets 400 `unknown_parameter`. Nothing is ignored in silence.
 """
 TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/chat/completions", parameters.CHAT_PARAMETERS),
+    ("POST /v1/chat/completions/{id}", parameters.STORED_PARAMETERS),
+    ("POST /v1/completions", TEXT_PARAMETERS),
     ("stream_options", parameters.STREAM_OPTIONS),
     ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),

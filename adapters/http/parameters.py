@@ -1,135 +1,127 @@
-"""Which parameters of OpenAI's chat completions Manent honors, accepts, or refuses: the one table, and its judge.
+"""Which parameters of OpenAI's chat completions Manent honors, accepts, or refuses: the tables, and their judges.
 
 Nothing is ignored in silence. A parameter that Manent cannot honor is refused by name, unless its value is OpenAI's own
-way of asking for nothing (null, an empty list, the documented default). The documentation is made from this table.
+way of asking for nothing (null, an empty list, the documented default). The documentation is made from these tables.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.parameter_table import (
+    Parameter,
+    Parameters,
+    honored_members,
+    unsupported,
+)
+from manent.adapters.http.parameter_table import accepted as _accepted
+from manent.adapters.http.parameter_table import honored as _honored
+from manent.adapters.http.parameter_table import refused as _refused
 
-
-class Treatment(StrEnum):
-    """What happens to a parameter."""
-
-    HONORED = "honored"
-    ACCEPTED = "accepted without effect"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One row: ``neutral`` are the values of a refused parameter that ask for nothing (null always does)."""
-
-    name: str
-    treatment: Treatment
-    says: str
-    neutral: tuple[Any, ...] = ()
-
-
-def _honored(name: str, says: str) -> Parameter:
-    return Parameter(name=name, treatment=Treatment.HONORED, says=says)
-
-
-def _accepted(name: str, says: str) -> Parameter:
-    return Parameter(name=name, treatment=Treatment.ACCEPTED, says=says)
-
-
-def _refused(name: str, says: str, *neutral: Any) -> Parameter:
-    return Parameter(name=name, treatment=Treatment.REFUSED, says=says, neutral=neutral)
-
-
-CHAT_PARAMETERS: Sequence[Parameter] = (
-    _honored("model", "id or alias of a model of the registry"),
-    _honored("messages", "roles system, developer, user and assistant; text, and images in a user's messages"),
-    _honored("temperature", "0 to 2; 0 is greedy"),
-    _honored("top_p", "above 0, up to 1"),
-    _honored("max_completion_tokens", "at least 1, of each choice"),
-    _honored("max_tokens", "the older name of max_completion_tokens"),
-    _honored("stop", "a string, or up to 4"),
-    _honored("stop_token_ids", "Manent's, after vLLM: up to 64 token ids that end the answer, and are not shown"),
-    _honored("seed", "a 64-bit integer; with n above 1 each choice has its own noise"),
-    _honored("n", "1 to 8 choices that share the evaluation of the prompt; 1 in a session"),
-    _honored("top_k", "Manent's, after vLLM: only the so many most probable tokens; 0 and -1 are off"),
-    _honored(
-        "min_p", "Manent's, after vLLM: only tokens at least so probable, as a share of the most probable one; 0 is off"
-    ),
-    _honored("frequency_penalty", "-2 to 2, times how often the token stands in the answer so far"),
-    _honored("presence_penalty", "-2 to 2, once for each token that stands in the answer so far"),
-    _honored(
-        "repetition_penalty",
-        "Manent's, after vLLM: above 0, up to 2; divides positive logits of the tokens of prompt and answer, and "
-        "multiplies negative ones; 1 is off",
-    ),
-    _honored("logit_bias", "up to 1024 token ids (as strings), each with -100 to 100"),
-    _honored("logprobs", "true gives each shown token's log probability, before biases, penalties and temperature"),
-    _honored("top_logprobs", "0 to 20 most probable tokens with each; needs logprobs"),
-    _honored("priority", "Manent's: 'interactive' (default), or 'batch', which waits for the others"),
-    _honored("deterministic", "Manent's: true has it generated alone and without a prefix cache, to be verified later"),
-    _honored("timeout_s", "Manent's: above 0; seconds from arrival after which the completion fails with 504"),
-    _honored("stream", "server-sent events"),
-    _honored("stream_options", "include_usage"),
-    _honored("background", "true has it generated to its end also where its client leaves; its stream can be resumed"),
-    _honored("store", "true has the content recorded also without a session"),
-    _honored("metadata", "up to 16 pairs, recorded with the completion"),
-    _honored("user", "recorded with the completion"),
-    _honored("session_id", "Manent's: makes the call part of a session"),
-    _honored("session_mode", "Manent's: how messages relate to the session's history (auto, append, strict)"),
-    _honored("truncation", "Manent's, after OpenAI Responses: 'auto' leaves the oldest messages out where needed"),
-    _honored(
-        "response_format", "text, json_object or json_schema: enforced token by token, also where strict is false"
-    ),
-    _honored("structured_outputs", "Manent's, after vLLM: one of regex, choice and grammar (llguidance's Lark)"),
-    _honored("tools", "up to 128 functions; strict ones have their arguments enforced"),
-    _honored("tool_choice", "none, auto, required, or the function that must be called; needs tools"),
-    _honored("parallel_tool_calls", "false for one call at most"),
-    _accepted("safety_identifier", "a hint to OpenAI's own moderation"),
-    _accepted("prompt_cache_key", "a hint about caching, which no answer depends on"),
-    _accepted("prompt_cache_retention", "a hint about caching, which no answer depends on"),
-    _accepted("prompt_cache_options", "a hint about caching, which no answer depends on"),
-    _refused("service_tier", "there is one tier", "auto", "default"),
-    _refused("modalities", "only text is generated", ["text"]),
-    _refused("functions", "OpenAI replaced it by tools", []),
-    _refused("function_call", "OpenAI replaced it by tool_choice", "none", "auto"),
-    _refused("reasoning_effort", "reasoning is not controlled yet"),
-    _refused("verbosity", "no model of the registry has it", "medium"),
-    _refused("audio", "audio is not supported"),
-    _refused("prediction", "predicted outputs are not supported"),
-    _refused("web_search_options", "Manent does not reach the web"),
-    _refused("moderation", "Manent does not moderate"),
+CHAT_PARAMETERS: Sequence[Parameter] = Parameters(
+    (
+        _honored("model", "id or alias of a model of the registry"),
+        _honored("messages", "every role but function, which tool replaced; text, and images in a user's messages"),
+        _honored("temperature", "0 to 2; 0 is greedy"),
+        _honored("top_p", "above 0, up to 1"),
+        _honored("max_completion_tokens", "at least 1, of each choice"),
+        _honored("max_tokens", "the older name of max_completion_tokens"),
+        _honored("stop", "a string, or up to 4"),
+        _honored("stop_token_ids", "Manent's, after vLLM: up to 64 token ids that end the answer, and are not shown"),
+        _honored("seed", "a 64-bit integer; with n above 1 each choice has its own noise"),
+        _honored("n", "1 to 8 choices that share the evaluation of the prompt; 1 in a session"),
+        _honored("top_k", "Manent's, after vLLM: only the so many most probable tokens; 0 and -1 are off"),
+        _honored(
+            "min_p",
+            "Manent's, after vLLM: only tokens at least so probable, as a share of the most probable one; 0 is off",
+        ),
+        _honored("frequency_penalty", "-2 to 2, times how often the token stands in the answer so far"),
+        _honored("presence_penalty", "-2 to 2, once for each token that stands in the answer so far"),
+        _honored(
+            "repetition_penalty",
+            "Manent's, after vLLM: above 0, up to 2; divides positive logits of the tokens of prompt and answer, and "
+            "multiplies negative ones; 1 is off",
+        ),
+        _honored("logit_bias", "up to 1024 token ids (as strings), each with -100 to 100"),
+        _honored("logprobs", "true gives each shown token's log probability, before biases, penalties and temperature"),
+        _honored("top_logprobs", "0 to 20 most probable tokens with each; needs logprobs"),
+        _honored("priority", "Manent's: 'interactive' (default), or 'batch', which waits for the others"),
+        _honored(
+            "deterministic", "Manent's: true has it generated alone and without a prefix cache, to be verified later"
+        ),
+        _honored("timeout_s", "Manent's: above 0; seconds from arrival after which the completion fails with 504"),
+        _honored("stream", "server-sent events"),
+        _honored("stream_options", "include_usage"),
+        _honored(
+            "background", "true has it generated to its end also where its client leaves; its stream can be resumed"
+        ),
+        _honored("store", "true has the content recorded also without a session"),
+        _honored("metadata", "up to 16 pairs, recorded with the completion"),
+        _honored("user", "recorded with the completion"),
+        _honored("session_id", "Manent's: makes the call part of a session"),
+        _honored("session_mode", "Manent's: how messages relate to the session's history (auto, append, strict)"),
+        _honored("truncation", "Manent's, after OpenAI Responses: 'auto' leaves the oldest messages out where needed"),
+        _honored(
+            "response_format", "text, json_object or json_schema: enforced token by token, also where strict is false"
+        ),
+        _honored("structured_outputs", "Manent's, after vLLM: one of regex, choice and grammar (llguidance's Lark)"),
+        _honored("tools", "up to 128 functions; strict ones have their arguments enforced"),
+        _honored("tool_choice", "none, auto, required, or the function that must be called; needs tools"),
+        _honored("parallel_tool_calls", "false for one call at most"),
+        _honored(
+            "reasoning_effort",
+            "told to the chat template (as reasoning_effort, and as enable_thinking: false for none and minimal); "
+            "without effect where the template knows neither",
+        ),
+        _accepted("safety_identifier", "a hint to OpenAI's own moderation"),
+        _accepted("prompt_cache_key", "a hint about caching, which no answer depends on"),
+        _accepted("prompt_cache_retention", "a hint about caching, which no answer depends on"),
+        _accepted("prompt_cache_options", "a hint about caching, which no answer depends on"),
+        _accepted("service_tier", "there is one tier, and every answer says that it was the default one"),
+        _accepted("verbosity", "no model of the registry has it"),
+        _accepted("prediction", "a hint that makes OpenAI's answers faster, and no other ones"),
+        _refused("modalities", "only text is generated", ["text"]),
+        _refused("functions", "OpenAI replaced it by tools", []),
+        _refused("function_call", "OpenAI replaced it by tool_choice", "none", "auto"),
+        _refused("audio", "audio is not supported"),
+        _refused("web_search_options", "Manent does not reach the web"),
+        _refused("moderation", "Manent does not moderate"),
+    )
 )
 
-STREAM_OPTIONS: Sequence[Parameter] = (
-    _honored("include_usage", "a last chunk with the usage"),
-    _accepted("include_obfuscation", "pads chunks against observers of the network; Manent does not pad"),
+STREAM_OPTIONS: Sequence[Parameter] = Parameters(
+    (
+        _honored("include_usage", "a last chunk with the usage"),
+        _accepted("include_obfuscation", "pads chunks against observers of the network; Manent does not pad"),
+    )
 )
 
 # Clients send back the assistant's message as they got it, with all the fields that were empty in it.
-MESSAGE_PARAMETERS: Sequence[Parameter] = (
-    _honored("role", "system, developer, user or assistant"),
-    _honored("content", "a string, or parts of text and, in a user's message, images"),
-    _honored("name", "the speaker's name"),
-    _honored("tool_calls", "the calls that the assistant asked for; arguments of up to 256 KiB each"),
-    _honored("tool_call_id", "the call that a tool message answers"),
-    _honored("reasoning_content", "what the assistant thought; the model's template decides whether it is shown it"),
-    _honored("reasoning", "the newer vLLM's name of reasoning_content"),
-    _refused("function_call", "OpenAI replaced it by tool_calls"),
-    _refused("audio", "audio is not supported"),
-    _refused("refusal", "refusals are not supported"),
-    _refused("annotations", "annotations are not supported", []),
+MESSAGE_PARAMETERS: Sequence[Parameter] = Parameters(
+    (
+        _honored("role", "system, developer, user, assistant or tool"),
+        _honored("content", "a string, or parts of text and, in a user's message, images"),
+        _honored("name", "the speaker's name"),
+        _honored("tool_calls", "the calls that the assistant asked for; arguments of up to 256 KiB each"),
+        _honored("tool_call_id", "the call that a tool message answers"),
+        _honored(
+            "reasoning_content", "what the assistant thought; the model's template decides whether it is shown it"
+        ),
+        _honored("reasoning", "the newer vLLM's name of reasoning_content"),
+        _refused("function_call", "OpenAI replaced it by tool_calls"),
+        _refused("audio", "audio is not supported"),
+        _refused("refusal", "refusals are not supported"),
+        _refused("annotations", "annotations are not supported", []),
+    )
 )
 
-PART_PARAMETERS: Sequence[Parameter] = (
-    _honored("type", "text or image_url"),
-    _honored("text", "the text"),
-    _honored("image_url", "of type image_url: the image"),
+PART_PARAMETERS: Sequence[Parameter] = Parameters(
+    (
+        _honored("type", "text or image_url"),
+        _honored("text", "the text"),
+        _honored("image_url", "of type image_url: the image"),
+    )
 )
 
 IMAGE_PARAMETERS: Sequence[Parameter] = (
@@ -148,6 +140,8 @@ SESSION_UPDATE_PARAMETERS: Sequence[Parameter] = (
     _honored("metadata", "replaces all of it; null leaves it"),
     _honored("ttl_s", "seconds; null is for ever"),
 )
+
+STORED_PARAMETERS: Sequence[Parameter] = (_honored("metadata", "replaces all of it; null leaves none"),)
 
 FORK_PARAMETERS: Sequence[Parameter] = (
     _honored("at_version", "the version whose past is shared; without it, the session as it stands"),
@@ -170,7 +164,6 @@ VERIFY_PARAMETERS: Sequence[Parameter] = (
     _honored("other_versions", "true reruns it in spite of other versions of the software, or another device"),
 )
 
-REFUSED_ROLES = {"tool": "tools are not supported yet", "function": "tools are not supported yet"}
 REFUSED_ROLES = {"function": "OpenAI replaced it by tool"}
 REFUSED_PARTS = {
     "input_audio": "audio is not supported",
@@ -210,31 +203,6 @@ def honored_message(body: Mapping[str, Any]) -> dict[str, Any]:
     return _honored_message(body, "")
 
 
-def honored_members(members: Mapping[str, Any], table: Sequence[Parameter], *, path: str = "") -> dict[str, Any]:
-    """``members`` without the refused ones that ask for nothing.
-
-    Raises:
-        RequestRefused: one is unknown, or asks for what is not supported.
-    """
-    rows = {row.name: row for row in table}
-    honored: dict[str, Any] = {}
-    for name, value in members.items():
-        row = rows.get(name)
-        param = f"{path}.{name}" if path else name
-        if row is None:
-            raise RequestRefused("unknown_parameter", _unknown(param, name, list(rows)), param=param[:200])
-        if row.treatment is not Treatment.REFUSED:
-            honored[name] = value
-        elif not asks_nothing(row, value):
-            raise _unsupported(param, row.says, row.neutral)
-    return honored
-
-
-def asks_nothing(row: Parameter, value: Any) -> bool:
-    """Whether ``value`` of a refused parameter is one that asks for nothing."""
-    return value is None or any(_same(value, neutral) for neutral in row.neutral)
-
-
 def _with_honored_messages(honored: dict[str, Any]) -> dict[str, Any]:
     messages = honored.get("messages")
     if isinstance(messages, list):
@@ -248,7 +216,7 @@ def _with_honored_messages(honored: dict[str, Any]) -> dict[str, Any]:
 def _honored_message(message: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     role = message.get("role")
     if isinstance(role, str) and role in REFUSED_ROLES:
-        raise _unsupported(f"{prefix}role", REFUSED_ROLES[role], ())
+        raise unsupported(f"{prefix}role", REFUSED_ROLES[role], ())
     honored = honored_members(message, MESSAGE_PARAMETERS, path=prefix.removesuffix("."))
     parts = honored.get("content")
     if isinstance(parts, list):
@@ -261,27 +229,8 @@ def _honored_part(part: Any, path: str) -> Any:
         return part
     kind = part.get("type")
     if isinstance(kind, str) and kind in REFUSED_PARTS:
-        raise _unsupported(f"{path}.type", REFUSED_PARTS[kind], ())
+        raise unsupported(f"{path}.type", REFUSED_PARTS[kind], ())
     honored = honored_members(part, PART_PARAMETERS, path=path)
     if isinstance(honored.get("image_url"), dict):
         honored["image_url"] = honored_members(honored["image_url"], IMAGE_PARAMETERS, path=f"{path}.image_url")
     return honored
-
-
-def _same(value: Any, neutral: Any) -> bool:
-    """JSON equality: 0 and 0.0 are one number, and false is none."""
-    if isinstance(value, bool) or isinstance(neutral, bool):
-        return value is neutral
-    return bool(value == neutral)
-
-
-def _unsupported(param: str, says: str, neutral: Sequence[Any]) -> RequestRefused:
-    allowed = "".join(f", {json.dumps(value)}" for value in neutral)
-    hint = f"; leave it out or send null{allowed}" if not param.endswith(("role", "type")) else ""
-    return RequestRefused("unsupported_parameter", f"Unsupported parameter: '{param}': {says}{hint}.", param=param)
-
-
-def _unknown(param: str, name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name[:64], known, n=1)
-    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    return f"Unknown parameter: '{param[:200]}'.{hint}"

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameters import Parameter, Treatment, honored_members
+from manent.adapters.http.parameter_table import Parameter, Treatment, honored_members
 from manent.adapters.http.times import microseconds
 
 FIELDS_MAX = 32
@@ -108,7 +108,7 @@ class PairsQuery:
     @property
     def schema(self) -> dict[str, Any]:
         """Its JSON schema."""
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+        return {"type": "object", "additionalProperties": True}
 
 
 QueryParameter = IntQuery | TextQuery | TimeQuery | PairsQuery

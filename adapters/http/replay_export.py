@@ -25,6 +25,7 @@ from manent.domain.usecases.replay import NOW
 
 NDJSON_TYPE = "application/x-ndjson"
 MARKDOWN_TYPE = "text/markdown; charset=utf-8"
+OTHER_TYPES = (JSON_TYPE, "text/markdown")
 FORMATS = ("events", "messages", "markdown")
 
 EXPORT_QUERY: Sequence[QueryParameter] = (

@@ -10,7 +10,8 @@ from manent.adapters.http.chat_command import domain_seed, domain_stop
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import FORK_PARAMETERS, RERUN_PARAMETERS, honored_members
+from manent.adapters.http.parameter_table import honored_members
+from manent.adapters.http.parameters import FORK_PARAMETERS, RERUN_PARAMETERS
 from manent.adapters.http.sessions import possible_id, session_answer
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_replay import ForkRequest, Problem, Rerun, RerunRequest

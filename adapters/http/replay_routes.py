@@ -76,6 +76,7 @@ REPLAY_ROUTES: Sequence[Route] = (
         summary="Export a session: events as JSON Lines, OpenAI's messages, or Markdown",
         tag="Replay",
         content_type=replay_export.NDJSON_TYPE,
+        other_types=replay_export.OTHER_TYPES,
         answer=answers.Event,
         query=replay_export.EXPORT_QUERY,
         errors=("invalid_type", *READING),

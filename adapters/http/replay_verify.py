@@ -7,7 +7,8 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import json_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.parameters import VERIFY_PARAMETERS, honored_members
+from manent.adapters.http.parameter_table import honored_members
+from manent.adapters.http.parameters import VERIFY_PARAMETERS
 from manent.adapters.http.replay_context import possible_completion
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_verify import (

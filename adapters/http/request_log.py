@@ -13,6 +13,8 @@ _log = logging.getLogger("manent.http")
 
 def log_request(request: HttpRequest, status: int) -> None:
     """Log a request that is answered at once."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
     _log.info(
         "%s %s %d %.1f ms %s", request.method, shown_path(request), status, request.elapsed_ms, request.request_id
     )

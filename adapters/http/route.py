@@ -30,23 +30,21 @@ ENGINE_ERRORS = (
     "runner_crashed",
     "deadline_exceeded",
 )
-CHAT_ERRORS = (
+TEXT_ERRORS = (
     *BODY_ERRORS,
     "unsupported_parameter",
     *BODY_LIMITS,
     *STORE_ERRORS,
-    *SESSION_ERRORS,
     "model_not_found",
     "wrong_model_type",
     "context_length_exceeded",
-    "history_conflict",
-    "precondition_failed",
     "idempotency_conflict",
     "cancelled",
     "event_too_large",
     *ENGINE_ERRORS,
     "shutting_down",
 )
+CHAT_ERRORS = (*TEXT_ERRORS, *SESSION_ERRORS, "history_conflict", "precondition_failed")
 RESUME_ERRORS = (
     "invalid_type",
     "invalid_value",
@@ -74,11 +72,11 @@ REQUEST_HEADERS = {
 class Route:
     """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``.
 
-    ``files`` are the media types of a body that is a file and no object of the API. ``takes`` names the headers of
-    ``REQUEST_HEADERS`` that mean something here; with ``etag`` an answer has one. ``scope`` is what a credential must
-    have to come here at all; whose things it then sees is the domain's to decide. ``public`` routes ask for none;
-    ``opened_by`` is the part of the API that settings may open. ``only_reads`` is a POST that changes nothing of what
-    it is about, so that auditors may send it.
+    ``other_types`` are the media types that an answer may have beside ``content_type``; ``files`` are those of a body
+    that is a file and no object of the API. ``takes`` names the headers of ``REQUEST_HEADERS`` that mean something
+    here; with ``etag`` an answer has one. ``scope`` is what a credential must have to come here at all; whose things it
+    then sees is the domain's to decide. ``public`` routes ask for none; ``opened_by`` is the part of the API that
+    settings may open. ``only_reads`` is a POST that changes nothing of what it is about, so that auditors may send it.
     """
 
     name: str
@@ -91,6 +89,7 @@ class Route:
     answer_503: type[BaseModel] | None = None
     status: int = 200
     content_type: str = "application/json"
+    other_types: Sequence[str] = ()
     streams: type[BaseModel] | None = None
     body: type[Wire] | None = None
     body_required: bool = True

@@ -13,6 +13,7 @@ from manent.adapters.http import (
     events,
     health,
     log,
+    text,
     wire_completions,
 )
 from manent.adapters.http import wire_responses as answers
@@ -20,10 +21,12 @@ from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
-from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, Route
+from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, TEXT_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
+from manent.adapters.http.stored import STORED_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
+from manent.adapters.http.wire_text import TextCompletion, TextCompletionChunk, TextRequest
 from manent.domain.access import Scope
 
 ROUTES: Sequence[Route] = (
@@ -40,6 +43,21 @@ ROUTES: Sequence[Route] = (
         streams=wire_completions.ChatCompletionChunk,
         takes=("Idempotency-Key", "If-Match"),
         errors=CHAT_ERRORS,
+    ),
+    *STORED_ROUTES,
+    Route(
+        name="createCompletion",
+        method="POST",
+        path="/completions",
+        handler=text.create_text_completion,
+        summary="Continue prompts as they stand, without a chat template",
+        tag="Chat",
+        body=TextRequest,
+        answer=TextCompletion,
+        streams=TextCompletionChunk,
+        takes=("Idempotency-Key",),
+        errors=TEXT_ERRORS,
+        scope=Scope.CHAT,
     ),
     Route(
         name="resumeChatCompletion",

@@ -52,13 +52,14 @@ class AssistantMessage(Answer):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
-    reasoning_content: str | None = Field(default=None, description="Left out where the model did not reason.")
+    reasoning: str | None = Field(default=None, description="Left out where the model did not reason.")
+    reasoning_content: str | None = Field(default=None, description="The older name of reasoning: the same text.")
     tool_calls: list[ToolCallAnswer] | None = Field(default=None, description="Left out where there are none.")
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         said: dict[str, Any] = handler(self)
-        absent = [name for name in ("reasoning_content", "tool_calls") if said[name] is None]
+        absent = [name for name in ("reasoning", "reasoning_content", "tool_calls") if said[name] is None]
         return {name: value for name, value in said.items() if name not in absent}
 
 
@@ -128,6 +129,7 @@ class Delta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 

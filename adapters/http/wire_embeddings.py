@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from manent.adapters.http.parameters import Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
 from manent.adapters.http.wire import Wire
-from manent.adapters.http.wire_requests import Label, TokenId
+from manent.adapters.http.wire_requests import Label, ModelName, TokenId, texts_or_tokens
 from manent.adapters.http.wire_responses import Answer
 from manent.domain.embedding import INPUTS_MAX
 
@@ -36,16 +36,6 @@ EMBEDDING_PARAMETERS: Sequence[Parameter] = tuple(
 )
 
 
-def _input_kind(value: Any) -> str | None:
-    """By the first item; pydantic checks the others."""
-    if isinstance(value, str):
-        return "<string>"
-    if not isinstance(value, list):
-        return None
-    first = value[0] if value else ""
-    return "<strings>" if isinstance(first, str) else "<token lists>" if isinstance(first, list) else "<tokens>"
-
-
 Text = Annotated[str, Field(min_length=1)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Input = Annotated[
@@ -53,14 +43,14 @@ Input = Annotated[
     | Annotated[list[Text], Field(min_length=1, max_length=INPUTS_MAX), Tag("<strings>")]
     | Annotated[Tokens, Tag("<tokens>")]
     | Annotated[list[Tokens], Field(max_length=INPUTS_MAX), Tag("<token lists>")],
-    Discriminator(_input_kind),
+    Discriminator(texts_or_tokens),
 ]
 
 
 class EmbeddingsRequest(Wire):
     """A request for embeddings."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: ModelName
     input: Input
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=DIMENSIONS_MAX)] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from manent.adapters.http.parameters import Parameter, Treatment
+from manent.adapters.http.parameter_table import Parameter, Treatment
 from manent.adapters.http.wire import Wire
 from manent.adapters.http.wire_responses import Answer
 from manent.domain.access_keys import (

@@ -53,6 +53,16 @@ def _stop_kind(value: Any) -> str | None:
     return "<strings>" if isinstance(value, list) else None
 
 
+def texts_or_tokens(value: Any) -> str | None:
+    """The tag of a text, texts, tokens or lists of them, by the first item; pydantic checks the others."""
+    if isinstance(value, str):
+        return "<string>"
+    if not isinstance(value, list):
+        return None
+    first = value[0] if value else ""
+    return "<strings>" if isinstance(first, str) else "<token lists>" if isinstance(first, list) else "<tokens>"
+
+
 # A session's rules are the domain's; the schema repeats them for readers and generators of clients.
 SessionId = Annotated[str, Field(max_length=1024, json_schema_extra={"pattern": f"^{SESSION_ID.pattern}$"})]
 Metadata = Annotated[
@@ -65,6 +75,7 @@ Metadata = Annotated[
         }
     ),
 ]
+ModelName = Annotated[str, Field(min_length=1, max_length=256, examples=["default"])]
 Label = Annotated[str, Field(max_length=512)]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -140,14 +151,12 @@ class StreamOptions(Wire):
     include_obfuscation: bool | None = Field(default=None, description="Accepted without effect.")
 
 
-class ChatRequest(Wire):
-    """A request for a chat completion."""
+class SamplingRequest(Wire):
+    """What requests for chats and for text completions have in common."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    model: ModelName
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
     stop: Stop = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=STOP_TOKEN_IDS_MAX)] | None = None
@@ -158,35 +167,46 @@ class ChatRequest(Wire):
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     logit_bias: Annotated[dict[TokenIdText, Bias], Field(max_length=LOGIT_BIAS_MAX)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
     priority: Literal["interactive", "batch"] | None = None
     deterministic: bool | None = None
     timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] | None = None
     seed: Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    background: bool | None = None
-    store: bool | None = None
     metadata: Metadata | None = None
     user: Label | None = None
-    session_id: SessionId | None = None
-    session_mode: Literal["auto", "append", "strict"] | None = None
-    truncation: Literal["auto", "disabled"] | None = None
-    safety_identifier: Label | None = None
-    prompt_cache_key: Label | None = None
-    prompt_cache_retention: Label | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX)] | None = None
-    tool_choice: ToolChoiceParameter = None
-    parallel_tool_calls: bool | None = None
 
     @property
     def includes_usage(self) -> bool:
         """Whether a stream ends with a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+class ChatRequest(SamplingRequest):
+    """A request for a chat completion."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_MAX)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+    background: bool | None = None
+    store: bool | None = None
+    session_id: SessionId | None = None
+    session_mode: Literal["auto", "append", "strict"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    service_tier: Label | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=TOOLS_MAX)] | None = None
+    tool_choice: ToolChoiceParameter = None
+    parallel_tool_calls: bool | None = None
 
 
 class SessionUpdate(Wire):

@@ -21,6 +21,7 @@ from manent.adapters.inference.protocol import (
     Generate,
     Render,
     Rendered,
+    Tokenize,
 )
 from manent.adapters.inference.registry import Registry
 from manent.adapters.inference.runner_answers import error_of, provenance_of, result_of
@@ -29,7 +30,6 @@ from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
-from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
     GenerationRequest,
     GenerationResult,
@@ -43,6 +43,7 @@ from manent.domain.model_status import MemoryReport, ModelStatus
 from manent.domain.output import PartialOutput
 from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock
+from manent.domain.prompts import ExplainedPrompt, TextPrompt, check_vocabulary
 from manent.domain.waiting import Gone
 
 
@@ -124,6 +125,21 @@ class RunnerEngine:
                     )
                 case frame:
                     raise error_of(frame, param="messages")
+
+    async def tokenize(self, model_id: str, prompt: TextPrompt) -> ExplainedPrompt:
+        """Tokenize in the runner, without a template."""
+        async with self.supervisor(model_id).exchange() as (runner, exchange):
+            size = runner.facts.vocabulary_size
+            check_vocabulary(prompt, size)
+            await exchange.send(Tokenize(id=exchange.id, text=prompt.text, token_ids=prompt.token_ids))
+            match await exchange.receive():
+                case Explained(text=text, token_ids=token_ids):
+                    rendered = RenderedPrompt(
+                        token_ids=token_ids, vocabulary_size=size, made_by=provenance_of(runner.facts), raw=True
+                    )
+                    return ExplainedPrompt(text=text, rendered=rendered, made_by=provenance_of(runner.facts))
+                case frame:
+                    raise error_of(frame, param="prompt")
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """What each message adds to a prompt, measured in the runner."""
@@ -243,6 +259,7 @@ class RunnerEngine:
                         prefix=None if prefix is None or request.cache is None else prefix.tags.scope(request.cache),
                         history_tokens=request.prompt.history_tokens,
                         messages=request.prompt.messages,
+                        raw=request.prompt.raw,
                     )
                 )
                 partial = PartialOutput(request.parameters.n)

@@ -31,7 +31,7 @@ from manent.adapters.inference.pacing import PrefillPace, paced_step
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse, Warm
 from manent.adapters.inference.protocol import Failed, Generate, RunnerFrame
-from manent.adapters.inference.sequence import Detokenizer, GeneratedRequest, GeneratedText
+from manent.adapters.inference.sequence import Detokenizer, GeneratedRequest, GeneratedText, placed
 from manent.adapters.inference.stop_text import StopMatcher
 from manent.adapters.inference.token_text import TokenBytes
 from manent.adapters.inference.trials import Trials
@@ -94,7 +94,8 @@ class TextBatch:
 
     def _new_text(self, request: Generate, thinking: Thinking | None) -> GeneratedText:
         reader = None if self._rules is None else self._rules.new_reader(request, thinking)
-        return GeneratedText(self._new_detokenizer(), StopMatcher(request.parameters.stop), reader)
+        detokenizer = placed(self._new_detokenizer(), request)
+        return GeneratedText(detokenizer, StopMatcher(request.parameters.stop), reader)
 
     def _prepare(self, entry: BatchEntry) -> list[RunnerFrame]:
         """Let a request join as soon as its grammar is compiled and what it can reuse is read."""

@@ -17,7 +17,6 @@ from manent.adapters.inference.mlx_text import TextBatch
 from manent.adapters.inference.prefix_cache import PrefixLimits
 from manent.adapters.inference.prefix_reuse import PrefixReuse
 from manent.adapters.inference.protocol import Generate, RunnerFrame
-from manent.adapters.inference.rendering import tools_of
 from manent.adapters.inference.vision_features import CachedTower
 from manent.adapters.inference.vision_generator import EmbeddedPrompt, VisionGenerator
 from manent.adapters.inference.vision_prompts import PromptImages, VisionRenderer, images_of
@@ -43,7 +42,7 @@ class ImageLooker:
         shown = images_of(request.messages)
         inputs: dict[str, Any] = {}
         if shown:
-            text = self._renderer.text(request.messages, tools_of(request.parameters.shape))
+            text = self._renderer.text(request.messages, request.parameters.shape)
             processed = self._images.process(text, shown)
             if processed.token_ids != request.token_ids:
                 raise ValueError("the prompt is rendered otherwise now")

@@ -30,7 +30,8 @@ class OutputReader:
     """Takes text as it comes, in pieces of any length, and gives the same parts whatever the pieces were.
 
     White space around reasoning and calls belongs to neither. A call that cannot be read, or that the answer's end cut
-    off, is text: nothing that the model said is lost.
+    off, is text: nothing that the model said is lost. Only what is cut off behind a whole call is left out, since
+    clients would show it beside that one; its tokens are recorded.
 
     Args:
         thinking: the texts that reasoning begins and ends with; None for a model without it.
@@ -84,9 +85,10 @@ class OutputReader:
         parts = Parts()
         if self.complete:
             return parts
-        if self._where is _Where.CALL and not self._take_call(parts, self._held):
-            self._emit(parts, _Where.TEXT, f"{self._start}{self._held}")
-        elif self._where is not _Where.CALL:
+        if self._where is _Where.CALL:
+            if not self._take_call(parts, self._held) and not self.called:
+                self._emit(parts, _Where.TEXT, f"{self._start}{self._held}")
+        else:
             self._emit(parts, self._where, self._held)
         if not self.called and not (self._reasoned and _Where.TEXT not in self._said):
             parts.text += self._spaces[_Where.TEXT]

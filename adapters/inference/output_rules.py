@@ -31,7 +31,7 @@ class OutputRules:
 
     def thinking(self, request: Generate) -> Thinking | None:
         """The marks of reasoning, and whether this prompt opened it; None for a model without it."""
-        if self._thinking is None:
+        if self._thinking is None or request.raw:
             return None
         asks = list(request.token_ids[request.history_tokens or -_OPENING_TOKENS :])
         opened = _last(asks, self._thinking.start) > _last(asks, self._thinking.end)
@@ -41,7 +41,7 @@ class OutputRules:
         """What takes an answer apart; None where all of it is text."""
         shape = request.parameters.shape
         tools = () if shape is None else shape.callable_tools
-        if not tools and self._marks is None:
+        if request.raw or (not tools and self._marks is None):
             return None
         return OutputReader(
             thinking=self._marks,

@@ -49,6 +49,14 @@ class Explain(_Frame, frozen=True):
     shape: OutputShape | None = None
 
 
+class Tokenize(_Frame, frozen=True):
+    """Tokenize ``text`` without a template or, where ``token_ids`` are given, say what they mean."""
+
+    id: int
+    text: str | None
+    token_ids: tuple[int, ...] | None
+
+
 class CountTokens(_Frame, frozen=True):
     """Say what each message adds to a prompt; of images the size tells that, and their data stays behind."""
 
@@ -67,8 +75,8 @@ class PrefixScope(msgspec.Struct, frozen=True):
 class Generate(_Frame, frozen=True):
     """Continue ``token_ids``, in as many choices as the parameters say.
 
-    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens`` and ``messages`` are as in
-    ``RenderedPrompt``.
+    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens``, ``messages`` and ``raw`` are
+    as in ``RenderedPrompt``.
     """
 
     id: int
@@ -77,6 +85,7 @@ class Generate(_Frame, frozen=True):
     prefix: PrefixScope | None = None
     history_tokens: int = 0
     messages: tuple[Message, ...] = ()
+    raw: bool = False
 
 
 class Cancel(_Frame, frozen=True):
@@ -104,10 +113,7 @@ class Shutdown(_Frame, frozen=True):
 
 
 class RunnerFacts(msgspec.Struct, frozen=True):
-    """What a loaded model is; the part of a completion's provenance that does not change from request to request.
-
-    ``other_pids`` are of this machine's processes that hold parts of it as well.
-    """
+    """What a loaded model is, for provenance; ``other_pids`` are this machine's processes that hold parts of it too."""
 
     context_length: int | None
     vocabulary_size: int
@@ -145,7 +151,7 @@ class Rendered(_Frame, frozen=True):
 
 
 class Explained(_Frame, frozen=True):
-    """Answer to Explain."""
+    """Answer to Explain and to Tokenize."""
 
     id: int
     text: str
@@ -239,7 +245,7 @@ class Pong(_Frame, frozen=True):
     prefix: PrefixStats = PrefixStats()
 
 
-ServerFrame = Render | Explain | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
+ServerFrame = Render | Explain | Tokenize | CountTokens | Generate | Embed | Cancel | Forget | Ping | Shutdown
 RunnerFrame = (
     Ready | LoadFailed | Rendered | Explained | Counted | Embedded | Progress | Delta | Finished | Failed | Pong
 )

@@ -37,6 +37,7 @@ from manent.adapters.inference.protocol import (
     Render,
     RunnerFrame,
     Shutdown,
+    Tokenize,
 )
 from manent.adapters.inference.rendering import PromptRenderer
 from manent.adapters.inference.server_connection import ServerConnection
@@ -54,7 +55,7 @@ _EXIT_DONE = 0
 _EXIT_LOAD_FAILED = 1
 _EXIT_PROTOCOL = 70
 
-TextRequest = Render | Explain | CountTokens | Embed
+TextRequest = Render | Explain | Tokenize | CountTokens | Embed
 _TextRequests = queue.Queue[TextRequest]
 
 

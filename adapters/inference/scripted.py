@@ -19,7 +19,6 @@ from manent.adapters.inference.stop_text import StopMatcher
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
 from manent.domain.errors import DomainError, InvalidValue
-from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import (
     FinishReason,
     GeneratedChoice,
@@ -38,6 +37,7 @@ from manent.domain.generation import (
 from manent.domain.images import check_images
 from manent.domain.messages import Message, ToolCall
 from manent.domain.output_shape import OutputShape
+from manent.domain.prompts import ExplainedPrompt, TextPrompt, check_vocabulary
 from manent.domain.waiting import Gone
 
 SCRIPTED_CARD = ModelCard(model_id="scripted", context_length=4096, created_at_s=0, aliases=("default",))
@@ -142,6 +142,17 @@ class ScriptedEngine(AlwaysLoaded):
             rendered=rendered,
             made_by=self.provenance,
         )
+
+    async def tokenize(self, model_id: str, prompt: TextPrompt) -> ExplainedPrompt:
+        """One token per word; tokens that were given are called by their numbers."""
+        self.resolve(model_id)
+        check_vocabulary(prompt, 2**32)
+        token_ids = prompt.token_ids
+        text = prompt.text if token_ids is None else "".join(f"<{token_id}>" for token_id in token_ids)
+        if token_ids is None:
+            token_ids = tuple(map(token_of, (prompt.text or "").split())) or (token_of("<begin>"),)
+        rendered = RenderedPrompt(token_ids=token_ids, vocabulary_size=2**32, made_by=self.provenance, raw=True)
+        return ExplainedPrompt(text=text or "", rendered=rendered, made_by=self.provenance)
 
     async def count_tokens(self, model_id: str, messages: Sequence[Message]) -> tuple[int, ...]:
         """The words of each message, and two."""

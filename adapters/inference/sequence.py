@@ -34,6 +34,15 @@ class Detokenizer(Protocol):
         ...
 
 
+def placed(detokenizer: Detokenizer, request: Generate) -> Detokenizer:
+    """``detokenizer``, behind a prompt that is continued as it stands: at a beginning it would drop a space."""
+    if request.raw:
+        detokenizer.add_token(request.token_ids[-1])
+        detokenizer.finalize()
+        _ = detokenizer.last_segment
+    return detokenizer
+
+
 @dataclass(slots=True)
 class _Times:
     """Moments on the monotonic clock, in seconds; 0 until they come."""

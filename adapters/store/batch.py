@@ -14,6 +14,7 @@ import msgspec
 from manent.adapters.store.codec import JSON_ENCODING, HeaderRow, header_of, header_row_bytes
 from manent.adapters.store.records import Draft, draft_events, model_of
 from manent.adapters.store.session_index import IndexedEvent, Statement, index_statements
+from manent.adapters.store.stored_index import StoredEvent, concerns_stored, stored_statements
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import CompletionOutcome, CompletionRequested, DomainEvent
 from manent.domain.merkle import STORED_LEVEL_STEP, Frontier, leaf_hash
@@ -28,7 +29,8 @@ StreamKey = tuple[str, str]
 RECORD_BYTES = 1024
 # Most events are in no look-up table but that of models.
 _LOOKED_UP = frozenset(
-    {CompletionRequested, *get_args(CompletionOutcome), RerunStarted, RerunEnded, *get_args(IndexedEvent)}
+    {CompletionRequested, *get_args(CompletionOutcome), RerunStarted, RerunEnded}
+    | {*get_args(IndexedEvent), *get_args(StoredEvent)}
 )
 
 
@@ -104,7 +106,7 @@ class Batch:
     opened: list[tuple[OpenCompletion, int]] = field(default_factory=list)
     closed: list[tuple[str, str]] = field(default_factory=list)
     in_sessions: list[tuple[str, str, int]] = field(default_factory=list)
-    indexed: list[tuple[HeaderRow, IndexedEvent]] = field(default_factory=list)
+    indexed: list[tuple[HeaderRow, DomainEvent]] = field(default_factory=list)
     answers: dict[tuple[str, str], KeptAnswer] = field(default_factory=dict)
 
     @property
@@ -127,8 +129,9 @@ class Batch:
             self.head = Head(log_id=self.head.log_id, recorded_at_us=recorded_at_us, frontier=frontier)
 
     def session_statements(self) -> list[Statement]:
-        """What the batch changes in the tables that list sessions."""
-        return index_statements((header_of(row), event) for row, event in self.indexed)
+        """What the batch changes in the tables that list sessions and stored completions."""
+        events = [(header_of(row), event) for row, event in self.indexed]
+        return [*index_statements(events), *stored_statements(events)] if events else []
 
     def _admit(self, request: AppendRequest, recorded_at_us: int) -> Appended:
         kept = self._kept_answer(request.idempotency)
@@ -209,7 +212,7 @@ class Batch:
             self.opened.append((opened, last))
         elif isinstance(event, RerunEnded):
             self.closed.append((tenant, event.rerun_id))
-        elif isinstance(event, IndexedEvent):
+        if isinstance(event, IndexedEvent) or concerns_stored(event):
             self.indexed.append((row, event))
 
     def _keep_node(self, level: int, index: int, node: bytes) -> None:

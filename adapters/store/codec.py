@@ -16,6 +16,7 @@ from manent.domain import access_events as a
 from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
+from manent.domain import stored_events as s
 from manent.domain import verification as v
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
@@ -49,6 +50,8 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "KeyRotated": (a.KeyRotated, 1),
     "KeyRevoked": (a.KeyRevoked, 1),
     "AuditRead": (a.AuditRead, 1),
+    "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
+    "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 

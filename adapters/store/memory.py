@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
 from manent.adapters.store.codec import header_bytes, header_of
 from manent.adapters.store.memory_sessions import MemorySessionDirectory
+from manent.adapters.store.memory_stored import MemoryStoredCompletions
 from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier, leaf_hash
@@ -41,6 +42,7 @@ class MemoryEventStore:
         self._models: dict[int, str] = {}
         self._observers: list[Callable[[int | None], None]] = []
         self.directory = MemorySessionDirectory(self._streams)
+        self.stored = MemoryStoredCompletions()
 
     async def append(
         self,
@@ -82,6 +84,7 @@ class MemoryEventStore:
             self._log.append(LogEntry(header=header, payload=draft.payload, salt=draft.salt))
             self._streams[header.tenant, header.stream_id].append(RecordedEvent(header=header, event=draft.event))
             self.directory.take(header, draft.event)
+            self.stored.take(header, draft.event)
         for completion, _ in batch.opened:
             self._open[completion.completion_id] = completion
         for _, completion_id in batch.closed:

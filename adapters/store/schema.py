@@ -153,6 +153,38 @@ session_metadata = Table(
     Index("session_metadata_owner", "tenant", "owner", "status", "pair", "position"),
 )
 
+# A projection for finding stored completions (stored_index.py); ``position`` is that of the completion's request.
+stored_completions = Table(
+    "stored_completions",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("completion_id", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("ended_position", BigInteger),
+    Column("owner", Text, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("session_id", Text),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Index("stored_completions_owner", "tenant", "owner", "status", "position"),
+    Index("stored_completions_model", "tenant", "owner", "status", "model_id", "position"),
+    Index("stored_completions_session", "tenant", "session_id"),
+)
+
+stored_metadata = Table(
+    "stored_metadata",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("completion_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("pair", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Index("stored_metadata_pair", "tenant", "owner", "status", "pair", "position"),
+)
+
 # Checkpoints of projectors, each leased to one worker at a time; the token fences a stale one off.
 subscriptions = Table(
     "subscriptions",

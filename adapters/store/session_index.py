@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from manent.domain.events import DomainEvent, SessionDeleted, SessionExpired, SessionMetadataChanged, SessionStarted
@@ -19,6 +19,8 @@ from manent.domain.session import SessionStatus
 
 Statement = tuple[str, list[tuple[Any, ...]]]
 """SQL with ``?`` for its values, and the rows to execute it with."""
+Change = tuple[str, tuple[Any, ...]]
+"""SQL with ``?`` for its values, and one row of them."""
 
 _START = (
     "INSERT INTO sessions (tenant, session_id, position, owner, status, ttl_s, expires_at_us) "
@@ -47,15 +49,28 @@ def index_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[
 
     The order among sessions does not matter, so that all their first changes are made at once, then their second.
     """
+    return grouped(
+        (
+            (place, _changes(place, header.position, event))
+            for header, event in events
+            if isinstance(event, IndexedEvent) and (place := (header.tenant, event.session_id))
+        ),
+        _ORDER,
+    )
+
+
+def grouped(changes: Iterable[tuple[tuple[str, str], Iterable[Change]]], order: Sequence[str]) -> list[Statement]:
+    """The statements of ``changes``, which are those of an event each and of the place that it is about.
+
+    All places' first changes come first, then their second; each of them in ``order``.
+    """
     rows: defaultdict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
-    changes: Counter[tuple[str, str]] = Counter()
-    for header, event in events:
-        if isinstance(event, IndexedEvent):
-            place = header.tenant, event.session_id
-            changes[place] += 1
-            for statement, values in _changes(place, header.position, event):
-                rows[changes[place], _ORDER.index(statement)].append(values)
-    return [(_ORDER[kind], rows[number, kind]) for number, kind in sorted(rows)]
+    numbers: Counter[tuple[str, str]] = Counter()
+    for place, statements in changes:
+        numbers[place] += 1
+        for statement, values in statements:
+            rows[numbers[place], order.index(statement)].append(values)
+    return [(order[kind], rows[number, kind]) for number, kind in sorted(rows)]
 
 
 def pair_digest(key: str, value: str) -> int:
@@ -64,7 +79,7 @@ def pair_digest(key: str, value: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _changes(place: tuple[str, str], position: int, event: IndexedEvent) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _changes(place: tuple[str, str], position: int, event: IndexedEvent) -> Iterator[Change]:
     """In the order of ``_ORDER``."""
     match event:
         case SessionStarted():
@@ -81,7 +96,7 @@ def _changes(place: tuple[str, str], position: int, event: IndexedEvent) -> Iter
             yield _END_METADATA, (status.value, *place)
 
 
-def _metadata(place: tuple[str, str], metadata: dict[str, str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _metadata(place: tuple[str, str], metadata: dict[str, str]) -> Iterator[Change]:
     for key, value in metadata.items():
         yield _ADD_METADATA, (key, value, pair_digest(key, value), *place)
 

@@ -11,14 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Row, Select, Subquery, bindparam, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, Subquery, bindparam, func, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from manent.adapters.store.codec import decode_event
 from manent.adapters.store.event_query import NOWHERE
+from manent.adapters.store.json_pairs import JsonPairs
 from manent.adapters.store.schema import event_headers, event_payloads, session_metadata, sessions
 from manent.adapters.store.session_index import pair_digest
 from manent.domain.events import SessionExpired, SessionStarted, session_stream
@@ -140,7 +138,7 @@ def select_listed(chosen: Select[Any]) -> Select[Any]:
     page = chosen.subquery("page")
     first = event_headers.alias("first_header")
     metadata = (
-        select(_JsonPairs(_PAIRS.key, _PAIRS.value))
+        select(JsonPairs(_PAIRS.key, _PAIRS.value))
         .where(_PAIRS.tenant == page.c.tenant, _PAIRS.session_id == page.c.session_id)
         .scalar_subquery()
     )
@@ -254,20 +252,3 @@ def _listed(row: Row[Any]) -> ListedSession:
         changed_at_us=row.recorded_at_us,
         expired_at_us=ended.expired_at_us if isinstance(ended, SessionExpired) else None,
     )
-
-
-class _JsonPairs(FunctionElement[Any]):
-    """Rows of keys and values as one JSON object."""
-
-    inherit_cache = True
-    type = JSON()
-
-
-@compiles(_JsonPairs, "sqlite")
-def _on_sqlite(element: _JsonPairs, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_group_object({compiler.process(element.clauses, **options)})"
-
-
-@compiles(_JsonPairs, "postgresql")
-def _on_postgresql(element: _JsonPairs, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_object_agg({compiler.process(element.clauses, **options)})"

@@ -1,4 +1,4 @@
-"""Making the look-up tables of sessions again from the log, beside servers that go on recording."""
+"""Making the tables of sessions and stored completions again from the log, beside servers that go on recording."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from manent.adapters.store.schema import (
     log_head,
     session_metadata,
     sessions,
+    stored_completions,
+    stored_metadata,
 )
 from manent.adapters.store.session_index import INDEXED_TYPES, Statement, index_statements
+from manent.adapters.store.stored_index import STORED_TYPES, stored_statements
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import SESSION_STREAMS, DomainEvent
 from manent.domain.records import EventHeader
@@ -64,7 +67,8 @@ async def rebuild_session_index(
             await _lock(connection)
             await connection.execute(delete(session_metadata))
             await connection.execute(delete(sessions))
-            await connection.execute(delete(completions))
+            for table in (completions, stored_metadata, stored_completions):
+                await connection.execute(delete(table))
         done = 0
         while True:
             begun_s = perf_counter()
@@ -98,14 +102,15 @@ async def _index(connection: AsyncConnection, after: int, last: int) -> None:
     query = (
         select(event_headers, event_payloads.c.payload)
         .select_from(event_headers.outerjoin(event_payloads, event_payloads.c.position == positions))
-        .where(positions > after, positions <= last, event_headers.c.type.in_(INDEXED_TYPES))
+        .where(positions > after, positions <= last, event_headers.c.type.in_((*INDEXED_TYPES, *STORED_TYPES)))
         .order_by(positions)
     )
     found: list[tuple[EventHeader, DomainEvent]] = []
     for row in await connection.execute(query):
         header = EventHeader(**{name: getattr(row, name) for name in HEADER_FIELDS})
         found.append((header, decode_event(row.type, row.schema_version, row.payload)))
-    for statement, rows in (*index_statements(found), *await _completions(connection, after, last)):
+    indexed = (*index_statements(found), *stored_statements(found))
+    for statement, rows in (*indexed, *await _completions(connection, after, last)):
         written = statement if connection.dialect.name == "sqlite" else numbered(statement)
         await connection.exec_driver_sql(written, rows)
 

@@ -31,6 +31,7 @@ from manent.adapters.store.schema import (
     open_completions,
 )
 from manent.adapters.store.session_list import SQLSessionDirectory
+from manent.adapters.store.stored_list import SQLStoredCompletions
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier
@@ -71,6 +72,7 @@ class SQLEventStore:
         self._name = name
         self._driver_errors = driver_errors
         self.directory = SQLSessionDirectory(self._reading)
+        self.stored = SQLStoredCompletions(self._reading)
 
     async def append(
         self,

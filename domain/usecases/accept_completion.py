@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
-from manent.domain.context_used import ContextUsed
+from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
     CompletionRequested,
-    InputMessage,
     MessageAppended,
     SessionEvent,
     completion_stream,
@@ -26,6 +25,7 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
@@ -44,7 +44,8 @@ class ChatCommand:
 
     ``store_content`` has the content of a completion without a session recorded; a session's always is.
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
-    takes tools' results as they are: those of a rerun answer the calls of another session.
+    takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
+    no messages: it is continued as it stands.
     """
 
     principal: Principal
@@ -66,6 +67,7 @@ class ChatCommand:
     correlation_id: str | None = None
     idempotency: IdempotencyKey | None = None
     expected: ExpectedVersion | None = None
+    prompt: TextPrompt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +118,18 @@ class AcceptCompletion:
         check_metadata(command.metadata or {})
         check_results((), command.messages)
         card = self._engine.resolve(running.place.model_id)
-        view = await running.unless_stopped(self._view.of(card, command.messages, _asked(command, tenant=None)))
+        asked = _asked(command, tenant=None)
+        said: TextPrompt | None = None
+        if command.prompt is None:
+            view = await running.unless_stopped(self._view.of(card, command.messages, asked))
+        else:
+            view, said = await running.unless_stopped(self._view.of_prompt(card, command.prompt, asked))
         if running.stop_reason is not None:
             return None
         recorded = tuple(self._input(message, command) for message in command.messages)
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
+        if said is not None:
+            requested = replace(requested, prompt=self._prompt(said, command))
         appended = await self._store.append(
             completion_stream(running.completion_id),
             [requested],
@@ -131,7 +140,11 @@ class AcceptCompletion:
         if appended.repeated:
             raise Repeated(appended)
         return Prepared(
-            accepted=Accepted(requested=requested, stream_version=appended.stream_version),
+            accepted=Accepted(
+                requested=requested,
+                stream_version=appended.stream_version,
+                prompt_text=(said and said.text) or "",
+            ),
             prompt=view.prompt,
             parameters=view.parameters,
             record_content=self._records_content(command),
@@ -229,6 +242,12 @@ class AcceptCompletion:
             content=message if self._records_content(command) else None,
         )
 
+    def _prompt(self, said: TextPrompt, command: ChatCommand) -> InputPrompt:
+        return InputPrompt(
+            digest=SaltedDigest.of((said.text or "").encode(), salt=self._ids.salt()),
+            content=said if self._records_content(command) else None,
+        )
+
     def _requested(
         self,
         running: RunningCompletion,
@@ -256,6 +275,7 @@ class AcceptCompletion:
             priority=command.priority,
             timeout_s=command.timeout_s,
             queue_wait_s=running.place.waited_s,
+            stored=command.store_content or running.session_id is not None,
         )
 
 

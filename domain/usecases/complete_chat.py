@@ -33,7 +33,6 @@ from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import LiveCompletions, RunningCompletion
 from manent.domain.usecases.sessions import context_of
 from manent.domain.usecases.turns import Turns
-from manent.domain.waiting import end_with_gone
 
 _log = logging.getLogger("manent.completions")
 
@@ -84,14 +83,15 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=self._ids.new("chatcmpl-"),
+            completion_id=self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
             tenant=command.principal.tenant,
             subject=command.principal.subject,
             session_id=command.session_id,
             idempotency=command.idempotency,
         )
         limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
-        command = replace(command, timeout_s=min(limits, default=None))
+        if limits and min(limits) != command.timeout_s:
+            command = replace(command, timeout_s=min(limits))
         self._live.run(running, self._kept(running, command))
         return running
 
@@ -171,8 +171,17 @@ class CompleteChat:
         """Generate until the end, an error, or somebody's wish to stop; what to record, and what to tell."""
         requested = prepared.accepted.requested
         partial = PartialOutput(requested.parameters.n)
-        generation = asyncio.create_task(self._follow(running, prepared, partial))
-        await end_with_gone(generation, running.stop_requested)
+        result, failure = None, None
+        if running.stop_reason is None:
+            try:
+                with running.calling_off():
+                    result = await self._follow(running, prepared, partial)
+            except DomainError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001 (the boundary)
+                # A defect of an engine ends its completion as any failure does; the server's log has it in full.
+                _log.exception("generation of %s ended in a defect", requested.completion_id)
+                failure = InternalError(f"internal error ({type(error).__name__}) while generating")
         ending = Ending(
             requested,
             partial,
@@ -181,17 +190,11 @@ class CompleteChat:
             record_content=prepared.record_content,
             made_by=prepared.prompt.made_by,
         )
-        if generation.cancelled():
-            if running.deadline_error is not None:
-                return ending.failed(running.deadline_error)
+        if result is not None:
+            return ending.generated(result, message_id=self._ids.new("msg_")), None
+        if failure is None and running.deadline_error is None:
             return ending.cancelled(running.stop_reason or "cancelled")
-        failure = generation.exception()
-        if failure is None:
-            return ending.generated(generation.result(), message_id=self._ids.new("msg_")), None
-        if isinstance(failure, DomainError):
-            return ending.failed(failure)
-        _log.error("generation of %s ended in a defect", requested.completion_id, exc_info=failure)
-        return ending.failed(InternalError(f"internal error ({type(failure).__name__}) while generating"))
+        return ending.failed(failure or running.deadline_error or InternalError("nothing was generated"))
 
     async def _follow(self, running: RunningCompletion, prepared: Prepared, partial: PartialOutput) -> GenerationResult:
         requested = prepared.accepted.requested

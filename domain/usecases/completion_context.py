@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,13 +15,13 @@ from manent.domain.errors import (
     ModelNotFound,
 )
 from manent.domain.events import CompletionRequested
-from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import Provenance
 from manent.domain.messages import Message
 from manent.domain.output_shape import OutputShape
 from manent.domain.ports import InferenceEngine
+from manent.domain.prompts import ExplainedPrompt
 from manent.domain.records import EventHeader
-from manent.domain.usecases.find_completion import FindCompletion, FoundRequest
+from manent.domain.usecases.find_completion import FindCompletion, FoundRequest, SeenMessages
 
 
 class PromptVerdict(StrEnum):
@@ -68,9 +67,7 @@ class ShowContext:
         """
         found = await self._completions.request(principal, completion_id)
         seen = await self._completions.seen(principal, found)
-        prompt, problem = await self._rendered(
-            found.requested.model_id, seen.messages, found.requested.parameters.shape
-        )
+        prompt, problem = await self._rendered(found.requested.model_id, seen, found.requested.parameters.shape)
         verdict = PromptVerdict.UNAVAILABLE
         changed: tuple[str, ...] = ()
         if prompt is not None:
@@ -89,10 +86,13 @@ class ShowContext:
         )
 
     async def _rendered(
-        self, model_id: str, messages: Sequence[Message], shape: OutputShape | None
+        self, model_id: str, seen: SeenMessages, shape: OutputShape | None
     ) -> tuple[ExplainedPrompt | None, DomainError | None]:
         try:
-            return await self._engine.explain(self._engine.resolve(model_id).model_id, messages, shape=shape), None
+            model_id = self._engine.resolve(model_id).model_id
+            if seen.prompt is not None:
+                return await self._engine.tokenize(model_id, seen.prompt), None
+            return await self._engine.explain(model_id, seen.messages, shape=shape), None
         except (ModelNotFound, ModelLoadError, EngineUnavailable, InvalidValue) as error:
             return None, error
 

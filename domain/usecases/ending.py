@@ -50,6 +50,7 @@ class Ending:
             alternatives=self._alternatives([choice.finish_reason for choice in result.choices]),
             reasoning=self._reasoning(self._output.choices[0]),
             tool_calls=self._tool_calls(self._output.choices[0]),
+            stored=self._requested.stored,
         )
 
     def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:

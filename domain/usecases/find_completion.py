@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from manent.domain.access import Principal, may_audit, note_reading
-from manent.domain.context_used import DroppedMessages
+from manent.domain.completion_input import DroppedMessages
 from manent.domain.errors import CompletionNotFound, ContentErased, ContentNotRecorded, SessionNotFound
 from manent.domain.events import (
     CompletionOutcome,
@@ -18,6 +18,7 @@ from manent.domain.events import (
 )
 from manent.domain.messages import Message
 from manent.domain.ports import EventStore
+from manent.domain.prompts import TextPrompt
 from manent.domain.records import EventFilter, EventHeader, RecordedEvent
 from manent.domain.usecases.replay import AsOf, Replay
 from manent.domain.usecases.stream_records import stream_records
@@ -35,10 +36,11 @@ class FoundRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenMessages:
-    """``messages`` in the order in which the model saw them, and ``dropped`` to fit its window."""
+    """``messages`` in the order in which the model saw them, ``dropped`` to fit its window; or a ``prompt`` alone."""
 
     messages: tuple[Message, ...]
     dropped: tuple[Message, ...]
+    prompt: TextPrompt | None = None
 
 
 class FindCompletion:
@@ -79,6 +81,11 @@ class FindCompletion:
         requested = found.requested
         if requested.session_id is None:
             await note_reading(principal, resource=found.header.stream_id, owner=found.header.actor)
+        if requested.prompt is not None:
+            if requested.prompt.content is None:
+                raise _not_recorded(requested)
+            return SeenMessages(messages=(), dropped=(), prompt=requested.prompt.content)
+        if requested.session_id is None:
             return SeenMessages(messages=_recorded_input(requested), dropped=())
         at = AsOf(version=found.header.stream_version)
         try:
@@ -130,11 +137,15 @@ def _not_found(completion_id: str) -> CompletionNotFound:
 def _recorded_input(requested: CompletionRequested) -> tuple[Message, ...]:
     messages = tuple(message.content for message in requested.input if message.content is not None)
     if len(messages) < len(requested.input) or not messages:
-        raise ContentNotRecorded(
-            f"completion {requested.completion_id!r} was recorded without its content; use a session, send store: true "
-            "or set MANENT_RECORD=content to have it recorded"
-        )
+        raise _not_recorded(requested)
     return messages
+
+
+def _not_recorded(requested: CompletionRequested) -> ContentNotRecorded:
+    return ContentNotRecorded(
+        f"completion {requested.completion_id!r} was recorded without its content; use a session, send store: true "
+        "or set MANENT_RECORD=content to have it recorded"
+    )
 
 
 def _chosen(messages: Sequence[Message], message_ids: Sequence[str]) -> tuple[Message, ...]:

@@ -9,8 +9,8 @@ from manent.domain.access import Principal, may_manage_models
 from manent.domain.errors import PermissionDenied
 from manent.domain.generation import ModelCard
 from manent.domain.model_access import is_permitted, permitted
+from manent.domain.model_host import ModelHost
 from manent.domain.model_status import MemoryReport, ModelStatus
-from manent.domain.ports import ModelHost
 
 
 class Models(ModelHost, Protocol):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from manent.domain.completion_input import ContextUsed, DroppedMessages
 from manent.domain.context import select_messages
-from manent.domain.context_used import ContextUsed, DroppedMessages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import InferenceEngine
+from manent.domain.prompts import TextPrompt
 from manent.domain.usecases.token_counts import TokenCounts
 
 TRUNCATION_ROUNDS_MAX = 4
@@ -61,6 +62,17 @@ class ModelView:
         if truncates and len(prompt.token_ids) > room:
             return await self._truncated(card, messages, asked)
         return self._view(card, asked, kept, None, prompt)
+
+    async def of_prompt(self, card: ModelCard, prompt: TextPrompt, asked: Asked) -> tuple[View, TextPrompt]:
+        """Tokenize a prompt that is to be continued as it stands; the second is the same prompt, with its text.
+
+        Raises:
+            ContextLengthExceeded: it does not fit.
+            InvalidValue: the model does not have one of the tokens.
+        """
+        explained = await self._engine.tokenize(card.model_id, prompt)
+        said = TextPrompt(text=explained.text, token_ids=prompt.token_ids)
+        return self._view(card, asked, (), None, explained.rendered), said
 
     async def _is_surely_longer(
         self, card: ModelCard, messages: Sequence[Message], tenant: str | None, room: int

@@ -9,7 +9,8 @@ from manent.domain.errors import ContentErased, ContentNotRecorded
 from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
 from manent.domain.generation import Provenance, RenderedPrompt
 from manent.domain.messages import Message
-from manent.domain.usecases.find_completion import FindCompletion, FoundRequest
+from manent.domain.prompts import TextPrompt
+from manent.domain.usecases.find_completion import FindCompletion, FoundRequest, SeenMessages
 from manent.domain.verification import TOLERABLE, Difference, Obstacle, RecordedChoice, differences
 
 
@@ -38,6 +39,7 @@ class Replayable:
     requested: CompletionRequested
     made_by: Provenance
     messages: tuple[Message, ...]
+    prompt: TextPrompt | None
     choices: tuple[RecordedChoice, ...]
 
 
@@ -50,9 +52,9 @@ async def replayable(completions: FindCompletion, principal: Principal, found: F
     """
     requested = found.requested
     missing: NotReplayable | None = None
-    messages: tuple[Message, ...] = ()
+    seen = SeenMessages(messages=(), dropped=())
     try:
-        messages = (await completions.seen(principal, found)).messages
+        seen = await completions.seen(principal, found)
     except ContentNotRecorded as error:
         erased = isinstance(error, ContentErased)
         missing = NotReplayable(Obstacle.ERASED if erased else Obstacle.CONTENT_NOT_RECORDED, error.message)
@@ -70,7 +72,9 @@ async def replayable(completions: FindCompletion, principal: Principal, found: F
     cached_tokens = 0 if outcome.usage is None else outcome.usage.cached_tokens
     if outcome.provenance.batch_size_max > requested.parameters.n or cached_tokens:
         raise NotReplayable(Obstacle.NOT_ALONE, "the record says that it shared a batch or a cache with others")
-    return Replayable(requested=requested, made_by=outcome.provenance, messages=messages, choices=choices)
+    return Replayable(
+        requested=requested, made_by=outcome.provenance, messages=seen.messages, prompt=seen.prompt, choices=choices
+    )
 
 
 def check_unchanged(record: Replayable, prompt: RenderedPrompt, *, other_versions: bool) -> tuple[Difference, ...]:

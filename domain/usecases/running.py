@@ -17,17 +17,21 @@ from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
-from manent.domain.waiting import Waited, end_with_gone
+from manent.domain.waiting import CalledOff, StopSignal
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What the log recorded when the completion was accepted, and the version of its stream after it."""
+    """What the log recorded when the completion was accepted, and the version of its stream after it.
+
+    ``prompt_text`` is what is continued as it stands, also where that is not recorded.
+    """
 
     requested: CompletionRequested
     stream_version: int
+    prompt_text: str = ""
 
 
 class RunningCompletion:
@@ -51,7 +55,7 @@ class RunningCompletion:
         self._readers = 1
         self._deltas: list[TextDelta] = []
         self._changed = asyncio.Event()
-        self._stop = asyncio.Event()
+        self._stop = StopSignal()
         self._stop_reason: str | None = None
         self._deadline_error: DeadlineExceeded | None = None
         self._accepted: Accepted | None = None
@@ -171,10 +175,16 @@ class RunningCompletion:
         Raises:
             CompletionCancelledError: somebody did.
         """
-        working = asyncio.ensure_future(work)
-        if await end_with_gone(working, self.stop_requested) is not Waited.DONE:
-            raise CompletionCancelledError(f"cancelled before it was accepted ({self._stop_reason})")
-        return working.result()
+        if self._stop_reason is not None:
+            work.close()
+        else:
+            with self._stop.calling_off():
+                return await work
+        raise CompletionCancelledError(f"cancelled before it was accepted ({self._stop_reason})")
+
+    def calling_off(self) -> CalledOff:
+        """A block that is cut, without an error, as soon as somebody asks to stop; not for one that was asked to."""
+        return self._stop.calling_off()
 
     @property
     def stop_reason(self) -> str | None:

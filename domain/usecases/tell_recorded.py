@@ -50,7 +50,14 @@ class TellRecorded:
         None where it did not end within fifteen minutes, or nobody wanted to hear more.
         """
         running.completion_id = requested.completion_id
-        running.accept(Accepted(requested=requested, stream_version=place.stream_version))
+        prompt = None if requested.prompt is None else requested.prompt.content
+        running.accept(
+            Accepted(
+                requested=requested,
+                stream_version=place.stream_version,
+                prompt_text=(prompt and prompt.text) or "",
+            )
+        )
         stream = StreamKey(tenant=place.tenant, completion_id=requested.completion_id)
         told = PartialOutput(requested.parameters.n)
         number = polls = 0

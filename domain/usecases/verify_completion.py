@@ -123,6 +123,11 @@ class VerifyCompletion:
         except ContentErased as error:
             raise NotReplayable(Obstacle.ERASED, error.message) from error
 
+    async def _prompt(self, model_id: str, record: Replayable) -> RenderedPrompt:
+        if record.prompt is not None:
+            return (await self._engine.tokenize(model_id, record.prompt)).rendered
+        return await self._engine.render(model_id, record.messages, shape=record.requested.parameters.shape)
+
     async def _rerun(self, record: Replayable, command: VerifyCommand) -> _Finding:
         """Generate again, with the model for itself."""
         model_id = record.requested.model_id
@@ -130,7 +135,7 @@ class VerifyCompletion:
             async with self._engine.place(model_id, priority=Priority.BATCH, alone=True) as place:
                 if place.model_id != model_id:
                     raise NotReplayable(Obstacle.MODEL_UNUSABLE, f"model {model_id!r} cannot be used now")
-                prompt = await self._engine.render(model_id, record.messages, shape=record.requested.parameters.shape)
+                prompt = await self._prompt(model_id, record)
                 changed = check_unchanged(record, prompt, other_versions=command.other_versions)
                 async with asyncio.timeout(self._alone_max_s):
                     finding = await self._compared(record, prompt)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manent.domain import events as e
-from manent.domain.context_used import ContextUsed
+from manent.domain.completion_input import ContextUsed
 from manent.domain.generation import (
     FinishReason,
     Provenance,

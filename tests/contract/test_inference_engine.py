@@ -17,6 +17,7 @@ from manent.domain.errors import InvalidValue, ModelNotFound
 from manent.domain.generation import FinishReason, GenerationResult, TextDelta
 from manent.domain.messages import Role
 from manent.domain.ports import InferenceEngine
+from manent.domain.prompts import TextPrompt
 from tests.support.engines import CARD, MODEL, answer, collect, parameters, request, runner_engine, said, user
 from tests.support.pictures import picture, shown
 
@@ -77,6 +78,31 @@ async def test_a_prompt_is_explained_as_it_is_rendered(engine: InferenceEngine) 
     _, result = await collect(engine, request(explained.rendered, parameters(max_tokens=2)))
     assert rendered.made_by == explained.made_by
     assert replace(result.provenance, batch_size_max=0, batch_sizes={}, cache=CacheUse()) == explained.made_by
+
+
+async def test_a_prompt_without_a_template_is_tokenized(engine: InferenceEngine) -> None:
+    """A text and its tokens are one prompt; an empty one has a token too, and one that the model lacks is refused."""
+    explained = await engine.tokenize(MODEL, TextPrompt(text="Once upon a time"))
+    token_ids = explained.rendered.token_ids
+    assert (explained.text, explained.rendered.raw) == ("Once upon a time", True)
+    again = await engine.tokenize(MODEL, TextPrompt(token_ids=token_ids))
+    assert again.rendered.token_ids == token_ids
+    assert (await engine.tokenize(MODEL, TextPrompt(text=""))).rendered.token_ids
+    with pytest.raises(InvalidValue, match="token ids are 0 to") as refused:
+        await engine.tokenize(MODEL, TextPrompt(token_ids=(1, explained.rendered.vocabulary_size)))
+    assert refused.value.param == "prompt"
+
+
+async def test_a_prompt_without_a_template_is_continued_to_the_letter(engine: InferenceEngine) -> None:
+    """Prompt and answer together are what all of their tokens say: no space is lost between them."""
+    explained = await engine.tokenize(MODEL, TextPrompt(text="One, two, three, four,"))
+    deltas, result = await collect(engine, request(explained.rendered, parameters(max_tokens=6)))
+    assert "".join(delta.text for delta in deltas) == result.text
+    if isinstance(engine, ScriptedEngine):  # what tokens say is nothing that a script knows
+        return
+    together = TextPrompt(token_ids=(*explained.rendered.token_ids, *result.token_ids))
+    assert (await engine.tokenize(MODEL, together)).text == explained.text + result.text
+    assert result.text.startswith(" five")
 
 
 async def test_each_message_is_counted(engine: InferenceEngine) -> None:

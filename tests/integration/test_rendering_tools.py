@@ -9,10 +9,11 @@ from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from manent.adapters.inference.rendering import PromptRenderer
 from manent.domain.messages import Message, Role, TextPart, ToolCall
-from manent.domain.output_shape import Tool
+from manent.domain.output_shape import OutputShape, ReasoningEffort, Tool
 from tests.support.talking_model import make_talking_model
 
 F = Tool(name="f", description="does f", parameters='{"type": "object", "properties": {"a": {"type": "integer"}}}')
+SHAPE = OutputShape(tools=(F,))
 
 
 def message(role: Role, text: str = "", *, reasoning: str | None = None, calls: bool = False) -> Message:
@@ -47,10 +48,10 @@ def starter(starter_model: Path) -> PromptRenderer:
 
 def test_a_template_that_takes_tools_gets_them(own_template: PromptRenderer) -> None:
     """As the dictionaries that Hugging Face's templates are written for; without tools they are not there."""
-    assert '"name": "f"' in own_template.text(ASKED, [F])
-    assert "be kind" in own_template.text(ASKED, [F])
+    assert '"name": "f"' in own_template.text(ASKED, SHAPE)
+    assert "be kind" in own_template.text(ASKED, SHAPE)
     assert '"name": "f"' not in own_template.text(ASKED)
-    assert '<tool_call>\n{"name": "f"}\n</tool_call>' in own_template.text(CALLED, [F])
+    assert '<tool_call>\n{"name": "f"}\n</tool_call>' in own_template.text(CALLED, SHAPE)
 
 
 def test_the_template_decides_about_reasoning(own_template: PromptRenderer, starter: PromptRenderer) -> None:
@@ -63,21 +64,21 @@ def test_the_template_decides_about_reasoning(own_template: PromptRenderer, star
 
 def test_a_template_without_tools_gets_a_system_message(starter: PromptRenderer) -> None:
     """Behind the client's own, if there is one; calls and results are text of roles that it knows."""
-    text = starter.text(CALLED, [F])
+    text = starter.text(CALLED, SHAPE)
     assert text.startswith("<|im_start|>system\nbe kind\n\nYou can call functions.")
     assert '"description": "does f"' in text
     assert '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>' in text
     assert "<|im_start|>user\n<tool_response>\n21\n</tool_response><|im_end|>" in text
-    assert starter.text(ASKED[1:], [F]).startswith("<|im_start|>system\nYou can call functions.")
+    assert starter.text(ASKED[1:], SHAPE).startswith("<|im_start|>system\nYou can call functions.")
     assert "functions" not in starter.text(CALLED)
 
 
 def test_the_messages_part_of_a_prompt_is_known_with_tools_too(starter: PromptRenderer) -> None:
     """What later prompts of the conversation begin with is cached."""
-    prompt = starter.render(ASKED, [F])
-    length = starter.history_tokens(ASKED, prompt, [F])
+    prompt = starter.render(ASKED, SHAPE)
+    length = starter.history_tokens(ASKED, prompt, SHAPE)
     assert 0 < length < len(prompt)
-    later = starter.render(CALLED, [F])
+    later = starter.render(CALLED, SHAPE)
     assert later[:length] == prompt[:length]
 
 
@@ -86,3 +87,14 @@ def test_arguments_that_are_too_deep_for_python_stay_text(starter: PromptRendere
     deep = ToolCall(id="c", name="f", arguments="[" * 100_000)
     text = starter.text([*ASKED, Message(message_id="m", role=Role.ASSISTANT, content=(), tool_calls=(deep,))])
     assert "[[[[" in text
+
+
+def test_an_effort_is_told_to_templates_that_know_it(own_template: PromptRenderer, starter: PromptRenderer) -> None:
+    """``none`` has a template that can close the reasoning close it; one that knows no such word renders as ever."""
+    plain = own_template.text(ASKED)
+    told = {effort.value: own_template.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort}
+    assert told["none"] == told["minimal"] == f"{plain}<think>\n\n</think>\n\n"
+    assert {told[effort] for effort in ("low", "medium", "high", "xhigh", "max")} == {plain}
+    assert {starter.text(ASKED, OutputShape(reasoning_effort=effort)) for effort in ReasoningEffort} == {
+        starter.text(ASKED)
+    }

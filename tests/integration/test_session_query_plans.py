@@ -1,4 +1,4 @@
-"""Every list of sessions is served by an index, in its order, on both databases: no scan of a table, no sorting."""
+"""Lists of sessions and stored completions are served by an index in its order, on both databases: nothing sorts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.schema import sessions
 from manent.adapters.store.session_list import choose_page, count_pairs, select_due, select_listed
+from manent.adapters.store.stored_list import choose_stored, select_stored
 from manent.domain.session_list import DueSession, SessionFilter
+from manent.domain.stored_completions import StoredFilter
 from tests.support.postgres import PostgresServer
 
 # The index that each filter must lead with, and what it looks up of it: owner given or not, pairs of metadata given.
@@ -133,3 +135,34 @@ def test_one_session_is_found_by_its_key(on_sqlite: sqlite3.Connection) -> None:
     steps = sqlite_plan(on_sqlite, select_listed(chosen))
     assert steps[0].startswith("SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (tenant=? AND session_id=?)")
     assert not [step for step in steps if step.startswith("SCAN")], steps
+
+
+STORED_LEADS = {
+    (None, 0): ("stored_completions_owner", "tenant owner status position"),
+    ("m", 0): ("stored_completions_model", "tenant owner status model_id position"),
+    (None, 2): ("stored_metadata_pair", "tenant owner status pair position"),
+    ("m", 2): ("stored_metadata_pair", "tenant owner status pair position"),
+}
+
+
+@pytest.mark.parametrize(("model", "pairs"), STORED_LEADS)
+def test_stored_completions_are_served_by_an_index(
+    on_sqlite: sqlite3.Connection, on_postgres: PostgresServer, *, model: str | None, pairs: int
+) -> None:
+    """By owner, by model, by metadata: a range of one index in its order, and the rest by key."""
+    wanted = StoredFilter(
+        tenant="acme", owner="ann", model_id=model, metadata={f"k{number}": "v" for number in range(pairs)}
+    )
+    query = select_stored(choose_stored(wanted, above=5, below=99, limit=10, descending=True))
+    name, columns = STORED_LEADS[model, pairs]
+    steps = sqlite_plan(on_sqlite, query)
+    looked_up = [f"{column}=?" for column in columns.split()[:-1]] + ["position>?", "position<?"]
+    assert [step for step in steps if f"USING INDEX {name} ({' AND '.join(looked_up)})" in step], steps
+    assert [step for step in steps if step.startswith("SCAN")] == ["SCAN page"], steps
+    assert not [step for step in steps if "TEMP B-TREE" in step], steps
+    steps = postgres_plan(on_postgres, query)
+    scan = next(step for step in steps if re.search(rf"Index (Only )?Scan.* using {name} ", step))
+    assert "Backward" in scan
+    condition = steps[steps.index(scan) + 1].replace('"', "")
+    assert all(f"({column} " in condition for column in columns.split()), condition
+    assert not [step for step in steps if "Seq Scan" in step or "Sort" in step], "\n".join(steps)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from manent.domain.access import Principal
-from manent.domain.context_used import ContextUsed
+from manent.domain.completion_input import ContextUsed
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,

@@ -121,6 +121,7 @@ async def running_server(
         log=use_cases.query_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
+        stored=use_cases.stored_completions,
         resume=use_cases.resume,
         engine=engine,
         ids=ids,

@@ -23,7 +23,11 @@ TEMPLATE = """{% if tools %}<|im_start|>system
 {"name": "{{ tool_call.name or tool_call.function.name }}"}
 </tool_call>{% endfor %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+{% if enable_thinking is defined and enable_thinking is false %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
 
 _CONFIG = {
     "model_type": "llama",

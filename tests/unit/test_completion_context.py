@@ -10,10 +10,10 @@ import pytest
 from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
 from manent.domain.access import Principal
 from manent.domain.errors import CompletionNotFound, ContentNotRecorded
-from manent.domain.explaining import ExplainedPrompt
 from manent.domain.generation import Truncation
 from manent.domain.messages import Message
 from manent.domain.output_shape import OutputShape
+from manent.domain.prompts import ExplainedPrompt
 from manent.domain.usecases.completion_context import CompletionContext, PromptVerdict
 from manent.domain.usecases.fork_session import ForkCommand
 from tests.support.conversation import ANN, BOB, assistant, user

@@ -8,13 +8,8 @@ import pytest
 
 from manent.adapters.http.chat_command import read_chat_request
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameters import (
-    CHAT_PARAMETERS,
-    MESSAGE_PARAMETERS,
-    Parameter,
-    Treatment,
-    asks_nothing,
-)
+from manent.adapters.http.parameter_table import Parameter, Treatment, asks_nothing
+from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS
 from manent.adapters.http.wire_requests import ChatMessage, ChatRequest
 
 USER = {"role": "user", "content": "hi"}
@@ -23,14 +18,10 @@ LONG_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments
 LONG_PARAM = "messages[1].tool_calls[0].function.arguments"
 FUNCTION = {"type": "function", "function": {"name": "f"}}
 ASKING: dict[str, list[Any]] = {
-    "service_tier": ["flex", "priority", 1],
     "modalities": [["text", "audio"], ["audio"]],
     "functions": [[{"name": "f"}]],
     "function_call": [{"name": "f"}],
-    "reasoning_effort": ["low", "none"],
-    "verbosity": ["low", "high"],
     "audio": [{"voice": "alloy", "format": "wav"}],
-    "prediction": [{"type": "content", "content": "x"}],
     "web_search_options": [{}],
     "moderation": [{"model": "omni-moderation-latest"}],
 }

@@ -48,6 +48,8 @@ ANSWERS: list[tuple[str, Read]] = [
     (f"{CALL} done", (" done".strip(), "", [F])),
     (TRICKY, ("", "", [("f", '{"a": "</tool_call>"}')])),
     ('<tool_call>{"name": "f", "argu', ('<tool_call>{"name": "f", "argu', "", [])),
+    (f'{CALL}\n<tool_call>{{"name": "f", "argu', ("", "", [F])),
+    (f'I look.\n{CALL}\n<tool_call>{{"name": "f", "argu', ("I look.", "", [F])),
     ("<tool_call>no json</tool_call> on", ("<tool_call>no json</tool_call> on", "", [])),
     ('<tool_call>{"name": "h", "arguments": {}}</tool_call>',) * 1
     + (("<tool_call>" + '{"name": "h", "arguments": {}}' + "</tool_call>", "", []),),

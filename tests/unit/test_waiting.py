@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from manent.domain.usecases.turns import Turns
-from manent.domain.waiting import Gone, Waited, done_or_gone, end_with_gone
+from manent.domain.waiting import Gone, StopSignal, Waited, done_or_gone, end_with_gone
 
 
 async def forever() -> None:
@@ -105,3 +105,41 @@ async def test_a_turn_that_comes_to_somebody_who_is_cancelled_is_handed_on(round
     await asyncio.gather(cancelled, return_exceptions=True)
     async with asyncio.timeout(2):
         await asyncio.gather(holder, follower)
+
+
+async def test_a_block_is_left_without_an_error_once_it_is_called_off() -> None:
+    """At once or later, and nothing of the cancellation is left over; what ended by itself is not touched."""
+    signal = StopSignal()
+    with signal.calling_off():
+        await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(signal.set)
+    passed = False
+    with signal.calling_off():
+        await forever()
+        passed = True
+    with signal.calling_off():
+        await forever()
+        passed = True
+    assert not passed
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_who_is_cancelled_from_outside_stays_cancelled() -> None:
+    """A signal at the same time does not swallow it; errors of the work pass."""
+    signal = StopSignal()
+
+    async def work() -> None:
+        with signal.calling_off():
+            await forever()
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    working.cancel()
+    signal.set()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    with pytest.raises(RuntimeError, match="broken"), StopSignal().calling_off():
+        await broken()

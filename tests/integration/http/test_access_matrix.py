@@ -27,6 +27,7 @@ BODIES: Mapping[str, Any] = {
     "createChatCompletion": INTO_SESSION,
     "createEmbeddings": {"model": "default", "input": "x"},
     "rerunSession": {"from_version": 1},
+    "updateChatCompletion": {"metadata": {"k": "v"}},
     "updateSession": {"metadata": {"k": "v"}},
     "createSessionMessage": {"role": "user", "content": "x"},
     "createKey": {"name": "new", "subject": "new"},
@@ -37,7 +38,17 @@ QUERIES: Mapping[str, Mapping[str, int]] = {
     "proveConsistency": {"old": 1},
 }
 OWNERS_ONLY = frozenset(
-    {"createChatCompletion", "updateSession", "deleteSession", "createSessionMessage", "resumeChatCompletion"}
+    {
+        "createChatCompletion",
+        "updateSession",
+        "deleteSession",
+        "createSessionMessage",
+        "resumeChatCompletion",
+        "retrieveChatCompletion",
+        "updateChatCompletion",
+        "deleteChatCompletion",
+        "listChatCompletionMessages",
+    }
 )
 """What not even an administrator does with what is another's; auditors, where they have the scope for it."""
 
