@@ -12,10 +12,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
 from manent.app.identity_settings import IdentitySettings
+from manent.app.log_levels import parse_levels
+from manent.app.settings_errors import told
+from manent.app.transport_settings import LimitSettings, TransportSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -29,14 +31,13 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
 OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS", "MANENT_API_KEY"})
-SECRET_FIELDS = frozenset({"jwt_secret"})
 
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(IdentitySettings):
+class Settings(IdentitySettings, LimitSettings, TransportSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -132,6 +133,17 @@ class Settings(IdentitySettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto: console on a terminal, else json."
     )
+    log_levels: str = Field(
+        "", description="Levels of single loggers, as manent.http=warning,manent.store=debug; empty is none."
+    )
+    metrics: Literal["main", "off"] = Field("main", description="Whether /metrics is served on the main port.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the port for monitoring alone.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="A port for /metrics and health alone, 9090 say; empty is none."
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="otlp sends traces where the OTEL_* variables say; it needs the extra manent[tracing]."
+    )
 
     @field_validator("home")
     @classmethod
@@ -145,6 +157,7 @@ class Settings(IdentitySettings):
         "memory_total_gb",
         "memory_reserved_gb",
         "memory_margin_gb",
+        "metrics_port",
         mode="before",
     )
     @classmethod
@@ -155,6 +168,12 @@ class Settings(IdentitySettings):
     @classmethod
     def _empty_text_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("log_levels")
+    @classmethod
+    def _known_levels(cls, levels: str) -> str:
+        parse_levels(levels)
+        return levels
 
     @field_validator("host")
     @classmethod
@@ -222,7 +241,19 @@ class Settings(IdentitySettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only programs of this machine reach the server."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        if self.unix_socket is not None or self.host == "localhost":
+            return True
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def logger_levels(self) -> dict[str, str]:
+        """The levels of single loggers."""
+        return parse_levels(self.log_levels)
+
+    @property
+    def measures(self) -> bool:
+        """Whether somebody can ask for metrics."""
+        return self.metrics == "main" or self.metrics_port is not None
 
     @property
     def keys_folder(self) -> Path:
@@ -254,18 +285,4 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(_told(problem) for problem in error.errors())) from None
-
-
-def _told(problem: ErrorDetails) -> str:
-    """What is wrong with a setting, or with several together."""
-    message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return message
-    name = str(problem["loc"][0])
-    value = "***" if name in SECRET_FIELDS else repr(_without_password(problem["input"]))
-    return f"{PREFIX}{name.upper()}={value}: {message}"
-
-
-def _without_password(value: object) -> object:
-    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value
+        raise SettingsError("; ".join(told(problem, PREFIX) for problem in error.errors())) from None

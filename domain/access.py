@@ -20,6 +20,7 @@ class Scope(StrEnum):
     MODELS_MANAGE = "models:manage"
     EVENTS_READ = "events:read"
     AUDIT = "audit"
+    METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -14,14 +14,14 @@ from sanic.response import BaseHTTPResponse
 from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
-from manent.adapters.http.hosts import check_host
+from manent.adapters.http.front_door import admit, front_headers, preflight
 from manent.adapters.http.openapi import build_documents
-from manent.adapters.http.principal import NOBODY
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
-from manent.adapters.http.route import Route
+from manent.adapters.http.route import Route, openapi_path
 from manent.adapters.http.routes import ROUTES
+from manent.adapters.http.streams import OpenStreams
 from manent.domain.access import check_entry
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
@@ -31,11 +31,13 @@ RESPONSE_TIMEOUT_S = 7 * 24 * 3600
 # What OpenAI calls the only version of its API that there has been.
 OPENAI_VERSION = "2020-10-01"
 
+NO_DOCUMENTS = Documents(openapi=b"", openapi_3_0=b"")
+
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
-def create_app(services: HttpServices, limits: HttpLimits) -> App:
-    """An application that serves ``services``; several may live in one process."""
+def create_app(services: HttpServices, limits: HttpLimits, routes: Sequence[Route] = ROUTES) -> App:
+    """An application that serves ``routes`` with ``services``; several may live in one process."""
     app: App = Sanic(
         f"manent-{uuid.uuid4().hex}",
         config=_config(limits),
@@ -48,14 +50,21 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         body_bytes_max=limits.body_bytes_max,
         body_timeout_s=limits.body_timeout_s,
         stall_timeout_s=limits.stall_timeout_s,
+        telemetry=services.telemetry,
+        templates={path: openapi_path(route.paths[0]) for route in routes for path in route.paths},
+        connections_max=limits.connections_max,
+        proxies=limits.proxies,
+        streams=OpenStreams(limits.streams_max),
     )
-    documents = build_documents(services.version)
-    for route in ROUTES:
+    documents = build_documents(services.version) if routes is ROUTES else NO_DOCUMENTS
+    for route in routes:
         handler = _wrapped(route, services, limits, documents)
         for index, path in enumerate(route.paths):
             name = f"{route.name}Alias" if index else route.name
             app.add_route(handler, path, methods=[route.method], name=name)
-    app.register_middleware(_finish_answer, "response")
+    if limits.origins:
+        app.register_middleware(preflight(limits), "request")
+    app.register_middleware(_finisher(limits), "response")
     return app
 
 
@@ -81,8 +90,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     """The handler of ``route`` with everything around it that no route may forget."""
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
-        check_host(request, limits.hosts)
-        principal = NOBODY if route.is_open(limits.public) else await services.authenticate(request)
+        cast("HttpRequest", request).begin()
+        principal = await admit(cast("HttpRequest", request), services, limits, public=route.is_open(limits.public))
         check_entry(principal, route.scope, reads=route.reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
@@ -99,12 +108,16 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     return handle
 
 
-def _finish_answer(request: Request, response: BaseHTTPResponse) -> None:
-    """Put the id and the time on an answer; this runs for every one, also for those that Sanic itself refuses."""
-    if not isinstance(request, HttpRequest):
-        return
-    response.headers["x-request-id"] = request.request_id
-    response.headers["openai-version"] = OPENAI_VERSION
-    response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
-    if not request.is_stream:
-        log_request(request, response.status)
+def _finisher(limits: HttpLimits) -> Callable[[Request, BaseHTTPResponse], None]:
+    def finish(request: Request, response: BaseHTTPResponse) -> None:
+        """Put on an answer what all have; this runs for every one, also for those that Sanic itself refuses."""
+        if not isinstance(request, HttpRequest):
+            return
+        response.headers["x-request-id"] = request.request_id
+        response.headers["openai-version"] = OPENAI_VERSION
+        response.headers["openai-processing-ms"] = str(max(1, round(request.elapsed_ms)))
+        front_headers(request, response.headers, limits)
+        if not request.is_stream:
+            log_request(request, response.status)
+
+    return finish

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 
 from sanic import HTTPResponse
 
@@ -13,6 +14,7 @@ from manent.adapters.http.completion_members import completion_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.retries import Retry
+from manent.adapters.http.wire_requests import ChatRequest
 from manent.domain.errors import CompletionCancelledError
 from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
@@ -29,6 +31,11 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
         lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
     )
     exchange.request.watch_connection()
+    with exchange.request.streams.place() if asked.stream else nullcontext():
+        return await _answer(exchange, asked)
+
+
+async def _answer(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | None:
     retry = Retry.of(exchange)
     running = None if retry is None else retry.attached()
     if running is None:
@@ -37,6 +44,7 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
         retry.remember(running)
     if asked.background:
         running.join()  # the log reads along
+    exchange.request.completion = running
     reader = Reader(running)
     try:
         if asked.stream:

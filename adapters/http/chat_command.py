@@ -26,6 +26,9 @@ from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
 
+ITEMS_MAX = 20_000
+"""Most items in one array or object of a request, and most content parts in all its messages."""
+
 
 def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequest:
     """The request in ``body``.
@@ -34,7 +37,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
-    _check_message_count(body, messages_max)
+    _check_widths(body, messages_max)
     asked = validated(ChatRequest, honored_chat(body))
     check_messages(asked.messages)
     _check_together(asked)
@@ -49,7 +52,7 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
     Raises:
         RequestRefused: as ``read_chat_request``.
     """
-    _check_message_count(body, messages_max)
+    _check_widths(body, messages_max)
     asked = validated(SessionRequest, honored_session(body))
     check_messages(asked.messages)
     return asked
@@ -77,6 +80,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
+        address=exchange.request.origin.address,
         store_content=bool(asked.store),
         stream=bool(asked.stream),
         priority=Priority(asked.priority or Priority.INTERACTIVE),
@@ -177,12 +181,22 @@ def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def _check_message_count(body: Mapping[str, Any], messages_max: int) -> None:
-    """Refuse by length before anything looks at each message."""
+def _check_widths(body: Mapping[str, Any], messages_max: int) -> None:
+    """Refuse by length before anything looks at each item."""
     messages = body.get("messages")
-    if isinstance(messages, list) and len(messages) > messages_max:
+    if isinstance(messages, list):
+        _check_width("messages", len(messages), messages_max)
+        parts = [message.get("content") for message in messages if isinstance(message, dict)]
+        _check_width("messages", sum(len(part) for part in parts if isinstance(part, list)), ITEMS_MAX, "content parts")
+    for name, value in body.items():
+        if isinstance(value, list | dict):
+            _check_width(name, len(value), ITEMS_MAX)
+
+
+def _check_width(name: str, found: int, allowed: int, what: str = "items") -> None:
+    if found > allowed:
         raise RequestRefused(
-            "invalid_value", f"messages has {len(messages)} items; at most {messages_max} are allowed", param="messages"
+            "invalid_value", f"{name[:80]} has {found} {what}; at most {allowed} are allowed", param=name[:80]
         )
 
 

@@ -33,7 +33,8 @@ async def resume_chat_completion(exchange: Exchange, completion_id: str) -> None
     reader = Reader(await exchange.services.resume.resume(exchange.principal, possible_completion(completion_id)))
     exchange.request.watch_connection()
     try:
-        await resume_stream(exchange, reader, cursor, include_usage=exchange.query["include_usage"] == "true")
+        with exchange.request.streams.place():
+            await resume_stream(exchange, reader, cursor, include_usage=exchange.query["include_usage"] == "true")
     except asyncio.CancelledError:
         reader.leave("client_disconnected")
         raise

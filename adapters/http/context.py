@@ -6,14 +6,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from manent.adapters.http.hosts import LOOPBACK_NAMES
+from manent.adapters.http.cors import NO_ORIGINS, Origins
+from manent.adapters.http.forwarded import NO_PROXIES, TrustedProxies
+from manent.adapters.http.hosts import LOOPBACK, HostNames
 from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.health import Health
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
@@ -28,14 +33,15 @@ from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.stored_completions import StoredCompletions
 
-Ready = Callable[[], Awaitable[Mapping[str, str]]]
+Look = Callable[[], Awaitable[Health]]
+Scrape = Callable[[str], tuple[bytes, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServices:
     """What the HTTP adapter calls.
 
-    ``ready`` names what keeps the server from working, with a sentence each; empty means ready.
+    ``health`` looks at everything. ``scrape`` makes the metrics for an Accept header: text, and its media type.
     """
 
     chat: CompleteChat
@@ -53,25 +59,33 @@ class HttpServices:
     images: ImageReader
     resume: ResumeCompletion
     authenticate: Authenticate
-    ready: Ready
+    counting: CountRequests
+    health: Look
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
     keys: ManageKeys | None = None
+    telemetry: Telemetry = NO_TELEMETRY
+    scrape: Scrape | None = None
     recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Bounds on what a client may send and on how long anything waits for it.
+    """Whom the server answers, and bounds on what a client may send and on how long anything waits for it.
 
-    ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
-    SDK that lost its connection and tries again by itself. ``public`` names parts of the API that need no credential.
+    ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
+    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
+    ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
+    ``public`` names parts of the API that need no credential.
     """
 
-    hosts: frozenset[str] = LOOPBACK_NAMES
+    hosts: HostNames | None = LOOPBACK
     public: frozenset[str] = frozenset({"docs"})
+    origins: Origins = NO_ORIGINS
+    proxies: TrustedProxies = NO_PROXIES
+    connections_max: int = 1_000
+    streams_max: int = 512
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000

@@ -18,9 +18,9 @@ from manent.adapters.http.parameter_table import honored_members
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS, EmbeddingsRequest
-from manent.domain.access import Principal
 from manent.domain.admission import Priority
 from manent.domain.embedding import EmbeddingInput
+from manent.domain.limits import RateLimited
 from manent.domain.usecases.create_embeddings import CreatedEmbeddings, EmbeddingCommand
 
 FLOAT_BYTES = 4
@@ -38,21 +38,25 @@ EMBEDDING_ERRORS = (
 
 async def create_embeddings(exchange: Exchange) -> HTTPResponse:
     """A vector for each input. A client that disconnects has its handler cancelled, and the evaluation with it."""
-    command, encoding = await read_body(
-        exchange.request, lambda: _read(json_object(exchange.request), exchange.principal)
-    )
+    command, encoding = await read_body(exchange.request, lambda: _read(json_object(exchange.request), exchange))
     exchange.request.watch_connection()
-    created = await exchange.services.embeddings.run(command)
+    try:
+        created = await exchange.services.embeddings.run(command)
+    except RateLimited as refused:
+        exchange.request.levels += refused.levels
+        raise
+    exchange.request.levels += created.levels
     # A few thousand vectors take as long to write down as many other requests together.
     large = sum(map(len, created.result.vectors)) > LARGE_ANSWER_BYTES
     body = await asyncio.to_thread(_written, created, encoding) if large else _written(created, encoding)
     return bytes_answer(body, JSON_TYPE, headers=place_headers(created.place))
 
 
-def _read(body: Mapping[str, Any], principal: Principal) -> tuple[EmbeddingCommand, str]:
+def _read(body: Mapping[str, Any], exchange: Exchange) -> tuple[EmbeddingCommand, str]:
     asked = validated(EmbeddingsRequest, honored_members(body, EMBEDDING_PARAMETERS))
     command = EmbeddingCommand(
-        principal=principal,
+        principal=exchange.principal,
+        address=exchange.request.origin.address,
         model=asked.model,
         inputs=_inputs(asked.input),
         dimensions=asked.dimensions,

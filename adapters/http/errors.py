@@ -59,7 +59,10 @@ ERRORS: Mapping[str, ErrorRow] = {
     "too_many_failed_logins": ErrorRow(status=429, type=RATE_LIMIT, why="Too many credentials that do not hold."),
     "key_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The tenant has no such key."),
     "key_revoked": ErrorRow(status=409, type=CONFLICT, why="The key was revoked before."),
+    "origin_not_allowed": ErrorRow(status=403, type=PERMISSION, why="A web page of another origin asks."),
+    "too_many_streams": ErrorRow(status=503, type=SERVER, why="As many completions are streamed as may be."),
     # What the domain says.
+    "rate_limit_exceeded": ErrorRow(status=429, type=RATE_LIMIT, why="A limit is reached; the message names it."),
     "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
     "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),
     "session_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such session, or somebody else's."),

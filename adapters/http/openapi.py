@@ -25,6 +25,7 @@ from manent.adapters.http.wire_text import TEXT_PARAMETERS
 from manent.domain.access import AUDITED, Scope
 
 COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
+LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (mnt_…) or a JWT."},
@@ -126,7 +127,7 @@ def _responses(route: Route) -> dict[str, Any]:
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    access_errors = () if route.public else ACCESS_ERRORS
+    access_errors = () if route.public else (*ACCESS_ERRORS, *LIMITED)
     for code in dict.fromkeys((*route.errors, *access_errors, *COMMON_ERRORS)):
         codes[ERRORS[code].status].append(code)
     for status, names in sorted(codes.items()):

@@ -39,7 +39,7 @@ def identified_by(identify: Identify, *, store: EventStore, clock: Clock, ids: I
 
     async def authenticate(request: Request) -> Principal:
         sent = cast("HttpRequest", request)
-        address = request.ip
+        address = sent.origin.address or request.ip
         try:
             credential = credential_of(request)
         except InvalidCredential as error:

@@ -1,28 +1,124 @@
-"""Sanic's connection with the one bound that it lacks: nobody waits for ever for a client that does not read."""
+"""Sanic's connection with the bounds that it lacks, in number, in time and in what is taken for HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
 
-from sanic.exceptions import RequestCancelled
+import msgspec
+from sanic.exceptions import BadRequest, RequestCancelled, SanicException
+from sanic.http import Http, Stage
+from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server import HttpProtocol
 
 from manent.adapters.http.request import RequestContext
+from manent.adapters.http.strict_head import check_chunk_line
+
+CHUNK_LINE_BYTES_MAX = 256
+CRLF = b"\r\n"
+RETRY_S = 1
 
 
 class ClientStalled(RequestCancelled):
     """The client does not read what it asked for; its connection is cut."""
 
 
+class BoundedHttp(Http):
+    """HTTP/1.1 that takes no chunk for what it is not, and remembers since when it waits for the rest of a request."""
+
+    __slots__ = ("waiting_since_s",)
+
+    def __init__(self, protocol: BoundedHttpProtocol) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]  # Sanic's
+        self.request_body = None  # looked at before the first request begins
+        self.waiting_since_s: float | None = None
+
+    def init_for_request(self) -> None:
+        """Forget what was of the request before."""
+        super().init_for_request()  # type: ignore[no-untyped-call]  # Sanic's
+        self.waiting_since_s = None
+
+    def create_empty_request(self) -> None:
+        """Make up a request to answer what was none; where its address is none either, one without it."""
+        try:
+            super().create_empty_request()
+        except SanicException:
+            self.url = None
+            super().create_empty_request()
+
+    async def read(self) -> bytes | None:
+        """Some bytes of the body.
+
+        Raises:
+            BadRequest: a chunk does not begin or end as it should.
+        """
+        if cast("object", self.request_body) == "chunked" and self.request_bytes_left == 0:
+            await self._check_chunk()
+        data: bytes | None = await super().read()
+        return data
+
+    async def _check_chunk(self) -> None:
+        """Look at the line in front of a chunk; Sanic reads it with ``int`` and does not look at what ends the last."""
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        buffer: bytearray = self.recv_buffer
+        while (end := buffer.find(CRLF, 2)) < 0 and len(buffer) <= CHUNK_LINE_BYTES_MAX:
+            await self._receive_more()
+        try:
+            check_chunk_line(bytes(buffer[:end]) if 0 < end <= CHUNK_LINE_BYTES_MAX else b"")
+        except BadRequest:
+            self.keep_alive = False
+            raise
+
+
 class BoundedHttpProtocol(HttpProtocol):
-    """Writes wait at most ``stall_timeout_s`` for the client to read what went before."""
+    """A connection, one of a bounded number; what it waits for is bounded as well.
+
+    Writes wait at most ``stall_timeout_s`` for the client to read what went before. A header must be there within its
+    time, however steadily it drips. Where there are as many connections as may be, the one that was idle longest makes
+    room; where none is idle, the new one is told to come again.
+    """
+
+    HTTP_CLASS = BoundedHttp
 
     __slots__ = ("_parting",)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._parting = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room."""
+        transport = cast("asyncio.Transport", transport)
+        connections = cast("set[BoundedHttpProtocol]", self.connections)
+        if len(connections) >= self._context.connections_max and not _make_room(connections):
+            transport.write(_too_many(self._context.connections_max))
+            transport.close()
+            return
+        super().connection_made(transport)  # type: ignore[no-untyped-call]  # Sanic's
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self.transport is not None or self.conn_info is not None:
+            super().connection_lost(exc)  # type: ignore[no-untyped-call]  # Sanic's
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived, unless this connection was turned away."""
+        if self.conn_info is not None:
+            super().data_received(data)
+
+    def check_timeouts(self) -> None:
+        """Hold what drips to the time of what does not come at all; called again and again by itself.
+
+        That is a header, or the rest of a body whose request is answered already.
+        """
+        http = cast("BoundedHttp | None", self.http)
+        if http is not None and (http.stage is Stage.REQUEST or (http.stage is Stage.IDLE and http.request_body)):
+            if http.waiting_since_s is None:
+                http.waiting_since_s = self._time
+            self._time = http.waiting_since_s
+        super().check_timeouts()  # type: ignore[no-untyped-call]  # Sanic's
 
     async def send(self, data: bytes) -> None:
         """Send ``data``.
@@ -55,12 +151,49 @@ class BoundedHttpProtocol(HttpProtocol):
         """
         self._parting = True
 
+    @property
+    def idle_since_s(self) -> float | None:
+        """Since when nothing was asked and nothing is answered; None where something is."""
+        http = self.http
+        return self._time if http is None or http.stage is Stage.IDLE else None
+
+    @property
+    def _context(self) -> RequestContext:
+        return cast("RequestContext", self.app.ctx.http)
+
     async def _wait_for_reader(self) -> None:
-        context = cast("RequestContext", self.app.ctx.http)
         try:
-            async with asyncio.timeout(context.stall_timeout_s):
+            async with asyncio.timeout(self._context.stall_timeout_s):
                 await self._can_write.wait()
         except TimeoutError:
             if self.transport is not None:
                 self.transport.abort()
             raise ClientStalled from None
+
+
+def _make_room(connections: set[BoundedHttpProtocol]) -> bool:
+    """Cut the connection that was idle longest; whether there was one."""
+    idle = [(since_s, id(one), one) for one in connections if (since_s := one.idle_since_s) is not None]
+    if not idle:
+        return False
+    _, _, oldest = min(idle)
+    connections.discard(oldest)
+    if oldest.transport is not None:
+        oldest.transport.abort()
+    return True
+
+
+def _too_many(connections_max: int) -> bytes:
+    """An answer for whoever is turned away."""
+    error = {
+        "message": f"the server has as many connections as it may have ({connections_max}); try again",
+        "type": "server_error",
+        "param": None,
+        "code": "too_many_connections",
+    }
+    body = msgspec.json.encode({"error": error})
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        f"retry-after: {RETRY_S}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

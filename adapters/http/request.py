@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from sanic import Request, Sanic
 from sanic.config import Config
 from sanic.http import Http
 
 from manent.adapters.http.errors import RequestRefused
+from manent.adapters.http.forwarded import Origin, TrustedProxies
+from manent.adapters.http.streams import OpenStreams
+from manent.adapters.http.strict_head import check_head
+from manent.domain.limits import Level
 from manent.domain.ports import Ids
+from manent.domain.telemetry import NO_TELEMETRY, REQUEST, RequestEnded, RequestScope, Telemetry
+from manent.domain.usecases.running import RunningCompletion
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._:@+=~/-]{1,128}")
+TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+UNMATCHED = "unmatched"
 CORRELATION_HEADERS = ("x-correlation-id", "x-session-id", "session_id")
 # A client that sends too much reads the answer only after it has sent everything: so much more is read and dropped.
 DRAIN_BYTES_MAX = 64 * 1024 * 1024
@@ -24,12 +36,17 @@ DRAIN_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """What requests need of their application."""
+    """What requests and connections need of their application; ``templates`` names Sanic's paths as the API does."""
 
     ids: Ids
     body_bytes_max: int
     body_timeout_s: float
     stall_timeout_s: float
+    connections_max: int
+    proxies: TrustedProxies
+    streams: OpenStreams
+    telemetry: Telemetry = NO_TELEMETRY
+    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 App = Sanic[Config, SimpleNamespace]
@@ -42,7 +59,14 @@ class HttpRequest(Request):
         super().__init__(*args, **kwargs)
         self.started_s = perf_counter()
         self.is_stream = False
+        self.error_code: str | None = None
+        self.told_as: RequestScope | None = None
+        self.levels: tuple[Level, ...] = ()
+        self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
+        self._origin: Origin | None = None
+        if self.head:  # there is none where Sanic makes up a request, to answer what was no request
+            check_head(self.head)
 
     @property
     def request_id(self) -> str:
@@ -55,13 +79,64 @@ class HttpRequest(Request):
     def correlation_id(self) -> str | None:
         """What the client calls the conversation that this request belongs to; recorded, and nothing else.
 
-        Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both.
+        Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both. Where there
+        is no such name, the client's trace is one (W3C Trace Context).
         """
         for name in CORRELATION_HEADERS:
             found = safe_id(self.headers.get(name))
             if found is not None:
                 return found
-        return None
+        traced = TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
+        return None if traced is None else traced["trace_id"]
+
+    def begin(self) -> None:
+        """Tell that the request arrived; what is done for it from now on is known as done for it."""
+        parent = self.headers.get("traceparent")
+        self.told_as = RequestScope(
+            request_id=self.request_id,
+            correlation_id=self.correlation_id,
+            span=self._context.telemetry.request_began(parent),
+            parent=parent,
+        )
+        REQUEST.set(self.told_as)
+
+    def end(self, status: int, error: str | None) -> None:
+        """Tell that it was answered, a stream to its end."""
+        context = self._context
+        context.telemetry.request_ended(
+            RequestEnded(
+                method=self.method,
+                route=UNMATCHED if self.route is None else context.templates.get(self.uri_template or "", UNMATCHED),
+                status=status,
+                duration_s=perf_counter() - self.started_s,
+                error=error,
+                scope=self.told_as,
+            )
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """Where the request comes from, and the scheme and the Host that it was sent to."""
+        if self._origin is None:
+            peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+            secure = self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
+            self._origin = self._context.proxies.origin_of(
+                peer[0] if isinstance(peer, tuple) else None,
+                lambda name: self.headers.getall(name, []),
+                scheme="https" if secure else "http",
+                host=self._host,
+            )
+        return self._origin
+
+    @property
+    def told_levels(self) -> tuple[Level, ...]:
+        """Where the limits stand that counted the request, and the completion that it asked for."""
+        return self.levels if self.completion is None else self.levels + self.completion.reservation.levels
+
+    @property
+    def streams(self) -> OpenStreams:
+        """The places for streams."""
+        return self._context.streams
 
     @property
     def elapsed_ms(self) -> float:
@@ -95,12 +170,20 @@ class HttpRequest(Request):
         """
         if self.body or self.stream is None:
             return
+        coding = self.headers.get("content-encoding")
+        if coding not in {None, "", "identity"}:
+            self.close_after_answer()
+            raise RequestRefused(
+                "unsupported_media_type", f"content-encoding {coding[:80]!r} is not supported; send the body as it is"
+            )
         timeout_s = self._context.body_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 self.body = await self._read_body(self._context.body_bytes_max)
         except TimeoutError:
             self.close_after_answer()
+            if isinstance(self.stream, Http):
+                self.stream.request_body = None  # the rest is not waited for behind the answer either
             raise RequestRefused(
                 "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
             ) from None
@@ -126,6 +209,13 @@ class HttpRequest(Request):
             self.close_after_answer()
             raise _too_large(bytes_max)
         return b"".join(pieces)
+
+    @property
+    def _host(self) -> str:
+        """The Host, or that of an address in absolute form, which goes before it (RFC 9112, 3.2.2)."""
+        if self.raw_url.startswith(b"/"):
+            return self.headers.get("host", "")
+        return urlsplit(self.raw_url.decode("ascii", "replace")).netloc or self.headers.get("host", "")
 
     @property
     def _context(self) -> RequestContext:

@@ -17,7 +17,7 @@ Handler = Callable[..., Awaitable[HTTPResponse | None]]
 
 PREFIXES = ("/v1", "/api/v1")
 BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
-BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout")
+BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout", "origin_not_allowed")
 STORE_ERRORS = ("store_unavailable", "internal_error")
 ACCESS_ERRORS = ("invalid_api_key", "permission_denied", "too_many_failed_logins", "store_unavailable")
 SESSION_ERRORS = ("session_not_found", "session_closed", "session_expired", "session_busy")
@@ -41,6 +41,7 @@ TEXT_ERRORS = (
     "idempotency_conflict",
     "cancelled",
     "event_too_large",
+    "too_many_streams",
     *ENGINE_ERRORS,
     "shutting_down",
 )

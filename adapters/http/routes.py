@@ -19,6 +19,7 @@ from manent.adapters.http import (
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
+from manent.adapters.http.metrics import METRICS_ROUTE
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, TEXT_ERRORS, Route
@@ -160,19 +161,26 @@ ROUTES: Sequence[Route] = (
         under_v1=False,
         public=True,
     ),
-    Route(
-        name="ready",
-        method="GET",
-        path="/health/ready",
-        alias="/api/v1/health/ready",
-        handler=health.ready,
-        summary="Whether requests can be served; 503 names the problems",
-        tag="Health",
-        answer=answers.Ready,
-        answer_503=answers.Ready,
-        under_v1=False,
-        public=True,
+    *(
+        Route(
+            name=name,
+            method="GET",
+            path=f"/health/{name}",
+            alias=f"/api/v1/health/{name}",
+            handler=handler,
+            summary=summary,
+            tag="Health",
+            answer=answers.Ready,
+            answer_503=answers.Ready,
+            under_v1=False,
+            public=True,
+        )
+        for name, handler, summary in (
+            ("ready", health.ready, "Whether requests can be served; 503 names the problems"),
+            ("startup", health.startup, "Whether the start is over: 503 until it was ready for the first time"),
+        )
     ),
+    METRICS_ROUTE,
     *(
         Route(
             name=name,

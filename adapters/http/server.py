@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from typing import Protocol, cast
 
 from sanic import Sanic
@@ -17,6 +18,7 @@ from manent.adapters.http.protocol import BoundedHttpProtocol
 from manent.adapters.http.request import App
 
 BACKLOG = 1024
+HANDSHAKE_S = 10.0
 POLL_S = 0.02
 
 _log = logging.getLogger("manent.http")
@@ -34,9 +36,10 @@ class _Connection(Protocol):
 class HttpServer:
     """Life and end of a listening socket: ``start``, ``stop_accepting``, ``close``, in this order, each once."""
 
-    def __init__(self, app: App, sock: socket.socket) -> None:
+    def __init__(self, app: App, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         self._app = app
         self._sock = sock
+        self._tls = tls
         self._server: AsyncioServer | None = None
 
     @property
@@ -50,12 +53,14 @@ class HttpServer:
         Raises:
             OSError: the socket cannot listen.
         """
+        handshake = {} if self._tls is None else {"ssl_handshake_timeout": HANDSHAKE_S}
         # Sanic would begin to accept before its router is ready.
         server = await self._app.create_server(
             sock=self._sock,
+            ssl=self._tls,
             backlog=BACKLOG,
             protocol=BoundedHttpProtocol,
-            asyncio_server_kwargs={"start_serving": False},
+            asyncio_server_kwargs={"start_serving": False, **handshake},
         )
         if server is None:
             raise OSError("Sanic made no server")
@@ -67,17 +72,21 @@ class HttpServer:
         await server.start_serving()  # type: ignore[no-untyped-call]  # Sanic's
         await server.after_start()  # type: ignore[no-untyped-call]  # Sanic's
 
+    def keep_no_connection(self) -> None:
+        """Close the idle connections, and every other one behind its answer; new ones have one answer each."""
+        self._app.config.KEEP_ALIVE = False
+        for connection in self._open_connections():
+            if not connection.close_if_idle():
+                _close_after_answer(connection)
+
     async def stop_accepting(self) -> None:
         """Close the listener and the idle connections; what runs goes on, and its connection closes behind it."""
         if self._server is None:
             return
-        self._app.config.KEEP_ALIVE = False
         listener = cast("asyncio.Server | None", self._server.server)
         if listener is not None:
             listener.close()
-        for connection in self._open_connections():
-            if not connection.close_if_idle():
-                _close_after_answer(connection)
+        self.keep_no_connection()
 
     async def close(self, deadline_s: float) -> None:
         """Wait for the connections to end, cut those that are left after ``deadline_s``, and forget the application."""

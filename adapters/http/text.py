@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +35,16 @@ async def create_text_completion(exchange: Exchange) -> HTTPResponse | None:
     """Continue each prompt; None where the answer was streamed. Where one prompt fails, all do."""
     asked = await read_body(exchange.request, lambda: read_text_request(json_object(exchange.request)))
     exchange.request.watch_connection()
+    with exchange.request.streams.place() if asked.stream else nullcontext():
+        return await _answer(exchange, asked)
+
+
+async def _answer(exchange: Exchange, asked: TextRequest) -> HTTPResponse | None:
     readers: list[Reader] = []
     try:
         for command in _commands(asked, exchange):
             readers.append(Reader(exchange.services.chat.start(command)))  # noqa: PERF401 (those that began must be stopped)
+        exchange.request.completion = readers[0].running
         if asked.stream:
             await stream_completions(exchange, readers, lambda accepted: _encoders(asked, accepted))
             return None
@@ -96,6 +103,7 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
         metadata=asked.metadata,
         request_id=exchange.request.request_id,
         correlation_id=exchange.request.correlation_id,
+        address=exchange.request.origin.address,
     )
     return [
         replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -31,15 +32,19 @@ class Refused(Exception):
 def connected(url: str | None, *, timeout_s: float = READ_TIMEOUT_S) -> Generator[httpx.Client, None, None]:
     """A client of the server at ``url``, or at the address that the settings have; what fails ends the command."""
     settings = settings_or_fail()
-    base_url = url or url_of(settings)
+    base_url, transport = (url, None) if url else (url_of(settings), _way_to(settings))
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
     auth = credential_for(settings, url)
     try:
-        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False, auth=auth) as client:
+        with httpx.Client(
+            base_url=base_url, timeout=timeout, trust_env=False, transport=transport, auth=auth
+        ) as client:
             yield client
     except Refused as refused:
         fail(str(refused), refused.code)
-    except httpx.ConnectError:
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            fail(f"the server at {base_url} has another certificate than expected: {error}", ExitCode.UNREACHABLE)
         fail(f"no server answers at {base_url}; start one with `manent serve`", ExitCode.UNREACHABLE)
     except httpx.TimeoutException:
         fail(f"{base_url} did not answer in time", ExitCode.UNREACHABLE)
@@ -81,8 +86,10 @@ def error_message(body: dict[str, Any]) -> str:
 
 def answers(url: str | None) -> bool:
     """Whether a server answers at ``url``, or at the address that the settings have."""
+    transport = None if url else _way_to(settings_or_fail())
     try:
-        httpx.get(f"{url or url_of(settings_or_fail())}/health/live", timeout=CONNECT_TIMEOUT_S, trust_env=False)
+        with httpx.Client(timeout=CONNECT_TIMEOUT_S, trust_env=False, transport=transport) as client:
+            client.get(f"{url or url_of(settings_or_fail())}/health/live")
     except httpx.HTTPError:
         return False
     return True
@@ -90,7 +97,29 @@ def answers(url: str | None) -> bool:
 
 def url_of(settings: Settings) -> str:
     """The address of this machine's server; one that listens on all of them is reached on loopback."""
+    if settings.unix_socket is not None:
+        return "http://localhost"
+    scheme = "http" if settings.tls_certificate is None else "https"
     if settings.host in {"0.0.0.0", "::"}:  # noqa: S104 (compared with, not listened on)
-        return f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else '[::1]'}:{settings.port}"  # noqa: S104 (the same)
+        return f"{scheme}://{'127.0.0.1' if settings.host == '0.0.0.0' else '[::1]'}:{settings.port}"  # noqa: S104 (the same)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return f"{scheme}://{host}:{settings.port}"
+
+
+def _way_to(settings: Settings) -> httpx.HTTPTransport | None:
+    """How this machine's server is reached: through its socket, or by TLS with its very certificate.
+
+    The certificate's names are others than this machine's own, so it is compared as a whole and not by name.
+    """
+    if settings.unix_socket is not None:
+        return httpx.HTTPTransport(uds=str(settings.unix_socket.expanduser().absolute()))
+    if settings.tls_certificate is None:
+        return None
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        trusting.load_verify_locations(settings.tls_certificate.expanduser())
+    except OSError as error:
+        fail(f"the certificate {settings.tls_certificate} cannot be read: {error}", ExitCode.USAGE)
+    return httpx.HTTPTransport(verify=trusting)

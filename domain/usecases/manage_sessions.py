@@ -14,7 +14,7 @@ from manent.domain.records import IdempotencyKey
 from manent.domain.session import SessionState, check_usable, decide_delete, decide_start
 from manent.domain.session_limits import check_session_id
 from manent.domain.session_upkeep import ExpectedVersion, SessionChange, check_readable, decide_change
-from manent.domain.usecases.running import LiveCompletions
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.turns import Turns
 

@@ -20,8 +20,10 @@ from tests.benchmarks import (
     drafts,
     engine_streams,
     export,
+    overhead_chain,
     overhead_http,
     overhead_requests,
+    overhead_telemetry,
     prefix_cache,
     stream_buffers,
     structured,
@@ -34,6 +36,7 @@ def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, 
     """What each part is headed with, and what measures and prints it."""
     return {
         "http": ("", lambda: overhead_http.compare(folder, tokens=tokens, rounds=rounds)),
+        "chain": ("What everything around a handler costs", lambda: overhead_chain.compare(rounds=rounds)),
         "streams": (
             "Several streams at once, beside mlx-lm",
             lambda: engine_streams.run(folder, tokens=64, rounds=rounds, requests=500),
@@ -46,6 +49,7 @@ def parts_of(folder: Path, *, tokens: int, rounds: int) -> dict[str, tuple[str, 
         "export": ("Exports beside pyarrow writing from memory", lambda: export.compare(rounds=rounds)),
         "context": ("Contexts, and their rebuild", lambda: context.compare(rounds=rounds)),
         "turns": ("Turns of a long session", turns.compare),
+        "telemetry": ("", lambda: overhead_telemetry.compare(rounds=rounds)),
         "prefix": ("The prefix cache", lambda: prefix_cache.compare(folder, rounds=min(rounds, 3))),
         "structured": (
             "Formats and log probabilities beside free output",

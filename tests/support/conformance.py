@@ -60,7 +60,7 @@ def events_of(answer: httpx.Response) -> list[dict[str, Any]]:
     check_headers(answer)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     lines = [line for line in answer.text.split("\n") if line]
-    assert all(line.startswith("data: ") or line == ": ping" for line in lines)
+    assert all(line.startswith(("id: ", "data: ")) or line == ": ping" for line in lines)
     *events, done = sse_events(answer.text)
     assert done == "[DONE]"
     return [json.loads(event) for event in events]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import httpx
 from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpLimits, HttpServices, Ready
+from manent.adapters.http.context import HttpLimits, HttpServices, Scrape
 from manent.adapters.http.principal import Authenticate, everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
@@ -27,10 +27,15 @@ from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
+from manent.domain.health import Health
+from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 from manent.domain.streams import StreamBuffer
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.manage_keys import ManageKeys
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
@@ -66,6 +71,11 @@ class Running:
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_address(self) -> str:
+        """Where it listens behind TLS."""
+        return f"https://localhost:{self.port}"
 
     def openai(self) -> AsyncOpenAI:
         """The official client, pointed here."""
@@ -103,14 +113,32 @@ async def running_server(
     store: EventStore | None = None,
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
+    scrape: Scrape | None = None,
     streams: StreamBuffer | None = None,
+    limiter: Limiter | None = None,
+    tls: ssl.SSLContext | None = None,
+    **policy: str,
 ) -> AsyncGenerator[Running, None]:
     """Serve until the block ends."""
     clock, ids = clock or SystemClock(), RandomIds()
     store = store or MemoryEventStore(clock=clock, ids=ids)
     engine = engine or ScriptedEngine(script)
-    settings = Settings(session_wait_s=session_wait_s, _env_file=None)
-    use_cases = build_use_cases(settings, store=store, engine=engine, clock=clock, ids=ids, streams=streams)
+    settings = Settings(session_wait_s=session_wait_s, _env_file=None, **policy)  # type: ignore[arg-type]  # by name
+    use_cases = build_use_cases(
+        settings,
+        store=store,
+        engine=engine,
+        clock=clock,
+        ids=ids,
+        limiter=limiter,
+        streams=streams,
+        telemetry=telemetry,
+    )
+
+    async def health() -> Health:
+        return Health(problems=await ready())
+
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -128,12 +156,15 @@ async def running_server(
         images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=authenticate or everybody_is(principal),
         keys=keys,
-        ready=ready,
+        counting=use_cases.counting,
+        health=health,
         version="0.0.0",
+        telemetry=telemetry,
+        scrape=scrape,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())
-    server = HttpServer(app, listening)
+    server = HttpServer(app, listening, tls=tls)
     await server.start()
     port = listening.getsockname()[1]
     try:

@@ -20,7 +20,7 @@ from openai import OpenAI
 from tests.support.runners import runners_of
 
 READY_S = 60.0
-READY = re.compile(r"Manent is ready on (http://\S+)")
+READY = re.compile(r"Manent is ready on (https?://\S+|unix:\S+)")
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
