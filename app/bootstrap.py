@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from time import monotonic
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpServices
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.context import HttpLimits, HttpServices
+from manent.adapters.http.metrics import monitoring_routes
+from manent.adapters.http.principal import identified_by
 from manent.adapters.http.request import App
+from manent.adapters.http.routes import ROUTES
 from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
 from manent.adapters.inference.admission import AdmissionLimits
@@ -24,19 +27,22 @@ from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
+from manent.app.identity import Identity, check_opening, identity
 from manent.app.limits import Limits, counted, http_limits
+from manent.app.monitoring import Metrics, Monitoring, Parts, watched
 from manent.app.plugins import plugin_engine
-from manent.app.projections import context_cache, projector, shared_projections
+from manent.app.projections import contexts, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
+from manent.app.tracing import tracing
 from manent.app.transparency import Transparency, provable
 from manent.app.usecases import UseCases, build_use_cases
 from manent.app.webhooks import WebhookCases, deliveries, webhook_cases
 from manent.domain.access import LOCAL_OPERATOR
-from manent.domain.errors import DomainError
 from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget
+from manent.domain.telemetry import NO_TELEMETRY, AllTelemetry
 from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
@@ -58,38 +64,54 @@ class Manent:
     webhooks: WebhookCases
     deliveries: DeliverWebhooks
     middleware: MiddlewareChain
+    identity: Identity
+    monitoring: Monitoring
     limits: Limits
     projector: ProjectContexts | None = None
 
     def web_app(self) -> App:
         """The HTTP application over the use cases."""
+        settings = self.settings
+        services = self._services()
+        if settings.metrics != "main":
+            services = replace(services, scrape=None)
+        return create_app(services, http_limits(settings))
+
+    def monitoring_app(self) -> App:
+        """The application of the port for monitoring alone: it answers to every name, since it tells no secrets."""
+        services = replace(self._services(), telemetry=NO_TELEMETRY)
+        return create_app(services, HttpLimits(hosts=None), monitoring_routes(ROUTES))
+
+    def _services(self) -> HttpServices:
         settings, use_cases = self.settings, self.use_cases
-        return create_app(
-            HttpServices(
-                chat=use_cases.complete_chat,
-                embeddings=use_cases.create_embeddings,
-                models=use_cases.manage_models,
-                sessions=use_cases.manage_sessions,
-                session_list=use_cases.list_sessions,
-                session_messages=use_cases.session_messages,
-                log=use_cases.query_log,
-                follow=use_cases.follow_log,
-                replays=use_cases.replays,
-                stored=use_cases.stored_completions,
-                resume=use_cases.resume,
-                proofs=self.transparency.proofs,
-                checkpoints=self.transparency.checkpoints,
-                webhooks=self.webhooks,
-                middleware=self.middleware,
-                engine=use_cases.engine,
-                ids=RandomIds(),
-                images=CheckedImages(ImageFetcher(settings.image_urls)),
-                authenticate=everybody_is(LOCAL_OPERATOR),
-                counting=use_cases.counting,
-                ready=self.problems,
-                version=version("manent"),
+        return HttpServices(
+            chat=use_cases.complete_chat,
+            embeddings=use_cases.create_embeddings,
+            models=use_cases.manage_models,
+            sessions=use_cases.manage_sessions,
+            session_list=use_cases.list_sessions,
+            session_messages=use_cases.session_messages,
+            log=use_cases.query_log,
+            follow=use_cases.follow_log,
+            replays=use_cases.replays,
+            stored=use_cases.stored_completions,
+            resume=use_cases.resume,
+            proofs=self.transparency.proofs,
+            checkpoints=self.transparency.checkpoints,
+            webhooks=self.webhooks,
+            middleware=self.middleware,
+            engine=use_cases.engine,
+            ids=RandomIds(),
+            images=CheckedImages(ImageFetcher(settings.image_urls)),
+            keys=self.identity.keys,
+            authenticate=identified_by(
+                self.identity.identify, store=use_cases.store, clock=SystemClock(), ids=RandomIds()
             ),
-            http_limits(settings),
+            counting=use_cases.counting,
+            health=self.monitoring.health.look,
+            version=version("manent"),
+            telemetry=self.monitoring.telemetry,
+            scrape=self.monitoring.metrics.exposition.render,
         )
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -105,22 +127,13 @@ class Manent:
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
+                "sampling": self.monitoring.sampler.keep_sampling,
             }
         )
 
-    async def problems(self) -> Mapping[str, str]:
-        """What keeps this Manent from answering, by name; empty is ready."""
-        problems: dict[str, str] = {}
-        try:
-            await self.use_cases.store.ping()
-        except DomainError as error:
-            problems["store"] = error.message
-        if self.use_cases.closing.kept:
-            problems["store"] = f"{self.use_cases.closing.kept} completions ended and could not be recorded yet"
-        problems |= self.use_cases.engine.problems()
-        if not any(card.available for card in self.use_cases.engine.models()):
-            problems["models"] = "no model of the registry is installed; run `manent models install`"
-        return problems
+    async def who_may_come(self) -> str:
+        """A sentence for the operator; raises NotOpenable where nobody may be let in as the settings have it."""
+        return await check_opening(self.settings, self.identity, now_us=SystemClock().now_us())
 
 
 @asynccontextmanager
@@ -132,6 +145,8 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         RegistryError: models.toml is wrong.
         StoreUnavailable: the database does not answer.
         KeyUnusable: the log's signing key cannot be read or made.
+        AccessSecretUnusable, NotOpenable: API keys or tokens cannot be judged.
+        TracingUnavailable: traces are asked for, and what sends them is not installed.
     """
     clock, ids = SystemClock(), RandomIds()
     plugins = load_plugins(settings.plugin_names)
@@ -146,19 +161,33 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
             counted(settings, await transparency.kept.log_id()) as limits,
             stream_buffer(settings, await transparency.kept.log_id()) as streams,
             _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
+            tracing(settings) as traces,
         ):
-            cache = context_cache(settings, projections)
+            cached, metrics = contexts(settings, projections), Metrics(engine.models())
+            listeners = [*([metrics.recorder] if settings.measures else []), *traces]
+            telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
             use_cases = build_use_cases(
                 settings,
                 store=store,
                 engine=engine,
                 clock=clock,
                 ids=ids,
-                cache=cache,
+                cache=cached.cache,
                 limiter=limits.limiter,
                 streams=streams,
+                telemetry=telemetry,
             )
+            store.report_to(telemetry)
             recorded.observe(use_cases.warm_prefixes.observe)
+            recorded.observe(metrics.recorder.model_event)
+            parts = Parts(
+                settings=settings,
+                store=store,
+                use_cases=use_cases,
+                transparency=transparency,
+                contexts=cached,
+                projections=projections,
+            )
             yield Manent(
                 settings=settings,
                 use_cases=use_cases,
@@ -166,6 +195,8 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
                 webhooks=webhooks,
                 middleware=MiddlewareChain(plugins.middleware),
                 deliveries=deliveries(settings, webhooks, store, clock),
+                identity=await identity(settings, store, clock=clock, ids=ids),
+                monitoring=watched(parts, metrics, telemetry),
                 limits=limits,
                 projector=None if projections is None else projector(settings, projections, store, clock),
             )

@@ -8,7 +8,7 @@ import resource
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from manent.adapters.http.tls import Certificate
@@ -44,6 +44,17 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
                 path.unlink()
 
 
+def monitoring_port(settings: Settings) -> AbstractContextManager[socket.socket | None]:
+    """The port for monitoring alone, if there is one.
+
+    Raises:
+        CannotListen: it is taken, or not ours to use.
+    """
+    if settings.metrics_port is None:
+        return nullcontext()
+    return _bound(settings.metrics_host, settings.metrics_port, prefix="MANENT_METRICS")
+
+
 def certificate_of(settings: Settings) -> Certificate | None:
     """What HTTPS is served with, if it is.
 
@@ -64,7 +75,7 @@ def address_of(settings: Settings, bound: socket.socket) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, *, prefix: str = "MANENT") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,10 +87,10 @@ def _bound(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise CannotListen(
                 f"port {port} of {host} is taken by another program; stop it, or choose another port: "
-                f"MANENT_PORT={port + 1} manent serve"
+                f"{prefix}_PORT={port + 1} manent serve"
             ) from error
         raise CannotListen(
-            f"cannot listen on {host}:{port}: {error.strerror}; set MANENT_HOST and MANENT_PORT"
+            f"cannot listen on {host}:{port}: {error.strerror}; set {prefix}_HOST and {prefix}_PORT"
         ) from error
     bound.setblocking(False)  # noqa: FBT003 (the socket's own API)
     return bound

@@ -26,7 +26,17 @@ class Projections:
     """Contexts that several servers share, and where the projector's checkpoint is."""
 
     shared: RedisContextCache
+    link: RedisLink
     subscriptions: SubscriptionStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contexts:
+    """The cache that the use cases ask, and its parts, for whoever looks at how they do."""
+
+    cache: ContextCache
+    near: LruContextCache
+    breaker: CircuitBreaker | None = None
 
 
 @asynccontextmanager
@@ -39,28 +49,29 @@ async def shared_projections(settings: Settings, log_id: str, clock: Clock) -> A
         yield None
         return
     limits = RedisLimits(connections_max=settings.redis_connections_max, timeout_s=settings.redis_timeout_s)
+    link = RedisLink(settings.redis_url, limits)
     shared = RedisContextCache(
-        RedisLink(settings.redis_url, limits),
+        link,
         log_id=log_id,
         ids=RandomIds(),
         limits=ContextLimits(ttl_s=settings.redis_ttl_s, session_bytes_max=settings.redis_session_bytes_max),
     )
     engine = open_subscription_engine(settings.database)
     try:
-        yield Projections(shared=shared, subscriptions=SQLSubscriptionStore(engine, clock=clock))
+        yield Projections(shared=shared, link=link, subscriptions=SQLSubscriptionStore(engine, clock=clock))
     finally:
         await engine.dispose()
         await shared.aclose()
 
 
-def context_cache(settings: Settings, projections: Projections | None) -> ContextCache:
-    """The cache of a server: this process's, and behind it the shared one."""
+def contexts(settings: Settings, projections: Projections | None) -> Contexts:
+    """The contexts of a server: this process's, and behind them the shared ones."""
     near = LruContextCache(budget_bytes=settings.cache_bytes)
     if projections is None:
-        return near
-    return LayeredContextCache(
-        near, GuardedContextCache(projections.shared, CircuitBreaker(period_s=settings.redis_retry_s))
-    )
+        return Contexts(cache=near, near=near)
+    breaker = CircuitBreaker(period_s=settings.redis_retry_s)
+    cache = LayeredContextCache(near, GuardedContextCache(projections.shared, breaker))
+    return Contexts(cache=cache, near=near, breaker=breaker)
 
 
 def projector(settings: Settings, projections: Projections, store: EventStore, clock: Clock) -> ProjectContexts:

@@ -7,11 +7,12 @@ from functools import cached_property
 
 from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
-from manent.app.projections import context_cache
+from manent.app.projections import contexts
 from manent.app.settings import Settings
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.accept_completion import AcceptCompletion
 from manent.domain.usecases.close_completion import CloseCompletion, CloseInterrupted
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -21,6 +22,7 @@ from manent.domain.usecases.end_rerun import EndRerun
 from manent.domain.usecases.expire_sessions import ExpireSessions
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
@@ -29,7 +31,6 @@ from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Recorded, Replays, build_recorded, build_replays
 from manent.domain.usecases.resume_completion import ResumeCompletion
-from manent.domain.usecases.running import LiveCompletions
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.sessions import Sessions
@@ -77,6 +78,7 @@ class Wiring:
     cache: ContextCache
     streams: StreamBuffer
     limiter: Limiter
+    telemetry: Telemetry = NO_TELEMETRY
 
     def build(self) -> UseCases:
         """All of them."""
@@ -86,7 +88,9 @@ class Wiring:
             live=self.live,
             counting=self.counting,
             complete_chat=self.complete_chat,
-            create_embeddings=CreateEmbeddings(self.engine, self.counting, timeout_s=self.settings.timeout_max_s),
+            create_embeddings=CreateEmbeddings(
+                self.engine, self.counting, timeout_s=self.settings.timeout_max_s, telemetry=self.telemetry
+            ),
             manage_models=ManageModels(self.engine),
             manage_sessions=self.manage_sessions,
             list_sessions=ListSessions(directory=self.store.directory, sessions=self.sessions, clock=self.clock),
@@ -145,7 +149,7 @@ class Wiring:
     @cached_property
     def counting(self) -> CountRequests:
         """What is counted against limits."""
-        return CountRequests(self.limiter, self.settings.limit_policy, self.ids)
+        return CountRequests(self.limiter, self.settings.limit_policy, self.ids, self.telemetry)
 
     @cached_property
     def complete_chat(self) -> CompleteChat:
@@ -174,6 +178,7 @@ class Wiring:
             counting=self.counting,
             timeout_max_s=self.settings.timeout_max_s,
             alone_max_s=self.settings.deterministic_max_s,
+            telemetry=self.telemetry,
         )
 
     @cached_property
@@ -271,6 +276,7 @@ def build_use_cases(
     cache: ContextCache | None = None,
     streams: StreamBuffer | None = None,
     limiter: Limiter | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
 ) -> UseCases:
     """Put the use cases together over the given adapters.
 
@@ -282,8 +288,9 @@ def build_use_cases(
         engine=engine,
         clock=clock,
         ids=ids,
-        cache=context_cache(settings, None) if cache is None else cache,
+        cache=contexts(settings, None).cache if cache is None else cache,
         streams=NoStreamBuffer() if streams is None else streams,
         limiter=InProcessLimiter() if limiter is None else limiter,
+        telemetry=telemetry,
     )
     return wiring.build()

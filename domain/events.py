@@ -251,6 +251,8 @@ DomainEvent = SessionEvent | OperatorEvent | CompletionVerified | StoredCompleti
 
 SESSION_STREAMS = "session-"
 """What the names of the sessions' streams begin with, and no other's."""
+COMPLETION_STREAMS = "completion-"
+"""What the names of the streams of completions without a session begin with, and no other's."""
 
 
 def session_stream(session_id: str) -> str:
@@ -272,4 +274,4 @@ def session_of(stream_id: str) -> str:
 
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
-    return f"completion-{completion_id}"
+    return f"{COMPLETION_STREAMS}{completion_id}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from manent.domain.breaker import Circuit
 from manent.domain.residency import MemoryBudget, Phase
 
 
@@ -14,7 +15,9 @@ class ModelStatus:
     Attributes:
         memory_bytes: what its process holds; 0 where it has none.
         expected_bytes: what it is expected to need; None where nothing is known of it.
-        requests: how many use it or wait for it.
+        requests: how many use it or wait for it; ``waiting`` is how many of them wait for a place.
+        circuit: whether requests may go on to it.
+        prefix_bytes: what its prefix cache keeps in memory, as of the last look.
         progress: of a load, the share of the expected memory that its process holds, 0 to 1.
         loading_s, idle_s: for how long it has been loading, or loaded and unused.
         failure: why it is suspended, or why its last load failed.
@@ -34,6 +37,9 @@ class ModelStatus:
     idle_timeout_s: float | None = None
     failure: str | None = None
     retry_after_s: float | None = None
+    waiting: int = 0
+    circuit: Circuit = Circuit.CLOSED
+    prefix_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

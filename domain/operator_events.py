@@ -1,8 +1,9 @@
-"""What the machine and its operators do, together: models, webhooks. Conversations: ``manent.domain.events``."""
+"""What the machine and its operators do: models, keys and readings, webhooks. Conversations are in ``events``."""
 
 from __future__ import annotations
 
+from manent.domain.access_events import AccessEvent
 from manent.domain.model_events import ModelEvent
 from manent.domain.webhook_events import WebhookEvent
 
-OperatorEvent = ModelEvent | WebhookEvent
+OperatorEvent = ModelEvent | AccessEvent | WebhookEvent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -20,9 +20,10 @@ from manent.adapters.http.openapi import build_documents
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
-from manent.adapters.http.route import Route
+from manent.adapters.http.route import Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.streams import OpenStreams
+from manent.domain.access import check_entry
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
@@ -31,11 +32,13 @@ RESPONSE_TIMEOUT_S = 7 * 24 * 3600
 # What OpenAI calls the only version of its API that there has been.
 OPENAI_VERSION = "2020-10-01"
 
+NO_DOCUMENTS = Documents(openapi=b"", openapi_3_0=b"")
+
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 
 
-def create_app(services: HttpServices, limits: HttpLimits) -> App:
-    """An application that serves ``services``; several may live in one process."""
+def create_app(services: HttpServices, limits: HttpLimits, routes: Sequence[Route] = ROUTES) -> App:
+    """An application that serves ``routes`` with ``services``; several may live in one process."""
     app: App = Sanic(
         f"manent-{uuid.uuid4().hex}",
         config=_config(limits),
@@ -48,12 +51,14 @@ def create_app(services: HttpServices, limits: HttpLimits) -> App:
         body_bytes_max=limits.body_bytes_max,
         body_timeout_s=limits.body_timeout_s,
         stall_timeout_s=limits.stall_timeout_s,
+        telemetry=services.telemetry,
+        templates={path: openapi_path(route.paths[0]) for route in routes for path in route.paths},
         connections_max=limits.connections_max,
         proxies=limits.proxies,
         streams=OpenStreams(limits.streams_max),
     )
-    documents = build_documents(services.version)
-    for route in ROUTES:
+    documents = build_documents(services.version) if routes is ROUTES else NO_DOCUMENTS
+    for route in routes:
         handler = _wrapped(route, services, limits, documents)
         for index, path in enumerate(route.paths):
             name = f"{route.name}Alias" if index else route.name
@@ -86,7 +91,9 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
     """The handler of ``route`` with everything around it that no route may forget."""
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
-        principal = await admit(cast("HttpRequest", request), services, limits, public=route.public)
+        cast("HttpRequest", request).begin()
+        principal = await admit(cast("HttpRequest", request), services, limits, public=route.is_open(limits.public))
+        check_entry(principal, route.scope, reads=route.reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=cast("HttpRequest", request),

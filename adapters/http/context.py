@@ -13,8 +13,10 @@ from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.health import Health
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
@@ -22,6 +24,7 @@ from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.manage_keys import ManageKeys
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.manage_webhooks import ManageWebhooks
@@ -33,7 +36,8 @@ from manent.domain.usecases.run_middleware import MiddlewareChain
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.stored_completions import StoredCompletions
 
-Ready = Callable[[], Awaitable[Mapping[str, str]]]
+Look = Callable[[], Awaitable[Health]]
+Scrape = Callable[[str], tuple[bytes, str]]
 
 
 class Webhooks(Protocol):
@@ -54,7 +58,7 @@ class Webhooks(Protocol):
 class HttpServices:
     """What the HTTP adapter calls.
 
-    ``ready`` names what keeps the server from working, with a sentence each; empty means ready.
+    ``health`` looks at everything. ``scrape`` makes the metrics for an Accept header: text, and its media type.
     """
 
     chat: CompleteChat
@@ -73,12 +77,15 @@ class HttpServices:
     resume: ResumeCompletion
     authenticate: Authenticate
     counting: CountRequests
-    ready: Ready
+    health: Look
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
     webhooks: Webhooks | None = None
     middleware: MiddlewareChain | None = None
+    keys: ManageKeys | None = None
+    telemetry: Telemetry = NO_TELEMETRY
+    scrape: Scrape | None = None
     recent_requests: RecentRequests = field(default_factory=RecentRequests)
 
 
@@ -86,12 +93,14 @@ class HttpServices:
 class HttpLimits:
     """Whom the server answers, and bounds on what a client may send and on how long anything waits for it.
 
-    ``stall_timeout_s`` is how long a stream waits for a client that does not read; ``ping_interval_s`` how long a
-    stream stays silent before a comment line keeps it alive; ``retry_grace_s`` how long a whole answer goes on for an
-    SDK that lost its connection and tries again by itself.
+    ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
+    client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
+    ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
+    ``public`` names parts of the API that need no credential.
     """
 
-    hosts: HostNames = LOOPBACK
+    hosts: HostNames | None = LOOPBACK
+    public: frozenset[str] = frozenset({"docs"})
     origins: Origins = NO_ORIGINS
     proxies: TrustedProxies = NO_PROXIES
     connections_max: int = 1_000

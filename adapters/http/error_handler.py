@@ -54,6 +54,8 @@ class JsonErrorHandler(ErrorHandler):
     def response(self, request: Request, exception: BaseException) -> HTTPResponse:
         """The answer to a request that ended in ``exception``."""
         error = self._with_methods(request, as_domain_error(request, exception))
+        if isinstance(request, HttpRequest):
+            request.error_code = error.code
         self._log_fault(request, error, exception)
         return error_answer(error)
 

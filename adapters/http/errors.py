@@ -13,7 +13,9 @@ from manent.domain.errors import DomainError
 INVALID_REQUEST = "invalid_request_error"
 CONFLICT = "conflict_error"
 PERMISSION = "permission_error"
+AUTHENTICATION = "authentication_error"
 RATE_LIMIT = "rate_limit_error"
+UNAUTHORIZED = 401
 SERVER = "server_error"
 
 
@@ -52,6 +54,11 @@ ERRORS: Mapping[str, ErrorRow] = {
     "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
     "client_disconnected": ErrorRow(status=499, type=INVALID_REQUEST, why="Only logged: nobody is left to read it."),
     "unknown_host": ErrorRow(status=421, type=INVALID_REQUEST, why="The server does not answer to this Host."),
+    # Who asks.
+    "invalid_api_key": ErrorRow(status=UNAUTHORIZED, type=AUTHENTICATION, why="No API key or token that holds."),
+    "too_many_failed_logins": ErrorRow(status=429, type=RATE_LIMIT, why="Too many credentials that do not hold."),
+    "key_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The tenant has no such key."),
+    "key_revoked": ErrorRow(status=409, type=CONFLICT, why="The key was revoked before."),
     "origin_not_allowed": ErrorRow(status=403, type=PERMISSION, why="A web page of another origin asks."),
     "too_many_streams": ErrorRow(status=503, type=SERVER, why="As many completions are streamed as may be."),
     # What the domain says.
@@ -141,6 +148,8 @@ def error_headers(error: DomainError) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, RequestRefused) else {}
     if row_of(error).status in {ERRORS["session_busy"].status, ERRORS["deadline_exceeded"].status}:
         headers["x-should-retry"] = "false"
+    if row_of(error).status == UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"  # RFC 6750, 3
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))

@@ -30,7 +30,8 @@ async def admit(request: HttpRequest, services: HttpServices, limits: HttpLimits
         RateLimited: too many requests.
         DomainError: the credential is not accepted.
     """
-    check_host(request.origin.host, limits.hosts)
+    if limits.hosts is not None:
+        check_host(request.origin.host, limits.hosts)
     _check_origin(request, limits)
     if public:
         return NOBODY
@@ -56,7 +57,8 @@ def preflight(limits: HttpLimits) -> Callable[[Request], HTTPResponse | None]:
             return None
         if not isinstance(request, HttpRequest):
             return None
-        check_host(request.origin.host, limits.hosts)
+        if limits.hosts is not None:
+            check_host(request.origin.host, limits.hosts)
         if not limits.origins.allows(origin):
             raise _not_allowed(origin)
         return HTTPResponse(status=204, headers=dict(limits.origins.preflight()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,9 +21,14 @@ from manent.adapters.http.streams import OpenStreams
 from manent.adapters.http.strict_head import check_head
 from manent.domain.limits import Level
 from manent.domain.ports import Ids
+from manent.domain.telemetry import NO_TELEMETRY, REQUEST, RequestEnded, RequestScope, Telemetry
 from manent.domain.usecases.running import RunningCompletion
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._:@+=~/-]{1,128}")
+TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+UNMATCHED = "unmatched"
 CORRELATION_HEADERS = ("x-correlation-id", "x-session-id", "session_id")
 # A client that sends too much reads the answer only after it has sent everything: so much more is read and dropped.
 DRAIN_BYTES_MAX = 64 * 1024 * 1024
@@ -30,7 +36,7 @@ DRAIN_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """What requests and connections need of their application."""
+    """What requests and connections need of their application; ``templates`` names Sanic's paths as the API does."""
 
     ids: Ids
     body_bytes_max: int
@@ -39,6 +45,8 @@ class RequestContext:
     connections_max: int
     proxies: TrustedProxies
     streams: OpenStreams
+    telemetry: Telemetry = NO_TELEMETRY
+    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 App = Sanic[Config, SimpleNamespace]
@@ -51,6 +59,8 @@ class HttpRequest(Request):
         super().__init__(*args, **kwargs)
         self.started_s = perf_counter()
         self.is_stream = False
+        self.error_code: str | None = None
+        self.told_as: RequestScope | None = None
         self.levels: tuple[Level, ...] = ()
         self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
@@ -69,13 +79,40 @@ class HttpRequest(Request):
     def correlation_id(self) -> str | None:
         """What the client calls the conversation that this request belongs to; recorded, and nothing else.
 
-        Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both.
+        Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both. Where there
+        is no such name, the client's trace is one (W3C Trace Context).
         """
         for name in CORRELATION_HEADERS:
             found = safe_id(self.headers.get(name))
             if found is not None:
                 return found
-        return None
+        traced = TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
+        return None if traced is None else traced["trace_id"]
+
+    def begin(self) -> None:
+        """Tell that the request arrived; what is done for it from now on is known as done for it."""
+        parent = self.headers.get("traceparent")
+        self.told_as = RequestScope(
+            request_id=self.request_id,
+            correlation_id=self.correlation_id,
+            span=self._context.telemetry.request_began(parent),
+            parent=parent,
+        )
+        REQUEST.set(self.told_as)
+
+    def end(self, status: int, error: str | None) -> None:
+        """Tell that it was answered, a stream to its end."""
+        context = self._context
+        context.telemetry.request_ended(
+            RequestEnded(
+                method=self.method,
+                route=UNMATCHED if self.route is None else context.templates.get(self.uri_template or "", UNMATCHED),
+                status=status,
+                duration_s=perf_counter() - self.started_s,
+                error=error,
+                scope=self.told_as,
+            )
+        )
 
     @property
     def origin(self) -> Origin:

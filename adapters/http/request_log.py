@@ -1,4 +1,4 @@
-"""One line per request: method, path, status, duration, request id. Never a body, never a query."""
+"""One line per request, and its measurement: method, path, status, duration, ids. Never a body, never a query."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ import logging
 from manent.adapters.http.request import HttpRequest
 
 PATH_CHARS_MAX = 200
+STREAM_DONE = "done"
 
 _log = logging.getLogger("manent.http")
 
 
 def log_request(request: HttpRequest, status: int) -> None:
     """Log a request that is answered at once."""
-    if not _log.isEnabledFor(logging.INFO):
-        return
-    _log.info(
-        "%s %s %d %.1f ms %s", request.method, shown_path(request), status, request.elapsed_ms, request.request_id
-    )
+    request.end(status, request.error_code)
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("%s %s %d", request.method, shown_path(request), status, extra=_facts(request))
 
 
 def log_stream(request: HttpRequest, outcome: str) -> None:
     """Log a stream at its end; ``outcome`` is ``done`` or why it did not get that far."""
-    _log.info(
-        "%s %s 200 %.1f ms %s stream %s",
-        request.method,
-        shown_path(request),
-        request.elapsed_ms,
-        request.request_id,
-        outcome,
-    )
+    request.end(200, None if outcome == STREAM_DONE else outcome)
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("%s %s 200 stream %s", request.method, shown_path(request), outcome, extra=_facts(request))
 
 
 def shown_path(request: HttpRequest) -> str:
     """The path, cut and without anything that could forge a log line."""
-    path = request.path
-    return "".join(char if char.isprintable() else "?" for char in path[:PATH_CHARS_MAX])
+    path = request.path[:PATH_CHARS_MAX]
+    if path.isprintable():
+        return path
+    return "".join(char if char.isprintable() else "?" for char in path)
+
+
+def _facts(request: HttpRequest) -> dict[str, object]:
+    """What a line of JSON has as members of its own."""
+    facts: dict[str, object] = {"request_id": request.request_id, "duration_ms": round(request.elapsed_ms, 1)}
+    if request.told_as is not None and request.told_as.correlation_id is not None:
+        facts["correlation_id"] = request.told_as.correlation_id
+    return facts

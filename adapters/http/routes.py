@@ -18,6 +18,8 @@ from manent.adapters.http import (
 )
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
+from manent.adapters.http.key_routes import KEY_ROUTES
+from manent.adapters.http.metrics import METRICS_ROUTE
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, TEXT_ERRORS, Route
@@ -35,6 +37,7 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/chat/completions",
         handler=chat.create_chat_completion,
+        scope=Scope.CHAT,
         summary="Answer a conversation",
         tag="Chat",
         body=ChatRequest,
@@ -77,6 +80,7 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/embeddings",
         handler=embeddings.create_embeddings,
+        scope=Scope.CHAT,
         summary="Turn texts into vectors",
         tag="Embeddings",
         body=EmbeddingsRequest,
@@ -87,11 +91,13 @@ ROUTES: Sequence[Route] = (
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
     *WEBHOOK_ROUTES,
+    *KEY_ROUTES,
     Route(
         name="listEvents",
         method="GET",
         path="/events",
         handler=events.list_events,
+        scope=Scope.EVENTS_READ,
         summary="Read the event log",
         tag="Log",
         answer=answers.EventList,
@@ -103,6 +109,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/stream",
         handler=event_stream.stream_events,
+        scope=Scope.EVENTS_READ,
         summary="Follow the event log",
         tag="Log",
         content_type="text/event-stream",
@@ -123,6 +130,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/<position:str>",
         handler=events.retrieve_event,
+        scope=Scope.EVENTS_READ,
         summary="Retrieve an event by its position",
         tag="Log",
         answer=answers.Event,
@@ -135,6 +143,7 @@ ROUTES: Sequence[Route] = (
             path=path,
             handler=handler,
             summary=summary,
+            scope=Scope.AUDIT,
             tag="Log",
             answer=answer,
             query=query,
@@ -154,19 +163,26 @@ ROUTES: Sequence[Route] = (
         under_v1=False,
         public=True,
     ),
-    Route(
-        name="ready",
-        method="GET",
-        path="/health/ready",
-        alias="/api/v1/health/ready",
-        handler=health.ready,
-        summary="Whether requests can be served; 503 names the problems",
-        tag="Health",
-        answer=answers.Ready,
-        answer_503=answers.Ready,
-        under_v1=False,
-        public=True,
+    *(
+        Route(
+            name=name,
+            method="GET",
+            path=f"/health/{name}",
+            alias=f"/api/v1/health/{name}",
+            handler=handler,
+            summary=summary,
+            tag="Health",
+            answer=answers.Ready,
+            answer_503=answers.Ready,
+            under_v1=False,
+            public=True,
+        )
+        for name, handler, summary in (
+            ("ready", health.ready, "Whether requests can be served; 503 names the problems"),
+            ("startup", health.startup, "Whether the start is over: 503 until it was ready for the first time"),
+        )
     ),
+    METRICS_ROUTE,
     *(
         Route(
             name=name,
@@ -179,7 +195,7 @@ ROUTES: Sequence[Route] = (
             content_type=content_type,
             errors=("unknown_url", "internal_error") if "<" in path else ("internal_error",),
             under_v1=False,
-            public=True,
+            opened_by="docs",
         )
         for name, path, handler, summary, answer, content_type in (
             ("welcome", "/", health.welcome, "Where things are", answers.Welcome, "application/json"),

@@ -72,17 +72,21 @@ class HttpServer:
         await server.start_serving()  # type: ignore[no-untyped-call]  # Sanic's
         await server.after_start()  # type: ignore[no-untyped-call]  # Sanic's
 
+    def keep_no_connection(self) -> None:
+        """Close the idle connections, and every other one behind its answer; new ones have one answer each."""
+        self._app.config.KEEP_ALIVE = False
+        for connection in self._open_connections():
+            if not connection.close_if_idle():
+                _close_after_answer(connection)
+
     async def stop_accepting(self) -> None:
         """Close the listener and the idle connections; what runs goes on, and its connection closes behind it."""
         if self._server is None:
             return
-        self._app.config.KEEP_ALIVE = False
         listener = cast("asyncio.Server | None", self._server.server)
         if listener is not None:
             listener.close()
-        for connection in self._open_connections():
-            if not connection.close_if_idle():
-                _close_after_answer(connection)
+        self.keep_no_connection()
 
     async def close(self, deadline_s: float) -> None:
         """Wait for the connections to end, cut those that are left after ``deadline_s``, and forget the application."""

@@ -219,10 +219,11 @@ class Live(Answer):
 
 
 class Ready(Answer):
-    """Whether requests can be served, and what stands in the way."""
+    """Whether requests can be served, what stands in the way, and what does not work as it should meanwhile."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"]
     problems: dict[str, str]
+    degraded: dict[str, str]
 
 
 class Welcome(Answer):

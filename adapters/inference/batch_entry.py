@@ -9,6 +9,7 @@ from typing import Any
 from manent.adapters.inference.grammars import GrammarRefused
 from manent.adapters.inference.guide import GrammarTooComplex, Guide, Thinking
 from manent.adapters.inference.protocol import Failed, Generate, Progress, RunnerFrame
+from manent.adapters.inference.runner_log import say
 from manent.adapters.inference.sampling import Choice, TokenChooser
 from manent.adapters.inference.sequence import GeneratedRequest
 from manent.adapters.inference.token_text import TokenBytes
@@ -117,12 +118,13 @@ def signs_of_life(
     ]
 
 
-def evaluation_failed(request_id: int, error: Exception) -> Failed:
-    """The answer to a request that the model could not be evaluated for."""
+def evaluation_failed(request: Generate, error: Exception) -> Failed:
+    """The answer to a request that the model could not be evaluated for; the server's log says where it failed."""
     if isinstance(error, GrammarRefused | GrammarTooComplex):
-        return Failed(id=request_id, code="invalid_value", message=str(error)[:500])
+        return Failed(id=request.id, code="invalid_value", message=str(error)[:500])
+    say("a request could not be evaluated", request=request, error=error)
     message = f"the model could not be evaluated: {type(error).__name__}: {error}"[:500]
-    return Failed(id=request_id, code="generation_failed", message=message)
+    return Failed(id=request.id, code="generation_failed", message=message)
 
 
 def told_logprobs(token: int, choice: Choice, token_bytes: TokenBytes) -> TokenLogprobs:

@@ -26,7 +26,12 @@ class ModelCircuit:
     @property
     def is_open(self) -> bool:
         """Whether the model is kept out."""
-        return self._breaker.circuit(monotonic()) is Circuit.OPEN
+        return self.state is Circuit.OPEN
+
+    @property
+    def state(self) -> Circuit:
+        """Whether requests may go on to the model."""
+        return self._breaker.circuit(monotonic())
 
     @property
     def wait_s(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import re
 from collections.abc import Awaitable, Callable, Iterator
 
 from manent.adapters.inference.embedding_frames import Embedded
@@ -35,6 +34,7 @@ from manent.adapters.inference.protocol import (
     read_runner_frame,
 )
 from manent.domain.errors import EngineUnavailable, ModelLoadError
+from manent.domain.safe_errors import OUT_OF_MEMORY
 
 OnCrash = Callable[[str, int], Awaitable[None]]
 """Called with the reason and the number of requests that were failed with the runner."""
@@ -44,14 +44,12 @@ OnProcess = Callable[[int], None]
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
 
-# What Python, C++ and MLX (on Metal and on a CPU) say when an allocation fails.
-_OUT_OF_MEMORY = re.compile(
-    r"MemoryError|bad_alloc|out of memory|Insufficient Memory|\[(?:metal::)?malloc|Unable to allocate", re.IGNORECASE
-)
-
 
 class Runner:
-    """A loaded model in a process of its own, and the requests that it is working on."""
+    """A loaded model in a process of its own, and the requests that it is working on.
+
+    ``prefix_bytes`` is what its prefix cache kept in memory at the last ping.
+    """
 
     def __init__(
         self, process: RunnerProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: RunnerLimits
@@ -68,6 +66,7 @@ class Runner:
         self._closing = False
         self._kill_reason: str | None = None
         self._device_bytes = 0
+        self.prefix_bytes = 0
         self._owed_since_s: float | None = None
 
     @classmethod
@@ -171,6 +170,7 @@ class Runner:
                 while not isinstance(frame := await exchange.receive(), Pong):
                     pass
                 self._device_bytes = frame.memory_bytes
+                self.prefix_bytes = frame.prefix.memory_bytes
                 return frame
         finally:
             self._owed_since_s = None
@@ -209,7 +209,7 @@ class Runner:
             case Ready(facts=facts):
                 return facts
             case LoadFailed(reason=reason):
-                raise (LoadOutOfMemory if _OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
+                raise (LoadOutOfMemory if OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
         await self._process.end(deadline_s=1.0)
         reason = f"the runner {self._describe_end()} while it loaded the model"
         raise (LoadOutOfMemory if self._killed_from_outside else ModelLoadError)(reason)

@@ -30,13 +30,7 @@ from manent.adapters.inference.supervisor import RunnerSupervisor
 from manent.adapters.inference.telling import OnModelEvent, Recall, Teller, nothing_is_known
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
-from manent.domain.generation import (
-    GenerationRequest,
-    GenerationResult,
-    ModelCard,
-    RenderedPrompt,
-    TextDelta,
-)
+from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, RenderedPrompt, TextDelta
 from manent.domain.images import check_images
 from manent.domain.messages import Message
 from manent.domain.model_status import MemoryReport, ModelStatus
@@ -44,6 +38,7 @@ from manent.domain.output import PartialOutput
 from manent.domain.output_shape import OutputShape
 from manent.domain.ports import Clock
 from manent.domain.prompts import ExplainedPrompt, TextPrompt, check_vocabulary
+from manent.domain.telemetry import REQUEST
 from manent.domain.waiting import Gone
 
 
@@ -250,7 +245,7 @@ class RunnerEngine:
         async with self.supervisor(request.model_id).exchange() as (runner, exchange):
             ended = False
             try:
-                prefix = self._prefix
+                prefix, scope = self._prefix, REQUEST.get()
                 await exchange.send(
                     Generate(
                         id=exchange.id,
@@ -260,6 +255,8 @@ class RunnerEngine:
                         history_tokens=request.prompt.history_tokens,
                         messages=request.prompt.messages,
                         raw=request.prompt.raw,
+                        request_id=None if scope is None else scope.request_id,
+                        correlation_id=None if scope is None else scope.correlation_id,
                     )
                 )
                 partial = PartialOutput(request.parameters.n)

@@ -104,7 +104,7 @@ class TextBatch:
                 return []
         except Exception as error:  # noqa: BLE001 (what fails in making one request's grammar fails this request alone)
             self._forget(entry.request.id)
-            return [evaluation_failed(entry.request.id, error)]
+            return [evaluation_failed(entry.request, error)]
         if not self.prefixes.must_read(entry.request):
             self._admit(entry)
         return []
@@ -240,7 +240,7 @@ class TextBatch:
             frames = generated.push(sequence.index, token, reason, batch_size=batch_size, logprobs=logprobs)
         except Exception as error:  # noqa: BLE001 (what fails on one request's token fails this request alone)
             self._drop(entry.request.id)
-            return [evaluation_failed(entry.request.id, error)]
+            return [evaluation_failed(entry.request, error)]
         sequence.tokens.append(token)
         if generated.ended(sequence.index):
             del self._sequences[uid]
@@ -263,12 +263,13 @@ class TextBatch:
         self._generator = self._new_generator()
         self._sequences.clear()
         mx.clear_cache()
-        for request_id in failed:
-            self._forget(request_id)
+        lost = [self._entries[request_id].request for request_id in failed]
+        for request in lost:
+            self._forget(request.id)
         for request_id in entered:
             if (entry := self._entries.get(request_id)) is not None:
                 entry.begin_again()
-        return [evaluation_failed(request_id, error) for request_id in failed]
+        return [evaluation_failed(request, error) for request in lost]
 
     def _drop(self, request_id: int) -> None:
         """Take a request out, wherever it is."""

@@ -111,7 +111,7 @@ class VisionBatch(TextBatch):
                 )
                 self._sequences[uid] = sequence
         except Exception as error:  # noqa: BLE001 (whatever an image leads to fails its request and not the runner)
-            self._refused.append(evaluation_failed(request.id, error))
+            self._refused.append(evaluation_failed(request, error))
             self._drop(request.id)
 
     def _new_generator(self) -> Any:

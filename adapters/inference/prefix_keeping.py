@@ -5,7 +5,6 @@ Everything here belongs to MLX's thread. Whatever fails here costs a cache, and 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from manent.adapters.inference.prefix_layers import PrefixLayers
 from manent.adapters.inference.prefix_tensors import tensors_of
 from manent.adapters.inference.prefix_tree import TOKEN_BYTES, PrefixNode, packed
 from manent.adapters.inference.protocol import Generate, PrefixScope
+from manent.adapters.inference.runner_log import say
 
 _STEP_TOKENS = 512
 """How much of a prompt is kept between two steps: copying more would be a gap in everybody's stream."""
@@ -105,7 +105,7 @@ class PrefixKeeper:
                 self._keep_tokens(batch.prompt_cache, row, packed(batch.tokens[row][:stop]), followed.scope, stop)
         except Exception as error:  # noqa: BLE001 (an evaluation that failed shows itself in the next step; and no cache is worth a request)
             self.failures += 1
-            sys.stderr.write(f"a prefix was not kept: {type(error).__name__}\n")
+            say("a prefix was not kept", error=error)
 
     def _keep_tokens(
         self, caches: Sequence[Any], row: int, tokens: bytes, scope: PrefixScope, stop: int | None

@@ -5,7 +5,6 @@ What was evaluated is kept by ``prefix_keeping``. Everything here belongs to MLX
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from manent.adapters.inference.prefix_layers import PrefixLayers
 from manent.adapters.inference.prefix_tensors import RawPiece, piece_of, raw_piece
 from manent.adapters.inference.prefix_tree import StoredPiece, packed
 from manent.adapters.inference.protocol import Generate, PrefixStats
+from manent.adapters.inference.runner_log import say
 from manent.domain.caching import CacheMiss, CacheUse
 
 _READ_TIMEOUT_S = 10.0
@@ -183,7 +183,7 @@ class PrefixReuse:
                     self._cache.restored(piece, *piece_of(raw))
         except Exception as error:  # noqa: BLE001 (a file that makes no sense after all is evaluated anew)
             self._failures += 1
-            sys.stderr.write(f"a prefix was not restored: {type(error).__name__}\n")
+            say("a prefix was not restored", error=error)
 
     def _cut(self, tokens: Sequence[int], found: Found, history_tokens: int) -> list[list[int]]:
         """The tokens left to evaluate; a state that cannot be cut later is kept where other prompts may part from this.

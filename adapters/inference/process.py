@@ -17,6 +17,7 @@ from threading import Thread
 
 from manent.adapters.inference.openblas import runner_environment
 from manent.adapters.inference.prefix_settings import PrefixOptions
+from manent.adapters.inference.runner_log import MARK, RunnerLines
 from manent.domain.embedding import ModelType
 
 _TAIL_MAX_BYTES = 8192
@@ -142,8 +143,8 @@ class RunnerProcess:
 
     def last_words(self) -> str:
         """The last line that it wrote to stderr: of a traceback, the exception."""
-        lines = self._tail.decode("utf-8", "replace").split("\n")
-        return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
+        lines = [line for line in self._tail.split(b"\n") if line.strip() and not line.startswith(MARK)]
+        return lines[-1].decode("utf-8", "replace").strip()[:500] if lines else ""
 
     async def _end(self, deadline_s: float) -> None:
         ended = await self._wait(deadline_s)
@@ -171,11 +172,16 @@ class RunnerProcess:
         return True
 
     async def _keep_tail(self) -> None:
-        """Read stderr until it closes, and keep its end: the runner must not block on a full pipe."""
+        """Read stderr until it closes, tell on what is meant for the log, and keep the end of the rest.
+
+        The runner must not block on a full pipe.
+        """
         reader, writer = await asyncio.open_unix_connection(sock=self._stderr, limit=_TAIL_MAX_BYTES)
+        lines = RunnerLines(self.pid)
         try:
             while piece := await reader.read(_TAIL_MAX_BYTES):
                 self._tail = (self._tail + piece)[-_TAIL_MAX_BYTES:]
+                lines.feed(piece)
         except OSError as error:
             _logger.debug("the last words of runner %d were lost: %s", self.pid, error)
         finally:

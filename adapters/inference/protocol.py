@@ -1,7 +1,6 @@
-"""The frames between the server and a runner, and how they travel.
+"""The frames between the server and a runner: a four-byte big-endian length, and a msgpack map whose ``type`` names it.
 
-A frame is a four-byte big-endian length and a msgpack map whose ``type`` names the frame. Both ends are the same
-release of Manent, so there are no versions here. Nothing in this module knows processes or MLX.
+Both ends are the same release of Manent, so there are no versions. Nothing here knows processes or MLX.
 """
 
 from __future__ import annotations
@@ -73,10 +72,9 @@ class PrefixScope(msgspec.Struct, frozen=True):
 
 
 class Generate(_Frame, frozen=True):
-    """Continue ``token_ids``, in as many choices as the parameters say.
+    """Continue ``token_ids``; without ``prefix`` the prefix cache is neither asked nor filled.
 
-    Without ``prefix`` the prefix cache is neither asked nor filled; ``history_tokens``, ``messages`` and ``raw`` are
-    as in ``RenderedPrompt``.
+    ``history_tokens``, ``messages``, ``raw`` are as in ``RenderedPrompt``; the ids stand in what the runner logs.
     """
 
     id: int
@@ -86,6 +84,8 @@ class Generate(_Frame, frozen=True):
     history_tokens: int = 0
     messages: tuple[Message, ...] = ()
     raw: bool = False
+    request_id: str | None = None
+    correlation_id: str | None = None
 
 
 class Cancel(_Frame, frozen=True):

@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
@@ -40,6 +39,7 @@ from manent.adapters.inference.protocol import (
     Tokenize,
 )
 from manent.adapters.inference.rendering import PromptRenderer
+from manent.adapters.inference.runner_log import say, say_defects
 from manent.adapters.inference.server_connection import ServerConnection
 from manent.adapters.inference.shard_hosts import hosts_of_file, local_hosts
 from manent.domain.embedding import ModelType
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Load the model, say so, and serve until the server is gone or says Shutdown."""
     # Ctrl-C reaches every process of the terminal; when to stop is the server's decision alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    say_defects()
     options = _parse(arguments)
     connection = ServerConnection(socket.socket(fileno=options.fd))
     inbox, text_requests = Inbox(), _TextRequests(maxsize=_TEXT_REQUESTS_MAX)
@@ -105,7 +106,7 @@ def _read(connection: ServerConnection, inbox: Inbox, text_requests: _TextReques
                 inbox.put(frame)
         code = _EXIT_DONE
     except (ProtocolError, InboxFull, OSError) as error:
-        _say(f"the connection to the server is broken: {error}")
+        say("the connection to the server is broken", error=error)
     finally:
         os._exit(code)
 
@@ -245,12 +246,6 @@ def _evaluate(connection: ServerConnection, loaded: LoadedModel, inbox: Inbox) -
             connection.write(frames)
         if batch.active and (frames := batch.step()):
             connection.write(frames)
-
-
-def _say(message: str) -> None:
-    """A line on stderr, which the supervisor keeps the end of."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from manent.domain.generation import (
 )
 from manent.domain.images import check_images
 from manent.domain.messages import Message, ToolCall
+from manent.domain.model_status import ModelStatus
 from manent.domain.output_shape import OutputShape
 from manent.domain.prompts import ExplainedPrompt, TextPrompt, check_vocabulary
 from manent.domain.waiting import Gone
@@ -119,6 +120,11 @@ class ScriptedEngine(AlwaysLoaded):
     ) -> AbstractAsyncContextManager[QueuePlace]:
         """One of the places of the model's queue; see ``InferenceEngine.place``."""
         return self.admission[self.resolve(model).model_id].place(priority, alone=alone, gone=gone)
+
+    def status(self, model: str) -> ModelStatus:
+        """See ``ModelHost.status``."""
+        admission = self.admission[self.resolve(model).model_id]
+        return replace(super().status(model), requests=admission.in_flight, waiting=admission.waiting)
 
     async def render(
         self, model_id: str, messages: Sequence[Message], *, shape: OutputShape | None = None

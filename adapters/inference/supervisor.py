@@ -171,6 +171,9 @@ class RunnerSupervisor:
             idle_timeout_s=self._idle_timeout_s,
             failure=self.circuit.reason or None,
             retry_after_s=self.circuit.wait_s if phase is Phase.SUSPENDED else None,
+            waiting=self._admission.waiting,
+            circuit=self.circuit.state,
+            prefix_bytes=0 if runner is None else runner.prefix_bytes,
         )
 
     def unload(

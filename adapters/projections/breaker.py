@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from manent.domain.breaker import Circuit
 from manent.domain.projections import CacheUnavailable
 
 _log = logging.getLogger("manent.projections")
@@ -35,6 +36,13 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         """Whether the last that was heard is a failure."""
         return self._open_until_s is not None
+
+    @property
+    def state(self) -> Circuit:
+        """Whether the next one may try, and if so whether that is a probe."""
+        if self._open_until_s is None:
+            return Circuit.CLOSED
+        return Circuit.HALF_OPEN if self._probing or self._monotonic_s() >= self._open_until_s else Circuit.OPEN
 
     @contextmanager
     def attempt(self) -> Generator[bool, None, None]:

@@ -23,6 +23,7 @@ class LruContextCache:
         self._budget_bytes = budget_bytes
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._size_bytes = 0
+        self.hits = self.misses = 0
 
     @property
     def size_bytes(self) -> int:
@@ -41,7 +42,9 @@ class LruContextCache:
         """See ``ContextCache.get``."""
         entry = self._entries.get((tenant, session_id))
         if entry is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self._entries.move_to_end((tenant, session_id))
         return entry.state
 

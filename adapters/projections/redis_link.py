@@ -50,6 +50,7 @@ class RedisLink:
             protocol=2,
         )
         self._client = Redis.from_pool(pool)
+        self.errors = self.answers = 0
 
     async def one(self, *command: str | bytes | int, timeout_s: float | None = None) -> Any:
         """The answer to a command.
@@ -77,9 +78,12 @@ class RedisLink:
             async with asyncio.timeout(timeout_s):
                 yield
         except TimeoutError as error:
+            self.errors += 1
             raise CacheUnavailable(f"Redis did not answer within {timeout_s:g} s") from error
         except (RedisError, OSError) as error:
+            self.errors += 1
             raise CacheUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
+        self.answers += 1
 
     async def aclose(self) -> None:
         """Close every connection."""

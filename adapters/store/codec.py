@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from manent.domain import access_events as a
 from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
@@ -45,6 +46,11 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "ModelSuspended": (m.ModelSuspended, 1),
     "ModelPinChanged": (m.ModelPinChanged, 1),
     "CompletionVerified": (v.CompletionVerified, 1),
+    "KeyCreated": (a.KeyCreated, 1),
+    "KeyChanged": (a.KeyChanged, 1),
+    "KeyRotated": (a.KeyRotated, 1),
+    "KeyRevoked": (a.KeyRevoked, 1),
+    "AuditRead": (a.AuditRead, 1),
     "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
     "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
     "WebhookCreated": (w.WebhookCreated, 1),

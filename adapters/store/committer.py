@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Protocol
 
 from manent.adapters.store.batch import AppendRequest
 from manent.domain.errors import DomainError, StoreUnavailable
 from manent.domain.records import Appended
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 
 Verdicts = Sequence[Appended | DomainError]
 
@@ -45,6 +48,8 @@ class BatchWriter(Protocol):
 _Waiting = tuple[AppendRequest, asyncio.Future[Appended]]
 """An append, and what its caller waits for. A caller that is cancelled cancels the wait alone."""
 
+_log = logging.getLogger("manent.store")
+
 CLOSE_S = 3.0
 REFUSAL_REMEMBERED_S = 10.0
 
@@ -76,6 +81,7 @@ class Committer:
         self._closed = False
         self._refused: tuple[str, float] | None = None
         self._observers: list[Callable[[int | None], None]] = []
+        self.telemetry: Telemetry = NO_TELEMETRY
 
     @property
     def waiting(self) -> int:
@@ -149,6 +155,7 @@ class Committer:
         return waiting
 
     async def _commit(self, batch: list[_Waiting]) -> None:
+        began_s, is_refused = monotonic(), False
         try:
             verdicts = await self._writer.write([request for request, _ in batch])
         except BatchRefused as refused:
@@ -156,10 +163,13 @@ class Committer:
                 for waiting in batch:
                     await self._commit([waiting])
                 return
-            self._refused = str(refused), asyncio.get_running_loop().time()
+            self._refused, is_refused = (str(refused), asyncio.get_running_loop().time()), True
             verdicts = [StoreUnavailable(str(refused)) for _ in batch]
         except Exception as error:  # noqa: BLE001 (a defect of the writer must reach every caller, not hang them)
-            verdicts = [StoreUnavailable(f"the committer failed: {error!r}") for _ in batch]
+            _log.exception("the committer failed")
+            is_refused = True
+            verdicts = [StoreUnavailable(f"the committer failed ({type(error).__name__})") for _ in batch]
+        self.telemetry.committed(len(batch), monotonic() - began_s, refused=is_refused)
         for (_, future), verdict in zip(batch, verdicts, strict=True):
             _tell(future, verdict)
         landed = [verdict.position for verdict in verdicts if isinstance(verdict, Appended)]

@@ -47,6 +47,7 @@ from manent.domain.records import (
     RecordedEvent,
     StreamEvent,
 )
+from manent.domain.telemetry import Telemetry
 
 _HEADER_COLUMNS = tuple(column.name for column in event_headers.c)
 
@@ -171,6 +172,15 @@ class SQLEventStore:
         self._committer.check_writable()
         async with self._reading() as connection:
             await connection.execute(select(log_head.c.position))
+
+    @property
+    def waiting(self) -> int:
+        """How many appends wait for the next transaction."""
+        return self._committer.waiting
+
+    def report_to(self, telemetry: Telemetry) -> None:
+        """Tell ``telemetry`` of every transaction from now on."""
+        self._committer.telemetry = telemetry
 
     async def aclose(self) -> None:
         """Commit what waits, then close every connection."""

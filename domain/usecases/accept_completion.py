@@ -17,7 +17,6 @@ from manent.domain.events import (
 )
 from manent.domain.generation import (
     ModelCard,
-    RenderedPrompt,
     RequestedParameters,
     SaltedDigest,
     SamplingParameters,
@@ -27,13 +26,15 @@ from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
-from manent.domain.records import Appended, IdempotencyKey, OpenCompletion
+from manent.domain.records import IdempotencyKey, OpenCompletion
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
+from manent.domain.telemetry import Stage
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.model_view import Asked, ModelView, View
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 
@@ -71,24 +72,6 @@ class ChatCommand:
     idempotency: IdempotencyKey | None = None
     expected: ExpectedVersion | None = None
     prompt: TextPrompt | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """An accepted completion with what the engine needs."""
-
-    accepted: Accepted
-    prompt: RenderedPrompt
-    parameters: SamplingParameters
-    record_content: bool
-
-
-class Repeated(Exception):
-    """Somebody accepted a request under the same idempotency key meanwhile; it landed at ``appended``."""
-
-    def __init__(self, appended: Appended) -> None:
-        super().__init__(f"accepted before, at position {appended.position}")
-        self.appended = appended
 
 
 class AcceptCompletion:
@@ -133,6 +116,7 @@ class AcceptCompletion:
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
         if said is not None:
             requested = replace(requested, prompt=self._prompt(said, command))
+        running.timeline.lap(Stage.CONTEXT)
         appended = await self._store.append(
             completion_stream(running.completion_id),
             [requested],
@@ -180,6 +164,7 @@ class AcceptCompletion:
                 return ()
             requested = self._requested(running, command, card, view, context=view.context, recorded=())
             decided.append((requested, view))
+            running.timeline.lap(Stage.CONTEXT)
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)

@@ -20,18 +20,24 @@ from manent.domain.generation import (
     ModelCard,
     TextDelta,
 )
+from manent.domain.model_access import models_to_try
 from manent.domain.output import PartialOutput
 from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
 from manent.domain.streams import StreamBuffer, StreamKey
-from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand, Prepared, Repeated
+from manent.domain.telemetry import NO_TELEMETRY, Stage, Telemetry
+from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand
 from manent.domain.usecases.close_completion import CloseCompletion
 from manent.domain.usecases.count_requests import CountRequests, Reservation, estimated_tokens
 from manent.domain.usecases.ending import Ending
+from manent.domain.usecases.live_completions import LiveCompletions
+from manent.domain.usecases.measuring import completion_ended
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
+from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
-from manent.domain.usecases.running import LiveCompletions, RunningCompletion
+from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import context_of
 from manent.domain.usecases.turns import Turns
 
@@ -57,6 +63,7 @@ class CompleteChat:
         buffer: StreamBuffer,
         timeout_max_s: float | None = None,
         alone_max_s: float | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
         self._accept = accept
         self._repeat = repeat
@@ -71,6 +78,7 @@ class CompleteChat:
         self._buffer = buffer
         self._timeout_max_s = timeout_max_s
         self._alone_max_s = alone_max_s
+        self._telemetry = telemetry
 
     def start(self, command: ChatCommand) -> RunningCompletion:
         """Start a completion in a task of its own; its ``accepted()`` tells whether it was accepted.
@@ -91,6 +99,7 @@ class CompleteChat:
             subject=command.principal.subject,
             session_id=command.session_id,
             idempotency=command.idempotency,
+            now_s=self._telemetry.now_s,
         )
         limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
         if limits and min(limits) != command.timeout_s:
@@ -115,17 +124,19 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                card = self._engine.resolve(command.model)
+                models = models_to_try(command.principal, command.model, self._engine.resolve)
+                card = self._engine.resolve(models[0])
                 check_type(command.model, card.type, *CHAT_TYPES)
                 await self._count(running, command, card, stack)
                 if command.session_id is not None:
                     turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
                     await stack.enter_async_context(turn)
+                    running.timeline.lap(Stage.TURN)
                 alone = command.parameters.deterministic
-                place = self._engine.place(
-                    command.model, priority=command.priority, alone=alone, gone=running.stop_requested
-                )
-                running.place = await stack.enter_async_context(place)
+                places = PlaceAtOneOf(self._engine, command.principal, models)
+                wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
+                running.place = await stack.enter_async_context(places.taken(wanted))
+                running.timeline.lap(Stage.QUEUE)
                 _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)
         except Repeated as repeated:
@@ -136,6 +147,8 @@ class CompleteChat:
             # The boundary of a completion: a defect must reach its reader as an error, and the server's log in full.
             _log.exception("completion %s ended in a defect", running.completion_id)
             running.fail(InternalError(f"internal error ({type(error).__name__}) in {running.completion_id}"))
+        finally:
+            self._telemetry.operation_ended(completion_ended(running, command))
 
     async def _count(
         self, running: RunningCompletion, command: ChatCommand, card: ModelCard, stack: AsyncExitStack
@@ -165,8 +178,11 @@ class CompleteChat:
         prepared = await self._prepare(running, command)
         if prepared is None:
             raise CompletionCancelledError(f"cancelled before it was accepted ({running.stop_reason})")
+        running.timeline.lap(Stage.APPEND)
         running.accept(prepared.accepted)
         outcome, error = await self._generate(running, prepared)
+        running.timeline.lap(Stage.DECODE if running.began else Stage.PREFILL)
+        running.outcome = outcome
         if outcome.usage is not None:
             running.reservation.used_tokens = outcome.usage.total_tokens
         context = context_of(
@@ -177,6 +193,7 @@ class CompleteChat:
         )
         if not await self._closing.close(outcome, context=context):
             raise EngineUnavailable("the completion was closed by somebody else before it ended")
+        running.timeline.lap(Stage.APPEND)
         if error is not None:
             raise error
         if isinstance(outcome, CompletionGenerated):

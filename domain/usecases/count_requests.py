@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from manent.domain.access import Principal
@@ -25,6 +24,7 @@ from manent.domain.limits import (
 )
 from manent.domain.messages import Message
 from manent.domain.ports import Ids
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 
 BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
@@ -53,13 +53,6 @@ class LimitPolicy:
 
 
 @dataclass(slots=True)
-class LimitFigures:
-    """What metrics tell of the limits: refusals by whose and which limit they were."""
-
-    refused: Counter[tuple[LimitedBy, Measure]] = field(default_factory=Counter)
-
-
-@dataclass(slots=True)
 class Reservation:
     """Tokens that a completion has taken beforehand; ``used_tokens`` is set to what it really took."""
 
@@ -71,11 +64,11 @@ class Reservation:
 class CountRequests:
     """Refuses what is beyond a limit, and corrects what was reserved once it is known."""
 
-    def __init__(self, limiter: Limiter, policy: LimitPolicy, ids: Ids) -> None:
+    def __init__(self, limiter: Limiter, policy: LimitPolicy, ids: Ids, telemetry: Telemetry = NO_TELEMETRY) -> None:
         self._limiter = limiter
         self._policy = policy
         self._ids = ids
-        self.figures = LimitFigures()
+        self._telemetry = telemetry
         # Whoever asks once asks again: what counts for them is found once.
         self._limits = lru_cache(maxsize=CALLERS_MAX)(self._find_limits)
 
@@ -131,7 +124,7 @@ class CountRequests:
         taken = await self._limiter.take(charges, lease=lease, enforced=enforced)
         if not taken.allowed:
             refused = RateLimited(taken.levels)
-            self.figures.refused[refused.limit.by, refused.limit.measure] += 1
+            self._telemetry.limited(f"{refused.limit.by} {refused.limit.measure}")
             raise refused
         return taken.levels
 

@@ -15,10 +15,23 @@ from manent.domain.embedding import (
     check_inputs,
     check_type,
 )
-from manent.domain.errors import DeadlineExceeded
+from manent.domain.errors import DeadlineExceeded, DomainError
+from manent.domain.generation import ModelCard, Usage
 from manent.domain.limits import Level
+from manent.domain.model_access import permitted
 from manent.domain.ports import InferenceEngine
+from manent.domain.telemetry import (
+    NO_TELEMETRY,
+    REQUEST,
+    Operation,
+    OperationEnded,
+    Outcome,
+    Stage,
+    Telemetry,
+    Timeline,
+)
 from manent.domain.usecases.count_requests import BYTES_PER_TOKEN, CountRequests, Reservation
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +61,18 @@ class CreatedEmbeddings:
 class CreateEmbeddings:
     """Asks the engine, from the same bounded places as chats have, within a bounded time."""
 
-    def __init__(self, engine: InferenceEngine, counting: CountRequests, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        counting: CountRequests,
+        *,
+        timeout_s: float | None = None,
+        telemetry: Telemetry = NO_TELEMETRY,
+    ) -> None:
         self._engine = engine
         self._counting = counting
         self._timeout_s = timeout_s
+        self._telemetry = telemetry
 
     async def run(self, command: EmbeddingCommand) -> CreatedEmbeddings:
         """The vectors of the inputs. Cancelling it gives up the place in the queue, or stops the evaluation.
@@ -63,35 +84,81 @@ class CreateEmbeddings:
             EngineBusy, ModelLoadError, InsufficientMemory, ModelUnavailable, EngineUnavailable, GenerationFailed: it
                 cannot be done now.
         """
+        measured = _Measured(command, Timeline(self._telemetry.now_s))
+        try:
+            created = measured.created = await self._run(command, measured)
+        except DomainError as error:
+            measured.error = error.code
+            raise
+        finally:
+            self._telemetry.operation_ended(measured.ended())
+        return created
+
+    async def _run(self, command: EmbeddingCommand, measured: _Measured) -> CreatedEmbeddings:
         check_inputs(command.inputs)
-        card = self._engine.resolve(command.model)
+        card = permitted(command.principal, command.model, self._engine.resolve)
         check_type(command.model, card.type, ModelType.EMBEDDING)
         reservation = Reservation(sum(map(_estimated_tokens, command.inputs)))
         counted = self._counting.completion(
             reservation, principal=command.principal, address=command.address, model_id=card.model_id
         )
         async with counted:
-            created = await self._create(command)
+            created = await self._create(command, card, measured)
             reservation.used_tokens = created.result.prompt_tokens
             return replace(created, levels=reservation.levels)
 
-    async def _create(self, command: EmbeddingCommand) -> CreatedEmbeddings:
+    async def _create(self, command: EmbeddingCommand, card: ModelCard, measured: _Measured) -> CreatedEmbeddings:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._engine.place(command.model, priority=command.priority) as place,
+                PlaceAtOneOf(self._engine, command.principal, [card.model_id]).taken(
+                    PlaceWish(priority=command.priority)
+                ) as place,
             ):
+                measured.timeline.lap(Stage.QUEUE)
                 request = EmbeddingRequest(
                     model_id=place.model_id,
                     inputs=command.inputs,
                     tokens_max=self._engine.resolve(place.model_id).context_length,
                     dimensions=command.dimensions,
                 )
-                return CreatedEmbeddings(result=await self._engine.embed(request), place=place)
+                result = await self._engine.embed(request)
+                measured.timeline.lap(Stage.PREFILL)
+                return CreatedEmbeddings(result=result, place=place)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the embeddings were not there after {self._timeout_s:g} s; send fewer inputs at once", param="input"
             ) from None
+
+
+class _Measured:
+    """What is told of embeddings once they ended."""
+
+    def __init__(self, command: EmbeddingCommand, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.created: CreatedEmbeddings | None = None
+        self.error: str | None = None
+        self._command = command
+
+    def ended(self) -> OperationEnded:
+        """It ends now."""
+        created, began = self.created, bool(self.timeline.laps)
+        outcome = Outcome.GENERATED if created is not None else Outcome.FAILED if began else Outcome.REFUSED
+        if created is None and self.error is None:
+            outcome, self.error = Outcome.CANCELLED, "client_disconnected"
+        return OperationEnded(
+            operation=Operation.EMBEDDINGS,
+            outcome=outcome,
+            operation_id="",
+            model_asked=self._command.model,
+            model_id=None if created is None else created.place.model_id,
+            began_s=self.timeline.began_s,
+            ended_s=self.timeline.now_s(),
+            laps=self.timeline.laps,
+            error=self.error,
+            usage=None if created is None else Usage(prompt_tokens=created.result.prompt_tokens, completion_tokens=0),
+            scope=REQUEST.get(),
+        )
 
 
 def _estimated_tokens(given: EmbeddingInput) -> int:

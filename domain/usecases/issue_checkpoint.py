@@ -15,7 +15,10 @@ ATTEMPTS = 3
 
 
 class IssueCheckpoint:
-    """Signs the head of the log. Whoever calls has checked who asks."""
+    """Signs the head of the log. Whoever calls has checked who asks.
+
+    ``last`` is the checkpoint that it signed last, and ``confirmed_at_us`` when it last found that one up to date.
+    """
 
     def __init__(self, *, store: EventStore, signer: CheckpointSigner, kept: CheckpointStore, clock: Clock) -> None:
         self._store = store
@@ -24,6 +27,9 @@ class IssueCheckpoint:
         self._kept = kept
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self.last: KeptCheckpoint | None = None
+        self.confirmed_at_us: int | None = None
+        self._confirmed_s: float | None = None
 
     async def run(self) -> KeptCheckpoint:
         """A signed checkpoint of the log as it stands; the one that there is, where nothing was appended since.
@@ -54,7 +60,14 @@ class IssueCheckpoint:
         issued = KeptCheckpoint(size=head.size, issued_at_us=self._clock.now_us(), note=note)
         await self._kept.keep(issued)
         same = await self._kept.page(after_size=head.size - 1, limit=1)
-        return same[0] if same and same[0].note == note else issued
+        self.last = same[0] if same and same[0].note == note else issued
+        self.confirmed_at_us, self._confirmed_s = self._clock.now_us(), asyncio.get_running_loop().time()
+        return self.last
+
+    @property
+    def age_s(self) -> float | None:
+        """How long ago the last checkpoint was found up to date, by a clock that nobody sets; None where none was."""
+        return None if self._confirmed_s is None else asyncio.get_running_loop().time() - self._confirmed_s
 
     async def page(self, *, after_size: int, limit: int) -> tuple[Sequence[KeptCheckpoint], bool]:
         """Kept checkpoints of trees larger than ``after_size``, and whether more follow."""

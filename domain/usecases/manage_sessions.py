@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manent.domain.access import Principal
+from manent.domain.access import Principal, note_reading
 from manent.domain.errors import SessionAlreadyExists, VersionConflict
-from manent.domain.events import SessionEvent
+from manent.domain.events import SessionEvent, session_stream
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import IdempotencyKey
 from manent.domain.session import SessionState, check_usable, decide_delete, decide_start
 from manent.domain.session_limits import check_session_id
 from manent.domain.session_upkeep import ExpectedVersion, SessionChange, check_readable, decide_change
-from manent.domain.usecases.running import LiveCompletions
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.turns import Turns
 
@@ -106,6 +106,7 @@ class ManageSessions:
         """
         state = await self._sessions.load(principal.tenant, session_id)
         check_readable(state, principal, now_us=self._clock.now_us())
+        await note_reading(principal, resource=session_stream(session_id), owner=state.owner)
         return state
 
     async def change(self, command: ChangeSession) -> SessionState:

@@ -15,8 +15,9 @@ from manent.domain.errors import (
 )
 from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionOutcome
 from manent.domain.usecases.find_completion import FindCompletion, FoundRequest
+from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.recent_completions import RecentCompletions
-from manent.domain.usecases.running import LiveCompletions, RunningCompletion
+from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.tell_recorded import RequestPlace, TellRecorded
 
 FOLLOWED_MAX = 1000

@@ -1,4 +1,4 @@
-"""A completion while it runs: what its readers see of it, and the set of all that run in this process.
+"""A completion while it runs: what its readers see of it.
 
 A running completion belongs to the log and not to a socket: it has its own task, keeps what it produced (bounded by
 its max_tokens), and any number of readers may follow it.
@@ -7,16 +7,17 @@ its max_tokens), and any number of readers may follow it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from manent.domain.admission import QueuePlace
-from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError, ShuttingDown
-from manent.domain.events import CompletionGenerated, CompletionRequested
+from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError
+from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
 from manent.domain.generation import TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
+from manent.domain.telemetry import NO_TELEMETRY, Stage, Timeline
 from manent.domain.usecases.count_requests import Reservation
 from manent.domain.waiting import CalledOff, StopSignal
 
@@ -36,7 +37,10 @@ class Accepted:
 
 
 class RunningCompletion:
-    """One completion, from its command to its terminal event."""
+    """One completion, from its command to its terminal event.
+
+    ``outcome`` is what it ended in by itself; a completion that is told again from the record has none.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class RunningCompletion:
         subject: str = "",
         session_id: str | None,
         idempotency: IdempotencyKey | None = None,
+        now_s: Callable[[], float] = NO_TELEMETRY.now_s,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
@@ -53,6 +58,8 @@ class RunningCompletion:
         self.session_id = session_id
         self.idempotency = idempotency
         self.place = QueuePlace()
+        self.timeline = Timeline(now_s)
+        self.outcome: CompletionOutcome | None = None
         self.reservation = Reservation(tokens=0)
         self._readers = 1
         self._deltas: list[TextDelta] = []
@@ -120,6 +127,21 @@ class RunningCompletion:
         for delta in self._deltas:
             output.add(delta)
         return output
+
+    @property
+    def error(self) -> DomainError | None:
+        """What it ended in, where that is no answer."""
+        return self._error
+
+    @property
+    def began(self) -> bool:
+        """Whether there was any output."""
+        return bool(self._deltas)
+
+    @property
+    def request(self) -> CompletionRequested | None:
+        """What was recorded of it, once it was accepted."""
+        return None if self._accepted is None else self._accepted.requested
 
     @property
     def was_accepted(self) -> bool:
@@ -204,6 +226,8 @@ class RunningCompletion:
 
     def produce(self, delta: TextDelta) -> None:
         """Hand a delta to the readers."""
+        if not self._deltas:
+            self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
         self._changed.set()
 
@@ -225,76 +249,3 @@ class RunningCompletion:
         # No other task runs between a reader's look at the state and this clear, so no change is missed.
         self._changed.clear()
         await self._changed.wait()
-
-
-class LiveCompletions:
-    """All completions that run in this process, each with the task that owns it."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, tuple[RunningCompletion, asyncio.Task[None]]] = {}
-        self._draining = False
-
-    def __contains__(self, completion_id: object) -> bool:
-        return completion_id in self._tasks
-
-    def __iter__(self) -> Iterator[RunningCompletion]:
-        return iter([running for running, _ in self._tasks.values()])
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def run(self, running: RunningCompletion, life: Coroutine[None, None, None]) -> None:
-        """Own ``life`` until it ends.
-
-        Raises:
-            ShuttingDown: the server drains.
-        """
-        if self._draining:
-            life.close()
-            raise ShuttingDown("the server is shutting down and accepts no new requests")
-        task = asyncio.create_task(life, name=f"completion {running.completion_id}")
-        started_as = running.completion_id
-        self._tasks[started_as] = running, task
-        task.add_done_callback(lambda _: self._tasks.pop(started_as, None))
-
-    def find(self, tenant: str, completion_id: str) -> RunningCompletion | None:
-        """The completion with this id, if it runs here."""
-        found = self._tasks.get(completion_id)
-        return found[0] if found is not None and found[0].tenant == tenant else None
-
-    def with_key(self, key: IdempotencyKey) -> RunningCompletion | None:
-        """The completion that runs under the same key, if one does.
-
-        Raises:
-            IdempotencyConflict: it runs for another request.
-        """
-        for running in self:
-            if running.idempotency is not None and running.idempotency.place == key.place and not running.failed:
-                key.check_same_request(running.idempotency.request_digest)
-                return running
-        return None
-
-    async def cancel_session(self, tenant: str, session_id: str, *, reason: str, wait_s: float) -> None:
-        """Stop the completions of a session and wait until each is closed, at most ``wait_s``."""
-        tasks = []
-        for running, task in self._tasks.values():
-            if running.tenant == tenant and running.session_id == session_id:
-                running.cancel(reason)
-                tasks.append(task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=wait_s)
-
-    async def drain(self, *, finish_s: float, close_s: float) -> int:
-        """Accept nothing more; let what runs finish within ``finish_s``, cancel the rest, wait ``close_s`` for that.
-
-        Returns:
-            How many are left without a terminal event; the next start closes them as interrupted.
-        """
-        self._draining = True
-        if self._tasks and finish_s > 0:
-            await asyncio.wait([task for _, task in self._tasks.values()], timeout=finish_s)
-        for running in self:
-            running.cancel("shutting_down")
-        if self._tasks:
-            await asyncio.wait([task for _, task in self._tasks.values()], timeout=close_s)
-        return len(self._tasks)

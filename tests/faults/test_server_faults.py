@@ -27,6 +27,13 @@ BREAKAGES = ("missing", "config.json", "model.safetensors", "tokenizer.json")
 LONG: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Write a very long story about the sea."}]
 
 
+def eventually_503(http: httpx.Client, url: str) -> httpx.Response:
+    """The answer, once it is a 503."""
+    while (answer := http.get(url)).status_code != 503:
+        time.sleep(0.01)
+    return answer
+
+
 def long_stream(server: Server, session_id: str) -> Stream[ChatCompletionChunk]:
     """A streamed answer that goes on for a while, in a session."""
     return server.client().chat.completions.create(
@@ -204,12 +211,28 @@ def test_ctrl_c_drains_and_exits_cleanly(server: Server) -> None:
 
 
 def test_a_drain_that_takes_too_long_cancels_and_still_exits_in_time(home: Path) -> None:
-    """What cannot finish is closed as cancelled by the shutdown, its client is told, and the exit code is 0."""
-    with serving(home, drain_s=0.5) as server:
+    """What cannot finish is closed as cancelled by the shutdown, its client is told, and the exit code is 0.
+
+    Until then a balancer that asks reads why nothing new is taken, also on the port for monitoring.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serving(home, drain_s=2, metrics_port=port) as server, httpx.Client(timeout=5) as http:
+        monitoring = f"http://127.0.0.1:{port}"
         stream = long_stream(server, "cut")
         read(stream, 1)
+        assert http.get(f"{monitoring}/health/ready").json()["status"] == "ready"
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
+        for address in (server.address, monitoring):
+            probe = eventually_503(http, f"{address}/health/ready")
+            assert probe.json()["problems"] == {"draining": "the server is shutting down"}
+            assert probe.headers["connection"] == ("close" if address == server.address else "keep-alive")
+            assert http.get(f"{address}/health/startup").status_code == 200
+        refused = http.post(f"{server.address}/v1/chat/completions", json={"model": "default", "messages": LONG})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        assert "manent_completions_active 1.0" in http.get(f"{monitoring}/metrics").text
+        assert http.get(f"{monitoring}/v1/models").status_code == 404
         with pytest.raises(APIError, match="shut down"):
             read(stream, 10_000)
         assert server.process.wait(timeout=10) == 0

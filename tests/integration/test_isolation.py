@@ -16,6 +16,7 @@ import pytest_asyncio
 from manent.adapters.inference.engine import RunnerEngine
 from manent.domain.errors import GenerationFailed
 from manent.domain.generation import GenerationResult, RenderedPrompt, SamplingParameters, TextDelta
+from manent.domain.telemetry import REQUEST, RequestScope
 from tests.support import faulty_runner
 from tests.support.engines import MODEL, collect, parameters, request, runner_engine, running, user
 from tests.support.faulty_runner import NAN, POISON
@@ -61,18 +62,30 @@ async def answer_to(engine: RunnerEngine, prompt: RenderedPrompt, effective: Sam
     ids=["evaluation", "logits", "sampler"],
 )
 async def test_what_fails_fails_alone(
-    faulty: RunnerEngine, prompt: tuple[int, ...], wrong: dict[str, Any], message: str
+    faulty: RunnerEngine,
+    prompt: tuple[int, ...],
+    wrong: dict[str, Any],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An evaluation, NaN, a sampler: one request hears of it; the three beside it say what they say alone."""
+    """An evaluation, NaN, a sampler: one request hears of it; the three beside it say what they say alone.
+
+    The runner tells the server's log for which request, and where, and not in the exception's words.
+    """
     prompts = [await faulty.render(MODEL, [user(f"{STORY} It has {n} rooms.")]) for n in range(3)]
     effective = parameters(max_tokens=12)
     alone = [await answer_to(faulty, one, effective) for one in prompts]
     others = [asyncio.ensure_future(answer_to(faulty, one, effective)) for one in prompts]
+    token = REQUEST.set(RequestScope(request_id="req_poison", correlation_id="cor_1"))
     with pytest.raises(GenerationFailed, match=message):
         await answer_to(faulty, RenderedPrompt(token_ids=prompt), parameters(**wrong))
+    REQUEST.reset(token)
     together = [await other for other in others]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]
     assert (await running(faulty).ping()).active == 0
+    (said,) = [record for record in caplog.records if record.name == "manent.runner"]
+    assert (said.__dict__["request_id"], said.__dict__["correlation_id"]) == ("req_poison", "cor_1")
+    assert said.__dict__["runner_exception"].splitlines()[-1] in {"RuntimeError", "ArithmeticError", "ValueError"}
 
 
 async def test_a_long_prompt_does_not_stall_others(engine: RunnerEngine) -> None:

@@ -44,6 +44,7 @@ class FakeRunner:
     silent_s: float = 0.0
     alive: bool = True
     pings: int = 0
+    prefix_bytes: int = 0
     ends: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import httpx
 from openai import AsyncOpenAI
 
 from manent.adapters.http.app import create_app
-from manent.adapters.http.context import HttpLimits, HttpServices, Ready
+from manent.adapters.http.context import HttpLimits, HttpServices, Scrape
 from manent.adapters.http.principal import Authenticate, everybody_is
 from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
@@ -26,17 +26,28 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.usecases import UseCases, build_use_cases
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
+from manent.domain.health import Health
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 from manent.domain.streams import StreamBuffer
+from manent.domain.telemetry import NO_TELEMETRY, Telemetry
+from manent.domain.usecases.manage_keys import ManageKeys
 from tests.support.webhooks import memory_webhooks
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
 # httpx would otherwise load all of the world's certificates for each client.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def client(subject: str, tenant: str = "t") -> Principal:
+    """Somebody with the scopes of an ordinary client."""
+    scopes = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.MODELS_READ})
+    return Principal(tenant=tenant, subject=subject, scopes=scopes)
 
 
 async def no_problems() -> Mapping[str, str]:
@@ -97,13 +108,16 @@ async def running_server(
     limits: HttpLimits | None = None,
     ready: Ready = no_problems,
     principal: Principal = LOCAL_OPERATOR,
+    authenticate: Authenticate | None = None,
+    keys: ManageKeys | None = None,
     session_wait_s: float = 0.05,
     store: EventStore | None = None,
     clock: Clock | None = None,
     fetcher: ImageFetcher | None = None,
+    telemetry: Telemetry = NO_TELEMETRY,
+    scrape: Scrape | None = None,
     streams: StreamBuffer | None = None,
     limiter: Limiter | None = None,
-    authenticate: Authenticate | None = None,
     tls: ssl.SSLContext | None = None,
     **policy: str,
 ) -> AsyncGenerator[Running, None]:
@@ -113,8 +127,19 @@ async def running_server(
     engine = engine or ScriptedEngine(script)
     settings = Settings(session_wait_s=session_wait_s, _env_file=None, **policy)  # type: ignore[arg-type]  # by name
     use_cases = build_use_cases(
-        settings, store=store, engine=engine, clock=clock, ids=ids, limiter=limiter, streams=streams
+        settings,
+        store=store,
+        engine=engine,
+        clock=clock,
+        ids=ids,
+        limiter=limiter,
+        streams=streams,
+        telemetry=telemetry,
     )
+
+    async def health() -> Health:
+        return Health(problems=await ready())
+
     services = HttpServices(
         chat=use_cases.complete_chat,
         embeddings=use_cases.create_embeddings,
@@ -131,10 +156,13 @@ async def running_server(
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=authenticate or everybody_is(principal),
+        keys=keys,
         counting=use_cases.counting,
-        ready=ready,
+        health=health,
         version="0.0.0",
         webhooks=memory_webhooks(store, clock, ids),
+        telemetry=telemetry,
+        scrape=scrape,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(services, limits or HttpLimits())

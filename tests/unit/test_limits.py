@@ -13,15 +13,28 @@ from manent.app.transport_settings import read_limits
 from manent.domain.access import Principal
 from manent.domain.errors import InvalidValue
 from manent.domain.limits import Charge, Level, Limit, LimitedBy, Measure, RateLimited, RequestLimits
+from manent.domain.telemetry import NO_TELEMETRY, NoTelemetry, Telemetry
 from manent.domain.usecases.count_requests import CountRequests, LimitPolicy, Reservation, subscriber
 from tests.support.fakes import CountingIds, FakeClock
 
 ANN = Principal(tenant="acme", subject="ann", credential_id="key_1")
 
 
-def counting(clock: FakeClock, **policy: RequestLimits) -> CountRequests:
+class Told(NoTelemetry):
+    """Keeps which limits refused something."""
+
+    def __init__(self) -> None:
+        self.limits: list[str] = []
+
+    def limited(self, limit: str) -> None:
+        """See ``Telemetry.limited``."""
+        self.limits.append(limit)
+
+
+def counting(clock: FakeClock, telemetry: Telemetry | None = None, /, **policy: RequestLimits) -> CountRequests:
     """Counts in this process."""
-    return CountRequests(InProcessLimiter(now_us=clock.now_us), LimitPolicy(**policy), CountingIds())
+    limiter = InProcessLimiter(now_us=clock.now_us)
+    return CountRequests(limiter, LimitPolicy(**policy), CountingIds(), telemetry or NO_TELEMETRY)
 
 
 async def requests_until_refused(counted: CountRequests, principal: Principal | None, address: str | None) -> int:
@@ -109,7 +122,8 @@ async def test_tokens_are_limited_and_corrected(whose: str, limit: str, back_s: 
 
 async def test_completions_of_a_model_are_requests_of_it() -> None:
     """Whoever asks; another model is another limit."""
-    counted = counting(FakeClock(), per_model=RequestLimits(requests_per_hour=1))
+    told = Told()
+    counted = counting(FakeClock(), told, per_model=RequestLimits(requests_per_hour=1))
     async with counted.completion(Reservation(1), principal=ANN, address=None, model_id="m"):
         pass
     other = Principal(tenant="other", subject="bob")
@@ -118,7 +132,7 @@ async def test_completions_of_a_model_are_requests_of_it() -> None:
             pass
     async with counted.completion(Reservation(1), principal=other, address=None, model_id="n"):
         pass
-    assert counted.figures.refused == {(LimitedBy.MODEL, Measure.REQUESTS): 1}
+    assert told.limits == ["model requests"]
 
 
 async def test_what_runs_is_limited_and_ends_also_in_failure() -> None:

@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans of requests and completions, sent by OTLP. An optional extra."""
