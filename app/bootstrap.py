@@ -27,6 +27,7 @@ from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
+from manent.adapters.store.sql import SQLEventStore
 from manent.app.identity import Identity, check_opening, identity
 from manent.app.limits import Limits, counted, http_limits
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
@@ -148,60 +149,69 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
         AccessSecretUnusable, NotOpenable: API keys or tokens cannot be judged.
         TracingUnavailable: traces are asked for, and what sends them is not installed.
     """
-    clock, ids = SystemClock(), RandomIds()
     plugins = load_plugins(settings.plugin_names)
     registry = load_registry(settings.models_file, settings.models_folder)
-    store = await open_node(settings.database, clock=clock, ids=ids)
-    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
+    store = await open_node(settings.database, clock=SystemClock(), ids=RandomIds())
     try:
-        async with (
-            provable(settings, store, clock) as transparency,
-            shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
-            webhook_cases(settings, store, clock) as webhooks,
-            counted(settings, await transparency.kept.log_id()) as limits,
-            stream_buffer(settings, await transparency.kept.log_id()) as streams,
-            _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
-            tracing(settings) as traces,
-        ):
-            cached, metrics = contexts(settings, projections), Metrics(engine.models())
-            listeners = [*([metrics.recorder] if settings.measures else []), *traces]
-            telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
-            use_cases = build_use_cases(
-                settings,
-                store=store,
-                engine=engine,
-                clock=clock,
-                ids=ids,
-                cache=cached.cache,
-                limiter=limits.limiter,
-                streams=streams,
-                telemetry=telemetry,
-            )
-            store.report_to(telemetry)
-            recorded.observe(use_cases.warm_prefixes.observe)
-            recorded.observe(metrics.recorder.model_event)
-            parts = Parts(
-                settings=settings,
-                store=store,
-                use_cases=use_cases,
-                transparency=transparency,
-                contexts=cached,
-                projections=projections,
-            )
-            yield Manent(
-                settings=settings,
-                use_cases=use_cases,
-                transparency=transparency,
-                webhooks=webhooks,
-                middleware=MiddlewareChain(plugins.middleware),
-                deliveries=deliveries(settings, webhooks, store, clock),
-                identity=await identity(settings, store, clock=clock, ids=ids),
-                monitoring=watched(parts, metrics, telemetry),
-                limits=limits,
-                projector=None if projections is None else projector(settings, projections, store, clock),
-            )
+        async with _over(settings, plugins, registry, store) as manent:
+            yield manent
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def _over(
+    settings: Settings, plugins: Plugins, registry: Registry, store: SQLEventStore
+) -> AsyncGenerator[Manent, None]:
+    """A Manent over ``store``."""
+    clock, ids = SystemClock(), RandomIds()
+    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
+    async with (
+        provable(settings, store, clock) as transparency,
+        shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+        webhook_cases(settings, store, clock) as webhooks,
+        counted(settings, await transparency.kept.log_id()) as limits,
+        stream_buffer(settings, await transparency.kept.log_id()) as streams,
+        _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
+        tracing(settings) as traces,
+    ):
+        cached, metrics = contexts(settings, projections), Metrics(engine.models())
+        listeners = [*([metrics.recorder] if settings.measures else []), *traces]
+        telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
+        use_cases = build_use_cases(
+            settings,
+            store=store,
+            engine=engine,
+            clock=clock,
+            ids=ids,
+            cache=cached.cache,
+            limiter=limits.limiter,
+            streams=streams,
+            telemetry=telemetry,
+        )
+        store.report_to(telemetry)
+        recorded.observe(use_cases.warm_prefixes.observe)
+        recorded.observe(metrics.recorder.model_event)
+        parts = Parts(
+            settings=settings,
+            store=store,
+            use_cases=use_cases,
+            transparency=transparency,
+            contexts=cached,
+            projections=projections,
+        )
+        yield Manent(
+            settings=settings,
+            use_cases=use_cases,
+            transparency=transparency,
+            webhooks=webhooks,
+            middleware=MiddlewareChain(plugins.middleware),
+            deliveries=deliveries(settings, webhooks, store, clock),
+            identity=await identity(settings, store, clock=clock, ids=ids),
+            monitoring=watched(parts, metrics, telemetry),
+            limits=limits,
+            projector=None if projections is None else projector(settings, projections, store, clock),
+        )
 
 
 @asynccontextmanager
