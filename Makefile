@@ -16,7 +16,7 @@ PACKAGES := adapters app domain migrations
 # $(call once,FILE,COMMAND): run COMMAND unless FILE still says what it said when COMMAND last succeeded.
 once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir $(1)); }
 
-.PHONY: help install vision serve test check format bench fuzz docs clean lock environment development openblas
+.PHONY: help install vision serve test check format bench fuzz soak docs clean lock environment development openblas
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -50,6 +50,9 @@ bench: install development ## measure, and print ratios
 
 fuzz: install development ## send what the API's description allows, and what it does not (ARGS="--max-examples 500")
 	@$(BIN)/python -m tests.support.fuzzing $(ARGS)
+
+soak: install development ## load and hurt a real server for ten minutes, and report what was lost
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 docs: install development ## check that the documents say what the code does
 	@$(BIN)/python -m pytest -k docs $(ARGS)

@@ -21,7 +21,7 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
-from manent.domain.model_events import ModelEvent
+from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
 from manent.domain.output_pieces import PieceSizes, RecordedOutput
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
@@ -271,10 +271,11 @@ SessionEvent = (
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified | StoredCompletionEvent | ResponseDeleted
+DomainEvent = SessionEvent | OperatorEvent | CompletionVerified | StoredCompletionEvent | ResponseDeleted
 
 SESSION_STREAMS = "session-"
-"""What the names of the sessions' streams begin with, and no other's."""
+"""What the names of the sessions' streams begin with, and no other's; below, of completions without a session."""
+COMPLETION_STREAMS = "completion-"
 
 
 def session_stream(session_id: str) -> str:
@@ -296,4 +297,4 @@ def session_of(stream_id: str) -> str:
 
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
-    return f"completion-{completion_id}"
+    return f"{COMPLETION_STREAMS}{completion_id}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from manent.adapters.http import parameters
+from manent.adapters.http import parameters, wire_keys
 from manent.adapters.http import response_parameters as responses
 from manent.adapters.http.parameter_table import Parameter
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
@@ -39,6 +39,10 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),
     ("POST /v1/sessions/{id}/rerun", parameters.RERUN_PARAMETERS),
     ("POST /v1/chat/completions/{id}/verify", parameters.VERIFY_PARAMETERS),
+    ("POST /v1/keys", wire_keys.KEY_PARAMETERS),
+    ("POST /v1/keys/{id}", wire_keys.KEY_UPDATE_PARAMETERS),
+    ("POST /v1/keys/{id}/rotate", wire_keys.KEY_ROTATION_PARAMETERS),
+    ("POST /v1/keys/{id}/revoke", wire_keys.KEY_REVOCATION_PARAMETERS),
 )
 
 

@@ -20,6 +20,7 @@ from manent.domain.generation import (
     ModelCard,
     TextDelta,
 )
+from manent.domain.model_access import models_to_try
 from manent.domain.output import PartialOutput
 from manent.domain.output_shape import OutputShape
 from manent.domain.parameters import output_reserve_tokens
@@ -34,6 +35,7 @@ from manent.domain.usecases.count_requests import CountRequests, Reservation, es
 from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.measuring import completion_ended
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -124,7 +126,8 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                card = self._engine.resolve(command.model)
+                models = models_to_try(command.principal, command.model, self._engine.resolve)
+                card = self._engine.resolve(models[0])
                 check_type(command.model, card.type, *CHAT_TYPES)
                 await self._count(running, command, card, stack)
                 if command.session_id is not None:
@@ -132,10 +135,9 @@ class CompleteChat:
                     await stack.enter_async_context(turn)
                     running.timeline.lap(Stage.TURN)
                 alone = command.parameters.deterministic
-                place = self._engine.place(
-                    command.model, priority=command.priority, alone=alone, gone=running.stop_requested
-                )
-                running.place = await stack.enter_async_context(place)
+                places = PlaceAtOneOf(self._engine, command.principal, models)
+                wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
+                running.place = await stack.enter_async_context(places.taken(wanted))
                 running.timeline.lap(Stage.QUEUE)
                 _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)

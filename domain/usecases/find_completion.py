@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import get_args
 
-from manent.domain.access import Principal, may_audit
+from manent.domain.access import Principal, may_audit, note_reading
 from manent.domain.completion_input import DroppedMessages
 from manent.domain.errors import CompletionNotFound, ContentErased, ContentNotRecorded, SessionNotFound
 from manent.domain.events import (
@@ -80,6 +80,8 @@ class FindCompletion:
             SessionGone: its session expired, and ``principal`` is no auditor.
         """
         requested = found.requested
+        if requested.session_id is None:
+            await note_reading(principal, resource=found.header.stream_id, owner=found.header.actor)
         if requested.prompt is not None:
             if requested.prompt.content is None:
                 raise _not_recorded(requested)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from manent.adapters.inference.scripted import Script, Thought
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.messages import ToolCall
-from tests.support.http import Running, running_server
+from tests.support.http import Running, client, running_server
 from tests.support.pictures import data_url, picture
 from tests.support.strict import strict_conversation, strict_deletion, strict_items
 
@@ -174,7 +174,7 @@ async def test_another_ones_conversation_is_not_there() -> None:
     """To anyone else it is a 404, and stays as it is."""
     async with running_server() as running:
         path = await conversation(running, USER)
-        stranger = Principal(tenant=LOCAL_OPERATOR.tenant, subject="eve")
+        stranger = client("eve", LOCAL_OPERATOR.tenant)
         async with running_server(principal=stranger, store=running.store) as hers:
             for method, below, body in (
                 ("GET", "", None),

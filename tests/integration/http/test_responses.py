@@ -12,10 +12,10 @@ import pytest
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import GenerationFailed
 from manent.domain.messages import ToolCall
-from tests.support.http import WAIT_S, Running, raw_connection, running_server
+from tests.support.http import WAIT_S, Running, client, raw_connection, running_server
 from tests.support.strict import check_order, strict_events, strict_items, strict_response, strict_tokens
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
@@ -348,7 +348,7 @@ async def test_another_ones_response_is_not_there() -> None:
     async with running_server() as running:
         made = (await create(running, background=True)).json()["id"]
         store = running.store
-        stranger = Principal(tenant=LOCAL_OPERATOR.tenant, subject="eve")
+        stranger = client("eve", LOCAL_OPERATOR.tenant)
         async with running_server(principal=stranger, store=store) as hers:
             for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
                 answer = await hers.http.request(method, f"/v1/responses/{made}{path}")
@@ -542,7 +542,7 @@ async def test_a_repetition_has_the_same_answer() -> None:
 
 async def test_an_auditor_goes_on_in_a_fork_of_its_own() -> None:
     """Who may read a response may have another future of it, and never writes into its session."""
-    async with running_server(principal=Principal(tenant=LOCAL_OPERATOR.tenant, subject="ann")) as hers:
+    async with running_server(principal=client("ann", LOCAL_OPERATOR.tenant)) as hers:
         made = (await create(hers)).json()
         async with running_server(store=hers.store) as audits:
             on = (await create(audits, previous_response_id=made["id"])).json()
