@@ -22,7 +22,7 @@ once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir 
 # $(call separate,NAME): make the environment .venv/NAME of what requirements/NAME.txt pins.
 separate = $(call once,requirements/$(1).txt,echo "Installing the clients of requirements/$(1).txt in $(VENV)/$(1)" && $(BIN)/python -m venv --clear --without-pip $(VENV)/$(1) && { $(BIN)/uv pip install -q --no-config --python $(VENV)/$(1) --no-deps --require-hashes -r requirements/$(1).txt || $(PIP) --python $(VENV)/$(1) install --no-deps --require-hashes -r requirements/$(1).txt; })
 
-.PHONY: help install vision serve test test-clients check format bench fuzz docs clean lock environment development clients openblas
+.PHONY: help install vision serve test test-clients check format bench fuzz soak docs clean lock environment development clients openblas
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -59,6 +59,9 @@ bench: install development ## measure, and print ratios
 
 fuzz: install development ## send what the API's description allows, and what it does not (ARGS="--max-examples 500")
 	@$(BIN)/python -m tests.support.fuzzing $(ARGS)
+
+soak: install development ## load and hurt a real server for ten minutes, and report what was lost
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 docs: install development ## check that the documents say what the code does
 	@$(BIN)/python -m pytest -k docs $(ARGS)

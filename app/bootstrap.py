@@ -12,7 +12,7 @@ from time import monotonic
 from manent.adapters.http.app import create_app
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.metrics import monitoring_routes
-from manent.adapters.http.principal import everybody_is
+from manent.adapters.http.principal import identified_by
 from manent.adapters.http.request import App
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.images.fetching import ImageFetcher
@@ -25,22 +25,30 @@ from manent.adapters.inference.prefix_settings import PrefixSettings, PrefixTags
 from manent.adapters.inference.registry import BYTES_PER_GB, Registry, load_registry
 from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.inference.supervision import SupervisorSettings
+from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
+from manent.adapters.store.sql import SQLEventStore
+from manent.app.identity import Identity, check_opening, identity
 from manent.app.limits import Limits, counted, http_limits
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
+from manent.app.plugins import plugin_engine
 from manent.app.projections import contexts, projector, shared_projections
 from manent.app.settings import Settings
 from manent.app.streams import stream_buffer
 from manent.app.system import RandomIds, SystemClock
 from manent.app.tracing import tracing
 from manent.app.transparency import Transparency, provable
-from manent.app.usecases import UseCases, build_use_cases
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
+from manent.app.webhooks import WebhookCases, deliveries, webhook_cases
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.ports import InferenceEngine
 from manent.domain.residency import MemoryBudget
 from manent.domain.telemetry import NO_TELEMETRY, AllTelemetry
+from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import ProjectContexts
 from manent.domain.usecases.record_models import RecordModelEvents
+from manent.domain.usecases.run_middleware import MiddlewareChain
 
 ENGINE_CLOSE_S = 2.0
 PREFIX_MEMORY_PART = 16
@@ -55,6 +63,10 @@ class Manent:
     settings: Settings
     use_cases: UseCases
     transparency: Transparency
+    webhooks: WebhookCases
+    deliveries: DeliverWebhooks
+    middleware: MiddlewareChain
+    identity: Identity
     monitoring: Monitoring
     limits: Limits
     projector: ProjectContexts | None = None
@@ -84,14 +96,20 @@ class Manent:
             log=use_cases.query_log,
             follow=use_cases.follow_log,
             replays=use_cases.replays,
+            responses=use_cases.responses,
             stored=use_cases.stored_completions,
             resume=use_cases.resume,
             proofs=self.transparency.proofs,
             checkpoints=self.transparency.checkpoints,
+            webhooks=self.webhooks,
+            middleware=self.middleware,
             engine=use_cases.engine,
             ids=RandomIds(),
             images=CheckedImages(ImageFetcher(settings.image_urls)),
-            authenticate=everybody_is(LOCAL_OPERATOR),
+            keys=self.identity.keys,
+            authenticate=identified_by(
+                self.identity.identify, store=use_cases.store, clock=SystemClock(), ids=RandomIds()
+            ),
             counting=use_cases.counting,
             health=self.monitoring.health.look,
             version=version("manent"),
@@ -111,9 +129,14 @@ class Manent:
                 "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
+                "delivering webhooks": self.deliveries.run,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )
+
+    async def who_may_come(self) -> str:
+        """A sentence for the operator; raises NotOpenable where nobody may be let in as the settings have it."""
+        return await check_opening(self.settings, self.identity, now_us=SystemClock().now_us())
 
 
 @asynccontextmanager
@@ -121,67 +144,88 @@ async def assembled(settings: Settings) -> AsyncGenerator[Manent, None]:
     """A Manent on the real adapters that the settings choose; everything is closed at the end, in order.
 
     Raises:
+        PluginError: a plugin that the settings name cannot be used.
         RegistryError: models.toml is wrong.
         StoreUnavailable: the database does not answer.
         KeyUnusable: the log's signing key cannot be read or made.
+        AccessSecretUnusable, NotOpenable: API keys or tokens cannot be judged.
         TracingUnavailable: traces are asked for, and what sends them is not installed.
     """
-    clock, ids = SystemClock(), RandomIds()
+    plugins = load_plugins(settings.plugin_names)
     registry = load_registry(settings.models_file, settings.models_folder)
-    store = await open_node(settings.database, clock=clock, ids=ids)
-    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
+    store = await open_node(settings.database, clock=SystemClock(), ids=RandomIds())
     try:
-        async with (
-            provable(settings, store, clock) as transparency,
-            shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
-            counted(settings, await transparency.kept.log_id()) as limits,
-            stream_buffer(settings, await transparency.kept.log_id()) as streams,
-            _assembled_engine(settings, registry, recorded, clock) as engine,
-            tracing(settings) as traces,
-        ):
-            cached, metrics = contexts(settings, projections), Metrics(engine.models())
-            listeners = [*([metrics.recorder] if settings.measures else []), *traces]
-            telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
-            use_cases = build_use_cases(
-                settings,
-                store=store,
-                engine=engine,
-                clock=clock,
-                ids=ids,
-                cache=cached.cache,
-                limiter=limits.limiter,
-                streams=streams,
-                telemetry=telemetry,
-            )
-            store.report_to(telemetry)
-            recorded.observe(use_cases.warm_prefixes.observe)
-            recorded.observe(metrics.recorder.model_event)
-            parts = Parts(
-                settings=settings,
-                store=store,
-                use_cases=use_cases,
-                transparency=transparency,
-                contexts=cached,
-                projections=projections,
-            )
-            yield Manent(
-                settings=settings,
-                use_cases=use_cases,
-                transparency=transparency,
-                monitoring=watched(parts, metrics, telemetry),
-                limits=limits,
-                projector=None if projections is None else projector(settings, projections, store, clock),
-            )
+        async with _over(settings, plugins, registry, store) as manent:
+            yield manent
     finally:
         await store.aclose()
 
 
 @asynccontextmanager
+async def _over(
+    settings: Settings, plugins: Plugins, registry: Registry, store: SQLEventStore
+) -> AsyncGenerator[Manent, None]:
+    """A Manent over ``store``."""
+    clock, ids = SystemClock(), RandomIds()
+    recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
+    async with (
+        provable(settings, store, clock) as transparency,
+        shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+        webhook_cases(settings, store, clock) as webhooks,
+        counted(settings, await transparency.kept.log_id()) as limits,
+        stream_buffer(settings, await transparency.kept.log_id()) as streams,
+        _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
+        tracing(settings) as traces,
+    ):
+        cached, metrics = contexts(settings, projections), Metrics(engine.models())
+        listeners = [*([metrics.recorder] if settings.measures else []), *traces]
+        telemetry = AllTelemetry(*listeners, now_s=monotonic) if listeners else NO_TELEMETRY
+        use_cases = build_use_cases(
+            settings,
+            store=store,
+            engine=engine,
+            clock=clock,
+            ids=ids,
+            cache=cached.cache,
+            limiter=limits.limiter,
+            streams=streams,
+            telemetry=telemetry,
+        )
+        store.report_to(telemetry)
+        recorded.observe(use_cases.warm_prefixes.observe)
+        recorded.observe(metrics.recorder.model_event)
+        parts = Parts(
+            settings=settings,
+            store=store,
+            use_cases=use_cases,
+            transparency=transparency,
+            contexts=cached,
+            projections=projections,
+        )
+        yield Manent(
+            settings=settings,
+            use_cases=use_cases,
+            transparency=transparency,
+            webhooks=webhooks,
+            middleware=MiddlewareChain(plugins.middleware),
+            deliveries=deliveries(settings, webhooks, store, clock),
+            identity=await identity(settings, store, clock=clock, ids=ids),
+            monitoring=watched(parts, metrics, telemetry),
+            limits=limits,
+            projector=None if projections is None else projector(settings, projections, store, clock),
+        )
+
+
+@asynccontextmanager
 async def _assembled_engine(
-    settings: Settings, registry: Registry, recorded: RecordModelEvents, clock: SystemClock
+    settings: Settings, plugins: Plugins, registry: Registry, recorded: RecordModelEvents, clock: SystemClock
 ) -> AsyncGenerator[InferenceEngine, None]:
     if settings.engine == "scripted":
         yield ScriptedEngine()
+        return
+    if settings.engine != "mlx":
+        async with plugin_engine(settings, plugins) as engine:
+            yield engine
         return
     engine = RunnerEngine(
         registry,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from manent.adapters.inference.installing import verify_model
 from manent.adapters.inference.openblas import find_openblas, openblas_advice
@@ -18,32 +19,19 @@ from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.inference.starter import STARTER_ID
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.app.doctor_log import examine_log
+from manent.app.doctor_machine import examine_machine
+from manent.app.findings import Finding, Verdict
 from manent.app.home import HomeError, prepare_folder
-from manent.app.settings import Settings
+from manent.app.settings import ENV_FILE, PREFIX, Settings
 
 DISK_FREE_BYTES_MIN = 1_000_000_000
-
-
-class Verdict(StrEnum):
-    """How a check ended. A warning costs speed or comfort; a failure keeps Manent from working."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILURE = "failure"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check found, and what to do where it is not ok."""
-
-    check: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
+OTHERS = 0o077
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run every check, in the order in which they matter."""
+    yield _settings()
     yield _python()
     yield _mlx()
     if sys.platform == "linux":
@@ -51,8 +39,17 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _home(settings)
     yield _disk(settings)
     yield _database(settings)
+    yield from examine_log(settings)
     yield from _models(settings)
+    yield from examine_machine(settings)
     yield _port(settings)
+
+
+def _settings() -> Finding:
+    """Wrong ones end the command before it begins; their values are nobody's business."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = sorted(known & {*os.environ, *dotenv_values(ENV_FILE)})
+    return Finding(check="settings", verdict=Verdict.OK, detail=", ".join(given) or "all are the defaults")
 
 
 def _python() -> Finding:
@@ -88,6 +85,9 @@ def _home(settings: Settings) -> Finding:
         prepare_folder(settings.home)
     except HomeError as error:
         return Finding(check="home", verdict=Verdict.FAILURE, detail=str(error), advice="set MANENT_HOME")
+    if settings.home.stat().st_mode & OTHERS:
+        advice = f"run `chmod go= {settings.home}`: conversations and keys are in it"
+        return Finding(check="home", verdict=Verdict.WARNING, detail=f"others can read {settings.home}", advice=advice)
     return Finding(check="home", verdict=Verdict.OK, detail=str(settings.home))
 
 

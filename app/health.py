@@ -9,7 +9,7 @@ from pathlib import Path
 
 from manent.app.projections import Contexts
 from manent.app.sampling import Sampler
-from manent.app.usecases import UseCases
+from manent.app.use_case_set import UseCases
 from manent.domain.breaker import Circuit
 from manent.domain.errors import DomainError
 from manent.domain.health import Health

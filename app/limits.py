@@ -62,6 +62,7 @@ def http_limits(settings: Settings) -> HttpLimits:
         names.add(settings.host)
     return HttpLimits(
         hosts=HostNames(names),
+        public=settings.public_parts,
         origins=settings.origins,
         proxies=settings.proxies,
         body_bytes_max=settings.body_bytes_max,

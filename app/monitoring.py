@@ -24,7 +24,7 @@ from manent.app.projections import Contexts, Projections
 from manent.app.sampling import Sampler
 from manent.app.settings import Settings
 from manent.app.transparency import Transparency
-from manent.app.usecases import UseCases
+from manent.app.use_case_set import UseCases
 from manent.domain.breaker import Circuit
 from manent.domain.generation import ModelCard
 from manent.domain.residency import Phase

@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from manent.adapters.auth.secret_file import AccessSecretUnusable
 from manent.adapters.http.server import HttpServer
 from manent.adapters.http.tls import Certificate, CertificateUnusable
 from manent.adapters.inference.registry_entries import RegistryError
@@ -25,11 +26,13 @@ from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.app.background import in_background
 from manent.app.bootstrap import Manent, assembled
 from manent.app.home import HomeError, only_server, prepare_folder
+from manent.app.identity import NotOpenable
 from manent.app.listening import CannotListen, address_of, certificate_of, listening, monitoring_port
 from manent.app.settings import Settings
 from manent.app.tracing import TracingUnavailable
 from manent.app.transparency import issuing
 from manent.domain.errors import StoreUnavailable
+from manent.domain.extensions import PluginError
 from manent.domain.safe_errors import safe_name
 
 CLOSE_COMPLETIONS_S = 2.0
@@ -41,12 +44,15 @@ GC_THRESHOLDS = (10_000, 20, 50)
 START_ERRORS = (
     HomeError,
     MigrationError,
+    PluginError,
     RegistryError,
     StoreUnavailable,
     KeyUnusable,
     CannotListen,
     CertificateUnusable,
     TracingUnavailable,
+    AccessSecretUnusable,
+    NotOpenable,
 )
 
 _log = logging.getLogger("manent.serve")
@@ -85,6 +91,7 @@ async def _serve(
     _on_signals(stop)
     asyncio.get_running_loop().set_exception_handler(_log_defect)
     async with assembled(settings) as manent:
+        who = await manent.who_may_come()
         interrupted = await manent.use_cases.close_interrupted.run()
         if interrupted:
             _log.warning("closed %d completions that an earlier server left open", interrupted)
@@ -94,7 +101,7 @@ async def _serve(
         watching = {} if certificate is None else {"watching the certificate": certificate.watch}
         async with in_background({**manent.background(), **watching}), _monitoring(manent, monitored):
             async with issuing(manent.transparency.checkpoints, settings.checkpoint_interval_s):
-                _announce(settings, bound)
+                _announce(settings, bound, who)
                 await stop.wait()
             await _drain(settings, manent, server)
         await manent.use_cases.closing.close_kept()
@@ -158,7 +165,7 @@ def _log_defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     _log.error("%s ended in %s, and nobody waited for it", name, what, exc_info=error)
 
 
-def _announce(settings: Settings, bound: socket.socket) -> None:
+def _announce(settings: Settings, bound: socket.socket, who: str) -> None:
     address = address_of(settings, bound)
     curl, url = "curl", address
     if settings.unix_socket is not None:
@@ -167,6 +174,7 @@ def _announce(settings: Settings, bound: socket.socket) -> None:
     _say(
         f"Manent is ready on {address} (Ctrl-C stops it; data in {settings.home}). Try:\n"
         f"{curl} {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{who}\n"
     )
 
 

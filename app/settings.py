@@ -14,7 +14,10 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from manent.app.extension_settings import ExtensionSettings
+from manent.app.identity_settings import IdentitySettings
 from manent.app.log_levels import parse_levels
+from manent.app.settings_errors import told
 from manent.app.transport_settings import LimitSettings, TransportSettings
 
 if TYPE_CHECKING:
@@ -28,26 +31,28 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 ENV_FILE = ".env"
-OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS"})
+OTHER_VARIABLES = frozenset({"MANENT_OPENBLAS", "MANENT_TEST_MODELS", "MANENT_API_KEY"})
 
 
 class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(LimitSettings, TransportSettings):
+class Settings(ExtensionSettings, IdentitySettings, LimitSettings, TransportSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(Path("~/.manent"), description="Folder of the database, the models and the keys.")
-    host: str = Field("127.0.0.1", description="Address to listen on; only loopback until there are API keys.")
+    host: str = Field("127.0.0.1", description="Address to listen on; other than loopback needs an API key or JWT.")
     port: int = Field(9123, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, of SQLite or PostgreSQL; empty is SQLite in the home."
     )
     models: Path | None = Field(None, description="Path of models.toml; empty is models.toml in the home.")
-    engine: Literal["mlx", "scripted"] = Field("mlx", description="scripted answers without a model, for load tests.")
+    engine: str = Field(
+        "mlx", min_length=1, description="mlx; scripted, without a model, for load tests; or the name of a plugin."
+    )
     record: Literal["metadata", "content"] = Field(
         "metadata", description="What is recorded of completions that have no session and do not ask to be stored."
     )
@@ -175,18 +180,12 @@ class Settings(LimitSettings, TransportSettings):
 
     @field_validator("host")
     @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host == "localhost":
-            return host
-        try:
-            loopback = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            raise ValueError("it must be an IP address, or localhost") from None
-        if not loopback:
-            raise ValueError(
-                "this version has no API keys yet, so it serves on loopback only: use 127.0.0.1 or ::1, and a "
-                "reverse proxy that authenticates for others"
-            )
+    def _address(cls, host: str) -> str:
+        if host != "localhost":
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                raise ValueError("it must be an IP address, or localhost") from None
         return host
 
     @field_validator("redis_url")
@@ -243,6 +242,13 @@ class Settings(LimitSettings, TransportSettings):
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)).expanduser().absolute()
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine reach the server."""
+        if self.unix_socket is not None or self.host == "localhost":
+            return True
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
     def logger_levels(self) -> dict[str, str]:
         """The levels of single loggers."""
         return parse_levels(self.log_levels)
@@ -254,7 +260,7 @@ class Settings(LimitSettings, TransportSettings):
 
     @property
     def keys_folder(self) -> Path:
-        """Where the log's signing key is."""
+        """Where the log's signing key is, and the secret of API keys."""
         return self.home / "keys"
 
     @property
@@ -282,17 +288,4 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [
-            (
-                f"{PREFIX}{str(problem['loc'][0]).upper()}={_without_password(problem['input'])!r}: "
-                if problem["loc"]
-                else ""
-            )
-            + problem["msg"].removeprefix("Value error, ")
-            for problem in error.errors()
-        ]
-        raise SettingsError("; ".join(problems)) from None
-
-
-def _without_password(value: object) -> object:
-    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value
+        raise SettingsError("; ".join(told(problem, PREFIX) for problem in error.errors())) from None

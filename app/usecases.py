@@ -9,6 +9,7 @@ from manent.adapters.limits.in_process import InProcessLimiter
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import contexts
 from manent.app.settings import Settings
+from manent.app.use_case_set import UseCases
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, ContextCache, EventStore, Ids, InferenceEngine
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
@@ -30,6 +31,7 @@ from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Recorded, Replays, build_recorded, build_replays
+from manent.domain.usecases.responses import Ports, Responses, build_responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
 from manent.domain.usecases.running_reruns import RunningReruns
 from manent.domain.usecases.session_messages import SessionMessages
@@ -38,32 +40,6 @@ from manent.domain.usecases.stored_completions import StoredCompletions
 from manent.domain.usecases.tell_recorded import TellRecorded
 from manent.domain.usecases.turns import Turns
 from manent.domain.usecases.warm_prefixes import WarmPrefixes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UseCases:
-    """What a Manent can do, and the ports it does it with."""
-
-    store: EventStore
-    engine: InferenceEngine
-    live: LiveCompletions
-    counting: CountRequests
-    complete_chat: CompleteChat
-    create_embeddings: CreateEmbeddings
-    manage_models: ManageModels
-    manage_sessions: ManageSessions
-    list_sessions: ListSessions
-    session_messages: SessionMessages
-    expire_sessions: ExpireSessions
-    query_log: QueryLog
-    follow_log: FollowLog
-    replays: Replays
-    stored_completions: StoredCompletions
-    resume: ResumeCompletion
-    reruns: RunningReruns
-    closing: CloseCompletion
-    close_interrupted: CloseInterrupted
-    warm_prefixes: WarmPrefixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +79,7 @@ class Wiring:
             replays=self.replays,
             stored_completions=StoredCompletions(store=self.store, find=self.replays.find, clock=self.clock),
             resume=self.resume,
+            responses=self.responses,
             reruns=self.reruns,
             closing=self.closing,
             close_interrupted=self.close_interrupted,
@@ -241,6 +218,13 @@ class Wiring:
     def resume(self) -> ResumeCompletion:
         """Readers who come back."""
         return ResumeCompletion(find=self.replays.find, recorded=self.told, live=self.live, recent=self.recent)
+
+    @cached_property
+    def responses(self) -> Responses:
+        """Responses, and the items of conversations."""
+        chat, manage, turns = self.complete_chat, self.manage_sessions, self.turns
+        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids)
+        return build_responses(chat, manage, self.recorded, self.sessions, turns, live=self.live, ports=ports)
 
     @cached_property
     def close_interrupted(self) -> CloseInterrupted:

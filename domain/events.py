@@ -21,9 +21,12 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart, ToolCall
-from manent.domain.model_events import ModelEvent
+from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
+from manent.domain.output_pieces import PieceSizes, RecordedOutput
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
+from manent.domain.response_events import ItemRemoved, ResponseDeleted
+from manent.domain.responses import ResponseDetails
 from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
 
@@ -81,8 +84,9 @@ class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
 
     ``context`` stands for a session's messages, ``input`` for those of a request without one, ``prompt`` for what is
-    continued as it stands. ``prompt_digest`` commits to what the model is given (``RenderedPrompt.committed_bytes``).
-    A ``stored`` one is to be found among its owner's stored completions, as those of sessions are.
+    continued as it stands; ``instructions`` are this request's alone, and seen before all others. ``prompt_digest``
+    commits to what the model is given (``RenderedPrompt.committed_bytes``). A ``stored`` one is to be found among its
+    owner's stored completions, as those of sessions are; a ``response`` is asked for by its id.
     """
 
     completion_id: str
@@ -100,6 +104,8 @@ class CompletionRequested:
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None
     queue_wait_s: float = 0.0
+    instructions: Message | None = None
+    response: ResponseDetails | None = None
     prompt: InputPrompt | None = None
     stored: bool = False
     requested_at_us: int
@@ -129,6 +135,7 @@ class CompletionGenerated:
     alternatives: tuple[Alternative, ...] = ()
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    piece_sizes: PieceSizes | None = None
     stored: bool = False
     generated_at_us: int
 
@@ -163,6 +170,7 @@ class CompletionFailed:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
+    piece_sizes: PieceSizes | None = None
     failed_at_us: int
 
 
@@ -181,6 +189,7 @@ class CompletionCancelled:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     provenance: Provenance | None = None
+    piece_sizes: PieceSizes | None = None
     cancelled_at_us: int
 
 
@@ -231,6 +240,20 @@ class ErasedEvent:
 
 
 CompletionOutcome = CompletionGenerated | CompletionFailed | CompletionCancelled
+
+
+def output_of(outcome: CompletionOutcome) -> RecordedOutput:
+    """What a completion's end has of its (first choice's) output."""
+    logprobs = outcome.logprobs if isinstance(outcome, CompletionGenerated) else None
+    return RecordedOutput(
+        text=outcome.text or "",
+        reasoning=outcome.reasoning or "",
+        tool_calls=outcome.tool_calls,
+        logprobs=logprobs or (),
+        sizes=outcome.piece_sizes,
+    )
+
+
 SessionEvent = (
     SessionStarted
     | MessageAppended
@@ -244,13 +267,15 @@ SessionEvent = (
     | RerunStarted
     | RerunEnded
     | SessionImported
+    | ItemRemoved
     | UnknownEvent
     | ErasedEvent
 )
-DomainEvent = SessionEvent | ModelEvent | CompletionVerified | StoredCompletionEvent
+DomainEvent = SessionEvent | OperatorEvent | CompletionVerified | StoredCompletionEvent | ResponseDeleted
 
 SESSION_STREAMS = "session-"
-"""What the names of the sessions' streams begin with, and no other's."""
+"""What the names of the sessions' streams begin with, and no other's; below, of completions without a session."""
+COMPLETION_STREAMS = "completion-"
 
 
 def session_stream(session_id: str) -> str:
@@ -272,4 +297,4 @@ def session_of(stream_id: str) -> str:
 
 def completion_stream(completion_id: str) -> str:
     """The stream of a completion that belongs to no session."""
-    return f"completion-{completion_id}"
+    return f"{COMPLETION_STREAMS}{completion_id}"

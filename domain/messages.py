@@ -54,11 +54,15 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A function call that the assistant asks for. ``arguments`` is JSON text, as the model wrote it."""
+    """A function call that the assistant asks for. ``arguments`` is JSON text, as the model wrote it.
+
+    A ``custom`` tool takes text, which is the one argument ``input``.
+    """
 
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

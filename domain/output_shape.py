@@ -33,13 +33,14 @@ class Tool:
     """A function that the model may ask to be called.
 
     ``parameters`` is the JSON text of a schema of its arguments. ``strict`` arguments keep to it whatever the model
-    would rather say.
+    would rather say. A ``custom`` tool takes text, which is the one argument ``input``.
     """
 
     name: str
     description: str | None = None
     parameters: str = '{"type":"object","properties":{}}'
     strict: bool = False
+    custom: bool = False
 
 
 class ToolChoice(StrEnum):

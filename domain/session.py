@@ -35,6 +35,7 @@ from manent.domain.events import (
 from manent.domain.history import History
 from manent.domain.messages import Message, Role
 from manent.domain.replay_events import Fork
+from manent.domain.response_events import ItemRemoved
 from manent.domain.session_limits import check_metadata, check_session_id, check_ttl
 from manent.domain.tool_messages import check_results
 
@@ -82,6 +83,11 @@ class SessionState:
         return self.changed_at_us + self.ttl_s * 1_000_000
 
     @property
+    def here(self) -> Fork:
+        """The session as it stands, as what a fork begins with."""
+        return Fork(session_id=self.session_id, version=self.version)
+
+    @property
     def leading_system(self) -> list[Message]:
         """The system messages that the conversation begins with."""
         return leading_system(self.messages)
@@ -105,7 +111,7 @@ def leading_system(messages: Sequence[Message]) -> list[Message]:
     return found
 
 
-def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PLR0911 (one case an event)
+def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PLR0911, C901 (one case an event)
     """The state after ``event``. Total: every event that was ever recorded has a case or changes the version only."""
     changed_at_us = max(state.changed_at_us, happened_at_us(event) or 0)
     after = replace(state, version=state.version + 1, changed_at_us=changed_at_us, last_event_id="")
@@ -127,6 +133,10 @@ def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PL
             return replace(after, messages=History((*event.messages, *rest)))
         case HistoryRevised():
             return replace(after, messages=state.messages.truncated(event.from_index))
+        case ItemRemoved():
+            left = () if event.left is None else (event.left,)
+            before, behind = state.messages[: event.message_index], state.messages[event.message_index + 1 :]
+            return replace(after, messages=History((*before, *left, *behind)))
         case CompletionRequested():
             return replace(after, open_completion_id=event.completion_id)
         case CompletionGenerated() | CompletionFailed() | CompletionCancelled():

@@ -7,6 +7,7 @@ at its next write, and that write is not applied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,4 +65,8 @@ class SubscriptionStore(Protocol):
 
     async def position(self, name: str) -> int:
         """The checkpoint; 0 where there is no such subscription."""
+        ...
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """The subscriptions whose names begin with ``prefix``, in their order."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from manent.domain.access import Principal, Scope
+from manent.domain.access import Principal, Scope, has_scope
 from manent.domain.errors import DomainError, PermissionDenied
 
 
@@ -175,5 +175,5 @@ def require_audit(principal: Principal) -> None:
     Raises:
         PermissionDenied: ``principal`` has not the scope ``audit``.
     """
-    if not principal.scopes & {Scope.AUDIT, Scope.ADMIN}:
+    if not has_scope(principal, Scope.AUDIT):
         raise PermissionDenied("reading the event log needs the scope 'audit'")

@@ -108,6 +108,11 @@ def place_headers(place: QueuePlace) -> dict[str, str]:
     return {"x-queue-position": str(place.position), "x-queue-wait-ms": str(round(place.waited_s * 1000))}
 
 
+def session_headers(session_id: str | None) -> dict[str, str]:
+    """The header that names the session of an answer."""
+    return {} if session_id is None else {"x-session-id": session_id}
+
+
 def system_fingerprint(provenance: Provenance) -> str:
     """One short name for everything that the same seed needs to give the same answer."""
     return _fingerprint(

@@ -15,6 +15,7 @@ from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.context import Documents, Exchange, HttpLimits, HttpServices
 from manent.adapters.http.error_handler import JsonErrorHandler
 from manent.adapters.http.front_door import admit, front_headers, preflight
+from manent.adapters.http.middleware import passed
 from manent.adapters.http.openapi import build_documents
 from manent.adapters.http.query import read_query
 from manent.adapters.http.request import App, HttpRequest, RequestContext
@@ -22,6 +23,7 @@ from manent.adapters.http.request_log import log_request
 from manent.adapters.http.route import Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.streams import OpenStreams
+from manent.domain.access import check_entry
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
 # bounded where it waits: turns, queues, max_tokens, body_timeout_s, stall_timeout_s.
@@ -90,7 +92,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
         cast("HttpRequest", request).begin()
-        principal = await admit(cast("HttpRequest", request), services, limits, public=route.public)
+        principal = await admit(cast("HttpRequest", request), services, limits, public=route.is_open(limits.public))
+        check_entry(principal, route.scope, reads=route.reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=cast("HttpRequest", request),
@@ -101,7 +104,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
             query=query,
         )
         # Sanic would decode some kinds of placeholders and leave others, such as the ids of models, as they came.
-        return await route.handler(exchange, **{name: unquote(value) for name, value in path.items()})
+        names = {name: unquote(value) for name, value in path.items()}
+        return await passed(route, exchange, lambda: route.handler(exchange, **names))
 
     return handle
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import members_answer, queue_headers
+from manent.adapters.http.answers import members_answer, queue_headers, session_headers
 from manent.adapters.http.chat_command import chat_command, read_chat_request
 from manent.adapters.http.chat_stream import stream_completion, told_error
 from manent.adapters.http.completion_members import completion_members
@@ -67,8 +67,3 @@ async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
     output = running.output(accepted.requested.parameters.n)
     members = completion_members(accepted.requested, generated, output.choices)
     return members_answer(members, headers={**session_headers(running.session_id), **queue_headers(running)})
-
-
-def session_headers(session_id: str | None) -> dict[str, str]:
-    """The header that names the session of an answer."""
-    return {} if session_id is None else {"x-session-id": session_id}

@@ -14,7 +14,14 @@ from manent.adapters.http.message_rules import check_messages
 from manent.adapters.http.output_shape import shape_of
 from manent.adapters.http.parameters import honored_chat, honored_session
 from manent.adapters.http.validation import validated
-from manent.adapters.http.wire_requests import INT64_MAX, ChatMessage, ChatRequest, SamplingRequest, SessionRequest
+from manent.adapters.http.wire_requests import (
+    INT64_MAX,
+    ChatMessage,
+    ChatRequest,
+    SamplingRequest,
+    SessionRequest,
+    conversation_id,
+)
 from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
@@ -38,7 +45,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
     _check_widths(body, messages_max)
-    asked = validated(ChatRequest, honored_chat(body))
+    asked = _with_session(validated(ChatRequest, honored_chat(body)))
     check_messages(asked.messages)
     _check_together(asked)
     if (shape := shape_of(asked)) is not None:
@@ -198,6 +205,21 @@ def _check_width(name: str, found: int, allowed: int, what: str = "items") -> No
         raise RequestRefused(
             "invalid_value", f"{name[:80]} has {found} {what}; at most {allowed} are allowed", param=name[:80]
         )
+
+
+def _with_session(asked: ChatRequest) -> ChatRequest:
+    """The request with the conversation that it names as its session."""
+    named = conversation_id(asked.conversation)
+    if named is None:
+        return asked
+    if asked.session_id not in {None, named}:
+        raise RequestRefused(
+            "invalid_value",
+            f"session_id is {asked.session_id!r} and conversation {named!r}; they are two names of one thing, send one "
+            "of them",
+            param="conversation",
+        )
+    return asked.model_copy(update={"session_id": named})
 
 
 def check_stream_options(asked: SamplingRequest) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import queue_headers
+from manent.adapters.http.answers import queue_headers, session_headers
 from manent.adapters.http.chat_chunks import ChunkEncoder
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
@@ -141,23 +141,33 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, *readers: Reader, ping_interval_s: float) -> None:
+    def __init__(self, response: HTTPResponse, *, stalled: Callable[[], None], ping_interval_s: float) -> None:
         self._response = response
-        self._readers = readers
+        self._stalled = stalled
         self.ping_interval_s = ping_interval_s
 
     @classmethod
     async def open(cls, exchange: Exchange, *readers: Reader) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
+
+        def stalled() -> None:
+            for reader in readers:
+                reader.leave("client_stalled")
+
         running = readers[0].running
-        headers = {**EVENT_STREAM_HEADERS, **queue_headers(running)}
-        if running.session_id is not None:
-            headers["x-session-id"] = running.session_id
+        headers = {**queue_headers(running), **session_headers(running.session_id)}
+        return await cls.of(exchange, headers=headers, stalled=stalled)
+
+    @classmethod
+    async def of(cls, exchange: Exchange, *, headers: Mapping[str, str], stalled: Callable[[], None]) -> EventWriter:
+        """The same for any stream; ``stalled`` is told where the client does not read."""
         exchange.request.is_stream = True
         response = await exchange.request.respond(
-            status=200, headers=headers, content_type="text/event-stream; charset=utf-8"
+            status=200,
+            headers={**EVENT_STREAM_HEADERS, **headers},
+            content_type="text/event-stream; charset=utf-8",
         )
-        return cls(response, *readers, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s)
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""
@@ -172,6 +182,5 @@ class EventWriter:
             await self._response.send(data, end_stream)
         except ClientStalled:
             # At once: the connection is cut already, and the disconnect that follows is not the reason to record.
-            for reader in self._readers:
-                reader.leave("client_stalled")
+            self._stalled()
             raise

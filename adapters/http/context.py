@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from manent.adapters.http.cors import NO_ORIGINS, Origins
 from manent.adapters.http.forwarded import NO_PROXIES, TrustedProxies
@@ -20,20 +20,39 @@ from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.count_requests import CountRequests
 from manent.domain.usecases.create_embeddings import CreateEmbeddings
+from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.manage_keys import ManageKeys
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
+from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
 from manent.domain.usecases.replays import Replays
+from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
+from manent.domain.usecases.run_middleware import MiddlewareChain
 from manent.domain.usecases.session_messages import SessionMessages
 from manent.domain.usecases.stored_completions import StoredCompletions
 
 Look = Callable[[], Awaitable[Health]]
 Scrape = Callable[[str], tuple[bytes, str]]
+
+
+class Webhooks(Protocol):
+    """What operators do with webhooks."""
+
+    @property
+    def manage(self) -> ManageWebhooks:
+        """Make, change and remove them."""
+        ...
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What was not taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +71,7 @@ class HttpServices:
     log: QueryLog
     follow: FollowLog
     replays: Replays
+    responses: Responses
     stored: StoredCompletions
     engine: InferenceEngine
     ids: Ids
@@ -63,6 +83,9 @@ class HttpServices:
     version: str
     proofs: ProveLog | None = None
     checkpoints: IssueCheckpoint | None = None
+    webhooks: Webhooks | None = None
+    middleware: MiddlewareChain | None = None
+    keys: ManageKeys | None = None
     telemetry: Telemetry = NO_TELEMETRY
     scrape: Scrape | None = None
     recent_requests: RecentRequests = field(default_factory=RecentRequests)
@@ -75,9 +98,11 @@ class HttpLimits:
     ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
     client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
     ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
+    ``public`` names parts of the API that need no credential.
     """
 
     hosts: HostNames | None = LOOPBACK
+    public: frozenset[str] = frozenset({"docs"})
     origins: Origins = NO_ORIGINS
     proxies: TrustedProxies = NO_PROXIES
     connections_max: int = 1_000

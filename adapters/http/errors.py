@@ -13,7 +13,9 @@ from manent.domain.errors import DomainError
 INVALID_REQUEST = "invalid_request_error"
 CONFLICT = "conflict_error"
 PERMISSION = "permission_error"
+AUTHENTICATION = "authentication_error"
 RATE_LIMIT = "rate_limit_error"
+UNAUTHORIZED = 401
 SERVER = "server_error"
 
 
@@ -52,18 +54,30 @@ ERRORS: Mapping[str, ErrorRow] = {
     "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
     "client_disconnected": ErrorRow(status=499, type=INVALID_REQUEST, why="Only logged: nobody is left to read it."),
     "unknown_host": ErrorRow(status=421, type=INVALID_REQUEST, why="The server does not answer to this Host."),
+    # Who asks.
+    "invalid_api_key": ErrorRow(status=UNAUTHORIZED, type=AUTHENTICATION, why="No API key or token that holds."),
+    "too_many_failed_logins": ErrorRow(status=429, type=RATE_LIMIT, why="Too many credentials that do not hold."),
+    "key_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The tenant has no such key."),
+    "key_revoked": ErrorRow(status=409, type=CONFLICT, why="The key was revoked before."),
     "origin_not_allowed": ErrorRow(status=403, type=PERMISSION, why="A web page of another origin asks."),
     "too_many_streams": ErrorRow(status=503, type=SERVER, why="As many completions are streamed as may be."),
     # What the domain says.
     "rate_limit_exceeded": ErrorRow(status=429, type=RATE_LIMIT, why="A limit is reached; the message names it."),
     "permission_denied": ErrorRow(status=403, type=PERMISSION, why="The credential lacks a scope."),
+    "refused_by_middleware": ErrorRow(status=403, type=PERMISSION, why="A plugin of this server refuses it."),
     "model_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The registry has no such model."),
     "session_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such session, or somebody else's."),
     # A deleted session is as absent for its client as one that never was; the code alone tells them apart.
     "session_closed": ErrorRow(status=404, type=INVALID_REQUEST, why="The session was deleted."),
     "completion_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such completion, or somebody else's."),
+    "response_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such response, or somebody else's."),
+    "previous_response_not_found": ErrorRow(status=400, type=INVALID_REQUEST, why="No such response to go on from."),
+    "item_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The conversation has no such item."),
+    "runs_elsewhere": ErrorRow(status=409, type=CONFLICT, why="Another server generates the response."),
     "rerun_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The session is no rerun."),
     "event_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The log has no such position."),
+    "webhook_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The tenant has no such webhook."),
+    "dead_letter_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The webhook has no such dead letter."),
     "message_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The session has no such message."),
     "session_expired": ErrorRow(status=410, type=INVALID_REQUEST, why="Nobody used the session for its ttl_s."),
     "stream_expired": ErrorRow(status=410, type=INVALID_REQUEST, why="What followed that event is not kept any more."),
@@ -82,6 +96,8 @@ ERRORS: Mapping[str, ErrorRow] = {
     "event_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="One event is over the log's limit."),
     "generation_failed": ErrorRow(status=500, type=SERVER, why="The engine could not evaluate the request."),
     "checkpoint_refused": ErrorRow(status=500, type=SERVER, why="The log does not continue what was signed before."),
+    "webhook_key_unusable": ErrorRow(status=500, type=SERVER, why="The key of webhooks' secrets cannot be read."),
+    "delivery_failed": ErrorRow(status=502, type=SERVER, why="The receiver of a webhook did not take the message."),
     "signing_key_unusable": ErrorRow(status=500, type=SERVER, why="The log's key cannot be read, or written beside."),
     "log_corrupt": ErrorRow(status=500, type=SERVER, why="The log holds bytes that do not decode."),
     "internal_error": ErrorRow(status=500, type=SERVER, why="A defect; the server's log has the details."),
@@ -136,6 +152,8 @@ def error_headers(error: DomainError) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, RequestRefused) else {}
     if row_of(error).status in {ERRORS["session_busy"].status, ERRORS["deadline_exceeded"].status}:
         headers["x-should-retry"] = "false"
+    if row_of(error).status == UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"  # RFC 6750, 3
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))

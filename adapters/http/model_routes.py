@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from manent.adapters.http import models
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.route import STORE_ERRORS, Route
+from manent.domain.access import Scope
 
 MANAGE_ERRORS = ("unknown_parameter", "permission_denied", "model_not_found", *STORE_ERRORS)
 LOAD_ERRORS = ("model_load_failed", "insufficient_memory", "model_unavailable", "runner_crashed", "shutting_down")
@@ -18,6 +19,8 @@ MODEL_ROUTES: Sequence[Route] = (
         method="GET",
         path="/models",
         handler=models.list_models,
+        opened_by="models",
+        scope=Scope.MODELS_READ,
         summary="List the models of the registry",
         tag="Models",
         answer=answers.ModelList,
@@ -28,6 +31,7 @@ MODEL_ROUTES: Sequence[Route] = (
         method="GET",
         path="/models/memory",
         handler=models.show_memory,
+        scope=Scope.MODELS_READ,
         summary="The memory of models: the budget, and what each model holds",
         tag="Models",
         answer=answers.ModelMemory,
@@ -38,6 +42,7 @@ MODEL_ROUTES: Sequence[Route] = (
         method="POST",
         path="/models/<model_id:path>/load",
         handler=models.load_model,
+        scope=Scope.MODELS_MANAGE,
         summary="Load a model, and answer once it is loaded",
         tag="Models",
         answer=answers.Model,
@@ -48,6 +53,7 @@ MODEL_ROUTES: Sequence[Route] = (
         method="POST",
         path="/models/<model_id:path>/unload",
         handler=models.unload_model,
+        scope=Scope.MODELS_MANAGE,
         summary="Unload a model that no request uses",
         tag="Models",
         answer=answers.ModelUnloaded,
@@ -58,6 +64,7 @@ MODEL_ROUTES: Sequence[Route] = (
         method="POST",
         path="/models/<model_id:path>/pin",
         handler=models.pin_model,
+        scope=Scope.MODELS_MANAGE,
         summary="Keep a model in memory until the next start",
         tag="Models",
         answer=answers.Model,
@@ -68,6 +75,7 @@ MODEL_ROUTES: Sequence[Route] = (
         method="POST",
         path="/models/<model_id:path>/unpin",
         handler=models.unpin_model,
+        scope=Scope.MODELS_MANAGE,
         summary="Let a model be unloaded again for others or for being idle",
         tag="Models",
         answer=answers.Model,
@@ -78,6 +86,8 @@ MODEL_ROUTES: Sequence[Route] = (
         method="GET",
         path="/models/<model_id:path>",
         handler=models.retrieve_model,
+        opened_by="models",
+        scope=Scope.MODELS_READ,
         summary="Retrieve a model by its id or an alias",
         tag="Models",
         answer=answers.Model,

@@ -15,15 +15,15 @@ DIGITS = 3
 
 
 async def list_models(exchange: Exchange) -> HTTPResponse:
-    """All models of the registry, in its order."""
-    statuses = {status.model_id: status for status in exchange.services.models.memory().models}
-    cards = exchange.services.engine.models()
-    return json_answer(ModelList(data=[_model(card, statuses[card.model_id]) for card in cards]))
+    """The models of the registry that are there for whoever asks, in its order."""
+    models, principal = exchange.services.models, exchange.principal
+    statuses = {status.model_id: status for status in models.memory().models}
+    return json_answer(ModelList(data=[_model(card, statuses[card.model_id]) for card in models.cards(principal)]))
 
 
 async def retrieve_model(exchange: Exchange, model_id: str) -> HTTPResponse:
     """One model, by its id or an alias; ids of the hub have a slash in them."""
-    return _shown(exchange, exchange.services.models.status(model_id))
+    return _shown(exchange, exchange.services.models.status(exchange.principal, model_id))
 
 
 async def load_model(exchange: Exchange, model_id: str) -> HTTPResponse:
@@ -34,7 +34,9 @@ async def load_model(exchange: Exchange, model_id: str) -> HTTPResponse:
 async def unload_model(exchange: Exchange, model_id: str) -> HTTPResponse:
     """Unload a model that nobody uses; answered once its memory is free."""
     unloaded = await exchange.services.models.unload(exchange.principal, model_id)
-    return json_answer(ModelUnloaded(id=exchange.services.engine.resolve(model_id).model_id, unloaded=unloaded))
+    return json_answer(
+        ModelUnloaded(id=exchange.services.models.card(exchange.principal, model_id).model_id, unloaded=unloaded)
+    )
 
 
 async def pin_model(exchange: Exchange, model_id: str) -> HTTPResponse:
@@ -50,11 +52,13 @@ async def unpin_model(exchange: Exchange, model_id: str) -> HTTPResponse:
 async def show_memory(exchange: Exchange) -> HTTPResponse:
     """The budget, and what the models hold of it."""
     report = exchange.services.models.memory()
+    shown = {card.model_id for card in exchange.services.models.cards(exchange.principal)}
+    held = {model.model_id: _gb(model.memory_bytes) for model in report.models if model.memory_bytes}
     return json_answer(
         ModelMemory(
             total_gb=_gb(report.budget.total_bytes),
             available_gb=_gb(report.available_bytes),
-            models_loaded={model.model_id: _gb(model.memory_bytes) for model in report.models if model.memory_bytes},
+            models_loaded={model_id: size_gb for model_id, size_gb in held.items() if model_id in shown},
             reserved_gb=_gb(report.budget.reserved_bytes),
             margin_gb=_gb(report.budget.margin_bytes),
             models_gb=_gb(report.budget.models_bytes),

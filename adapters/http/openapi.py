@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -16,16 +17,30 @@ from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
 from manent.adapters.http.parameter_table import Parameter, Treatment
 from manent.adapters.http.parameters import CHAT_PARAMETERS, MESSAGE_PARAMETERS
-from manent.adapters.http.query import PairsQuery, QueryParameter
-from manent.adapters.http.route import PREFIXES, REQUEST_HEADERS, Route, openapi_path
+from manent.adapters.http.query import ListQuery, PairsQuery, QueryParameter
+from manent.adapters.http.response_parameters import INPUT_PARAMETERS, RESPONSE_PARAMETERS
+from manent.adapters.http.route import ACCESS_ERRORS, PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_responses import ErrorAnswer
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
+from manent.domain.access import AUDITED, Scope
 
-COMMON_ERRORS = ("bad_request", "request_timeout", "uri_too_long", "headers_too_large", "internal_error")
+COMMON_ERRORS = (
+    "bad_request",
+    "refused_by_middleware",
+    "request_timeout",
+    "uri_too_long",
+    "headers_too_large",
+    "internal_error",
+)
 LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (mnt_…) or a JWT."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or a JWT."},
+}
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
 HEADERS = {
     "x-request-id": {
         "description": "The request's id: the client's X-Request-ID where it is 1 to 128 safe characters.",
@@ -40,9 +55,10 @@ HEADERS = {
 ETAG = {"etag": {"description": "The version of the session's stream, in quotes.", "schema": {"type": "string"}}}
 
 
-def build_documents(version: str, routes: Sequence[Route] = ROUTES) -> Documents:
-    """The description as bytes, in today's form and in the one that the page understands."""
-    document = build_openapi(version, routes)
+@cache
+def build_documents(version: str) -> Documents:
+    """The description as bytes, in today's form and in the one that the page understands; made once in a process."""
+    document = build_openapi(version)
     return Documents(openapi=msgspec.json.encode(document), openapi_3_0=msgspec.json.encode(as_openapi_3_0(document)))
 
 
@@ -66,7 +82,7 @@ def build_openapi(version: str, routes: Sequence[Route] = ROUTES) -> dict[str, A
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in (*dict.fromkeys(route.tag for route in routes), ALIASES)],
         "paths": dict(paths),
-        "components": {"schemas": _schemas(routes)},
+        "components": {"schemas": _schemas(routes), "securitySchemes": SECURITY_SCHEMES},
     }
 
 
@@ -80,11 +96,16 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
             *(_query_parameter(row) for row in route.query),
             *(
                 {"name": name, "in": "header", "description": REQUEST_HEADERS[name], "schema": {"type": "string"}}
-                for name in route.takes
+                for name in (*route.takes, *(("X-Access-Purpose",) if _reads_of_others(route) else ()))
             ),
         ],
         "responses": _responses(route),
     }
+    if not route.public:
+        # With {} a request without a credential is described as well: on loopback, and where settings open the part.
+        operation["security"] = [*SECURITY, {}]
+        if route.scope is not None:
+            operation["description"] = f"Needs the scope `{route.scope}`."
     if route.body is not None:
         operation["requestBody"] = {
             "required": route.body_required,
@@ -96,9 +117,14 @@ def _operation(route: Route, path: str, *, is_alias: bool) -> dict[str, Any]:
     return operation
 
 
+def _reads_of_others(route: Route) -> bool:
+    return route.reads and route.scope in AUDITED - {Scope.MODELS_READ}
+
+
 def _query_parameter(row: QueryParameter) -> dict[str, Any]:
     style = {"style": "deepObject", "explode": True} if isinstance(row, PairsQuery) else {}
-    return {"name": row.name, "in": "query", "description": row.says, "schema": row.schema, **style}
+    name = f"{row.name}[]" if isinstance(row, ListQuery) else row.name
+    return {"name": name, "in": "query", "description": row.says, "schema": row.schema, **style}
 
 
 def _responses(route: Route) -> dict[str, Any]:
@@ -112,7 +138,8 @@ def _responses(route: Route) -> dict[str, Any]:
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    for code in dict.fromkeys((*route.errors, *COMMON_ERRORS, *(() if route.public else LIMITED))):
+    access_errors = () if route.public else (*ACCESS_ERRORS, *LIMITED)
+    for code in dict.fromkeys((*route.errors, *access_errors, *COMMON_ERRORS)):
         codes[ERRORS[code].status].append(code)
     for status, names in sorted(codes.items()):
         responses[str(status)] = {
@@ -139,6 +166,8 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
     _describe(schemas["TextRequest"], TEXT_PARAMETERS)
     _describe(schemas["EmbeddingsRequest"], EMBEDDING_PARAMETERS)
+    _describe(schemas["ResponseRequest"], RESPONSE_PARAMETERS)
+    _describe(schemas["InputTokensRequest"], INPUT_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
     return schemas
 

@@ -48,7 +48,7 @@ def _tool(tool: FunctionTool, index: int) -> Tool:
     return Tool(
         name=function.name,
         description=function.description,
-        parameters=_json(schema, param),
+        parameters=json_text(schema, param),
         strict=bool(function.strict),
     )
 
@@ -66,7 +66,9 @@ def _format(asked: ChatRequest) -> OutputFormat | None:
     param = "response_format.json_schema"
     if wanted.json_schema is None:
         raise RequestRefused("missing_required_parameter", f"Missing required parameter: '{param}'.", param=param)
-    return OutputFormat(kind=FormatKind.JSON_SCHEMA, definition=_json(wanted.json_schema.schema_, f"{param}.schema"))
+    return OutputFormat(
+        kind=FormatKind.JSON_SCHEMA, definition=json_text(wanted.json_schema.schema_, f"{param}.schema")
+    )
 
 
 def _structured(asked: StructuredOutputs) -> OutputFormat:
@@ -78,7 +80,8 @@ def _structured(asked: StructuredOutputs) -> OutputFormat:
     return given[0]
 
 
-def _json(value: Any, param: str) -> str:
+def json_text(value: Any, param: str) -> str:
+    """``value`` as the domain has schemas; raises RequestRefused where it is nested too deeply."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:

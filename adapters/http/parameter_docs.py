@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from manent.adapters.http import parameters
+from manent.adapters.http import parameters, wire_keys
+from manent.adapters.http import response_parameters as responses
 from manent.adapters.http.parameter_table import Parameter
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
@@ -25,6 +26,12 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("stream_options", parameters.STREAM_OPTIONS),
     ("messages[], and POST /v1/sessions/{id}/messages", parameters.MESSAGE_PARAMETERS),
     ("messages[].content[]", parameters.PART_PARAMETERS),
+    ("POST /v1/responses", responses.RESPONSE_PARAMETERS),
+    ("input[] of responses, items[] of conversations, by type", responses.ITEM_PARAMETERS),
+    ("POST /v1/responses/input_tokens", responses.INPUT_PARAMETERS),
+    ("POST /v1/conversations", responses.CONVERSATION_PARAMETERS),
+    ("POST /v1/conversations/{id}", responses.CONVERSATION_UPDATE_PARAMETERS),
+    ("POST /v1/conversations/{id}/items", responses.ITEMS_PARAMETERS),
     ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
     ("messages[].content[].image_url", parameters.IMAGE_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
@@ -32,6 +39,10 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/sessions/{id}/fork", parameters.FORK_PARAMETERS),
     ("POST /v1/sessions/{id}/rerun", parameters.RERUN_PARAMETERS),
     ("POST /v1/chat/completions/{id}/verify", parameters.VERIFY_PARAMETERS),
+    ("POST /v1/keys", wire_keys.KEY_PARAMETERS),
+    ("POST /v1/keys/{id}", wire_keys.KEY_UPDATE_PARAMETERS),
+    ("POST /v1/keys/{id}/rotate", wire_keys.KEY_ROTATION_PARAMETERS),
+    ("POST /v1/keys/{id}/revoke", wire_keys.KEY_REVOCATION_PARAMETERS),
 )
 
 

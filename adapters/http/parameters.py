@@ -61,6 +61,7 @@ CHAT_PARAMETERS: Sequence[Parameter] = Parameters(
         _honored("metadata", "up to 16 pairs, recorded with the completion"),
         _honored("user", "recorded with the completion"),
         _honored("session_id", "Manent's: makes the call part of a session"),
+        _honored("conversation", "another name of session_id, as responses have it: an id, or an object with it"),
         _honored("session_mode", "Manent's: how messages relate to the session's history (auto, append, strict)"),
         _honored("truncation", "Manent's, after OpenAI Responses: 'auto' leaves the oldest messages out where needed"),
         _honored(

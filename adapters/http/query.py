@@ -111,7 +111,56 @@ class PairsQuery:
         return {"type": "object", "additionalProperties": True}
 
 
-QueryParameter = IntQuery | TextQuery | TimeQuery | PairsQuery
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagQuery:
+    """true or false."""
+
+    name: str
+    says: str
+    default: bool = False
+
+    def read(self, text: str) -> bool:
+        """The value of ``text``."""
+        if text not in {"true", "false"}:
+            raise _invalid("invalid_type", self.name, f"expected true or false, but got {text[:80]!r}")
+        return text == "true"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        return {"type": "boolean", "default": self.default}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """Any number of values of a set, each written ``name[]=value`` or ``name=value``, as OpenAI's SDKs do."""
+
+    name: str
+    says: str
+    choices: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """How a value's parameter may be named."""
+        return self.name, f"{self.name}[]"
+
+    def take(self, pairs: list[tuple[str, str]]) -> list[str]:
+        """The values, taken out of ``pairs``."""
+        found = [value for name, value in pairs if name in self.names]
+        pairs[:] = [pair for pair in pairs if pair[0] not in self.names]
+        unknown = next((value for value in found if value not in self.choices), None)
+        if unknown is not None:
+            what = f"{unknown[:80]!r} is not one of {', '.join(self.choices)}"
+            raise _invalid("invalid_value", self.name, what)
+        return found
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        return {"type": "array", "items": {"type": "string", "enum": list(self.choices)}}
+
+
+QueryParameter = IntQuery | TextQuery | TimeQuery | FlagQuery | PairsQuery | ListQuery
 
 
 def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, Any]:
@@ -120,9 +169,11 @@ def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, 
     Raises:
         RequestRefused: one is unknown, given twice, or no value of its kind.
     """
-    given = _split(query_string)
-    read: dict[str, Any] = {row.name: row.take(given) for row in known if isinstance(row, PairsQuery)}
-    single = [row for row in known if not isinstance(row, PairsQuery)]
+    pairs = _split(query_string)
+    read: dict[str, Any] = {row.name: row.take(pairs) for row in known if isinstance(row, ListQuery)}
+    given = _unique(pairs)
+    read |= {row.name: row.take(given) for row in known if isinstance(row, PairsQuery)}
+    single = [row for row in known if not isinstance(row, PairsQuery | ListQuery)]
     rows = [Parameter(name=row.name, treatment=Treatment.HONORED, says=row.says) for row in single]
     honored_members(given, rows)
     for row in single:
@@ -130,13 +181,16 @@ def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, 
     return read
 
 
-def _split(query_string: str) -> dict[str, str]:
+def _split(query_string: str) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(query_string, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
+        return parse_qsl(query_string, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
     except UnicodeDecodeError:
         raise RequestRefused("invalid_value", "the query is not UTF-8") from None
     except ValueError:
         raise RequestRefused("invalid_value", f"the query has more than {FIELDS_MAX} parameters") from None
+
+
+def _unique(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in pairs:
         if name in given:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import json_answer
-from manent.adapters.http.chat import session_headers
+from manent.adapters.http.answers import json_answer, session_headers
 from manent.adapters.http.chat_command import domain_seed, domain_stop
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.idempotency import idempotency_key

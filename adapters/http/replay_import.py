@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from sanic import HTTPResponse
 
-from manent.adapters.http.answers import json_answer
-from manent.adapters.http.chat import session_headers
+from manent.adapters.http.answers import json_answer, session_headers
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ PREFIXES = ("/v1", "/api/v1")
 BODY_ERRORS = ("invalid_json", "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter")
 BODY_LIMITS = ("request_too_large", "unsupported_media_type", "request_timeout", "origin_not_allowed")
 STORE_ERRORS = ("store_unavailable", "internal_error")
+ACCESS_ERRORS = ("invalid_api_key", "permission_denied", "too_many_failed_logins", "store_unavailable")
 SESSION_ERRORS = ("session_not_found", "session_closed", "session_expired", "session_busy")
 ENGINE_ERRORS = (
     "generation_failed",
@@ -60,6 +61,7 @@ RESUME_ERRORS = (
 
 
 REQUEST_HEADERS = {
+    "X-Access-Purpose": "Why what is another's is read, at most 200 characters; it stands in the event of the reading.",
     "Idempotency-Key": "1 to 128 visible ASCII characters; a repetition with the same key has the same answer.",
     "If-Match": 'Entity tags of versions that the session may be at, as "3", or * for any; else 412.',
     "Last-Event-ID": "The id of the last event that the client has; what follows it is sent.",
@@ -74,7 +76,8 @@ class Route:
     ``other_types`` are the media types that an answer may have beside ``content_type``; ``files`` are those of a body
     that is a file and no object of the API. ``takes`` names the headers of ``REQUEST_HEADERS`` that mean something
     here; with ``etag`` an answer has one. ``scope`` is what a credential must have to come here at all; whose things it
-    then sees is the domain's to decide.
+    then sees is the domain's to decide. ``public`` routes ask for none; ``opened_by`` is the part of the API that
+    settings may open. ``only_reads`` is a POST that changes nothing of what it is about, so that auditors may send it.
     """
 
     name: str
@@ -99,7 +102,18 @@ class Route:
     under_v1: bool = True
     public: bool = False
     scope: Scope | None = None
+    opened_by: str | None = None
+    only_reads: bool = False
     alias: str | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET" or self.only_reads
+
+    def is_open(self, parts: Collection[str]) -> bool:
+        """Whether no credential is asked for, where these parts of the API are public."""
+        return self.public or (self.opened_by is not None and self.opened_by in parts)
 
     @property
     def paths(self) -> list[str]:

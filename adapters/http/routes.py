@@ -18,12 +18,15 @@ from manent.adapters.http import (
 )
 from manent.adapters.http import wire_responses as answers
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
+from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.metrics import METRICS_ROUTE
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
+from manent.adapters.http.response_routes import RESPONSE_ROUTES
 from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, TEXT_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
 from manent.adapters.http.stored import STORED_ROUTES
+from manent.adapters.http.webhook_routes import WEBHOOK_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
 from manent.adapters.http.wire_requests import ChatRequest
 from manent.adapters.http.wire_text import TextCompletion, TextCompletionChunk, TextRequest
@@ -35,6 +38,7 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/chat/completions",
         handler=chat.create_chat_completion,
+        scope=Scope.CHAT,
         summary="Answer a conversation",
         tag="Chat",
         body=ChatRequest,
@@ -77,20 +81,25 @@ ROUTES: Sequence[Route] = (
         method="POST",
         path="/embeddings",
         handler=embeddings.create_embeddings,
+        scope=Scope.CHAT,
         summary="Turn texts into vectors",
         tag="Embeddings",
         body=EmbeddingsRequest,
         answer=EmbeddingList,
         errors=EMBEDDING_ERRORS,
     ),
+    *RESPONSE_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
+    *WEBHOOK_ROUTES,
+    *KEY_ROUTES,
     Route(
         name="listEvents",
         method="GET",
         path="/events",
         handler=events.list_events,
+        scope=Scope.EVENTS_READ,
         summary="Read the event log",
         tag="Log",
         answer=answers.EventList,
@@ -102,6 +111,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/stream",
         handler=event_stream.stream_events,
+        scope=Scope.EVENTS_READ,
         summary="Follow the event log",
         tag="Log",
         content_type="text/event-stream",
@@ -122,6 +132,7 @@ ROUTES: Sequence[Route] = (
         method="GET",
         path="/events/<position:str>",
         handler=events.retrieve_event,
+        scope=Scope.EVENTS_READ,
         summary="Retrieve an event by its position",
         tag="Log",
         answer=answers.Event,
@@ -134,6 +145,7 @@ ROUTES: Sequence[Route] = (
             path=path,
             handler=handler,
             summary=summary,
+            scope=Scope.AUDIT,
             tag="Log",
             answer=answer,
             query=query,
@@ -185,7 +197,7 @@ ROUTES: Sequence[Route] = (
             content_type=content_type,
             errors=("unknown_url", "internal_error") if "<" in path else ("internal_error",),
             under_v1=False,
-            public=True,
+            opened_by="docs",
         )
         for name, path, handler, summary, answer, content_type in (
             ("welcome", "/", health.welcome, "Where things are", answers.Welcome, "application/json"),

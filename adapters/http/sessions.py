@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from sanic import HTTPResponse
 
 from manent.adapters.http import wire_responses
-from manent.adapters.http.answers import json_answer
-from manent.adapters.http.chat import session_headers
+from manent.adapters.http.answers import json_answer, session_headers
 from manent.adapters.http.chat_command import read_session_request, session_command
 from manent.adapters.http.conditions import etag_headers, expected_version, not_modified
 from manent.adapters.http.context import Exchange

@@ -151,6 +151,31 @@ class ChatMessage(Wire):
     reasoning_details: Any = Field(default=None, description=NO_EFFECT)
 
 
+class NamedConversation(Wire):
+    """A conversation, by its id."""
+
+    id: SessionId
+
+
+def _conversation_kind(value: Any) -> str | None:
+    if value is None:
+        return "<null>"
+    return "<string>" if isinstance(value, str) else "<object>"
+
+
+ConversationParameter = Annotated[
+    Annotated[SessionId, Tag("<string>")]
+    | Annotated[NamedConversation, Tag("<object>")]
+    | Annotated[None, Tag("<null>")],
+    Discriminator(_conversation_kind),
+]
+
+
+def conversation_id(named: str | NamedConversation | None) -> str | None:
+    """The id of the conversation that is named."""
+    return named.id if isinstance(named, NamedConversation) else named
+
+
 class StreamOptions(Wire):
     """Options of a stream."""
 
@@ -199,6 +224,7 @@ class ChatRequest(SamplingRequest):
     background: bool | None = None
     store: bool | None = None
     session_id: SessionId | None = None
+    conversation: ConversationParameter = None
     session_mode: Literal["auto", "append", "strict"] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None

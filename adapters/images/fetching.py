@@ -1,21 +1,25 @@
 """Images at addresses: fetched within bounds, and never from an address that only this machine or its network has.
 
-Names are looked up once, what they lead to is judged, and the connection goes to that very address: a name that
-leads elsewhere a moment later (DNS rebinding) has no second chance. Every redirect is judged like the first address.
+How an address is judged is in ``manent.adapters.network``. Every redirect is judged like the first address.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Literal
 
 import httpx
 
+from manent.adapters.network.addresses import (
+    AddressRefused,
+    Reachable,
+    Resolve,
+    asked,
+    is_public,
+    judged_address,
+    system_addresses,
+)
 from manent.domain.errors import InvalidValue
 from manent.domain.images import IMAGE_BYTES_MAX
 
@@ -23,32 +27,8 @@ ImageUrls = Literal["data", "https", "http"]
 """What an operator allows: data URLs alone; https addresses as well; http addresses as well."""
 
 FETCH_S = 20.0
-CONNECT_S = 5.0
 REDIRECTS_MAX = 3
 URL_CHARS_MAX = 4096
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""The addresses of a host and port; OSError where there are none."""
-
-
-async def system_addresses(host: str, port: int) -> list[str]:
-    """What the system's resolver says."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for _, _, _, _, address in found]
-
-
-def is_public(address: Address) -> bool:
-    """Whether the whole internet can reach it: not loopback, private, link-local, shared, multicast or reserved."""
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if inner is not None:
-        return is_public(inner)
-    if isinstance(address, ipaddress.IPv6Address) and (address.teredo or address in _NAT64):
-        return False
-    return address.is_global and not address.is_multicast
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ImageFetcher:
@@ -59,7 +39,7 @@ class ImageFetcher:
         allowed: ImageUrls,
         *,
         resolve: Resolve = system_addresses,
-        reachable: Callable[[Address], bool] = is_public,
+        reachable: Reachable = is_public,
         timeout_s: float = FETCH_S,
     ) -> None:
         self._allowed = allowed
@@ -79,7 +59,10 @@ class ImageFetcher:
                 for _ in range(REDIRECTS_MAX + 1):
                     target = self._judged(url, param)
                     address = await self._address(target, param)
-                    async with _answer(target, address, await self._certificates()) as response:
+                    tls = await self._certificates()
+                    async with asked(
+                        "GET", target, address, tls=tls, timeout_s=FETCH_S, headers={"accept": "image/*"}
+                    ) as response:
                         if not response.is_redirect:
                             return await _body(response, param)
                         url = str(target.join(response.headers.get("location", "")))
@@ -113,34 +96,10 @@ class ImageFetcher:
         return target
 
     async def _address(self, target: httpx.URL, param: str) -> str:
-        port = target.port or {"https": 443, "http": 80}[target.scheme]
         try:
-            found = await self._resolve(target.host, port)
-        except (OSError, UnicodeError):
-            found = []
-        if not found:
-            raise _refused(f"is at {target.host[:200]!r}, which is not known", param)
-        for address in found:
-            if not self._reachable(ipaddress.ip_address(address.partition("%")[0])):
-                raise _refused(f"is at {target.host[:200]!r}, an address that is not public", param)
-        return found[0]
-
-
-@asynccontextmanager
-async def _answer(target: httpx.URL, address: str, tls: ssl.SSLContext) -> AsyncGenerator[httpx.Response, None]:
-    """The head of the answer that ``address`` gives when it is asked for ``target``."""
-    timeout = httpx.Timeout(FETCH_S, connect=CONNECT_S)
-    async with (
-        httpx.AsyncClient(timeout=timeout, verify=tls, trust_env=False, follow_redirects=False) as client,
-        client.stream(
-            "GET",
-            target.copy_with(host=address),
-            # Uncompressed: a small body that unpacks to gigabytes is not even asked for, and would stay packed.
-            headers={"host": target.netloc.decode("ascii"), "accept": "image/*", "accept-encoding": "identity"},
-            extensions={"sni_hostname": target.raw_host.decode("ascii")},
-        ) as response,
-    ):
-        yield response
+            return await judged_address(target, self._resolve, self._reachable)
+        except AddressRefused as error:
+            raise _refused(str(error), param) from None
 
 
 async def _body(response: httpx.Response, param: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from manent.domain.history import History
-from manent.domain.messages import Message, Role
+from manent.domain.messages import ImageDetail, Message, Role
 from manent.domain.projections import ContextUnreadable
 from manent.domain.session import SessionState
 
@@ -40,6 +40,19 @@ class _ToolCall(msgspec.Struct, array_like=True, gc=False):
     id: str
     name: str
     arguments: str
+    custom: bool
+
+
+class _Image(msgspec.Struct, array_like=True, gc=False):
+    """An ``ImagePart``."""
+
+    digest: str
+    media_type: str
+    width: int
+    height: int
+    data: bytes
+    detail: ImageDetail
+    text_before: int
 
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
@@ -51,6 +64,8 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
     name: str | None
     tool_calls: tuple[_ToolCall, ...]
     tool_call_id: str | None
+    images: tuple[_Image, ...]
+    reasoning: str | None
 
 
 class _Body(msgspec.Struct, array_like=True):

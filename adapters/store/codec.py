@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from manent.domain import access_events as a
 from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
+from manent.domain import response_events as t
 from manent.domain import stored_events as s
 from manent.domain import verification as v
+from manent.domain import webhook_events as w
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
 
@@ -44,8 +47,21 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "ModelSuspended": (m.ModelSuspended, 1),
     "ModelPinChanged": (m.ModelPinChanged, 1),
     "CompletionVerified": (v.CompletionVerified, 1),
+    "ResponseDeleted": (t.ResponseDeleted, 1),
+    "ItemRemoved": (t.ItemRemoved, 1),
+    "KeyCreated": (a.KeyCreated, 1),
+    "KeyChanged": (a.KeyChanged, 1),
+    "KeyRotated": (a.KeyRotated, 1),
+    "KeyRevoked": (a.KeyRevoked, 1),
+    "AuditRead": (a.AuditRead, 1),
     "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
     "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
+    "WebhookCreated": (w.WebhookCreated, 1),
+    "WebhookChanged": (w.WebhookChanged, 1),
+    "WebhookSecretRotated": (w.WebhookSecretRotated, 1),
+    "WebhookDeleted": (w.WebhookDeleted, 1),
+    "WebhookDeliveryAbandoned": (w.WebhookDeliveryAbandoned, 1),
+    "WebhookDeliveryRepeated": (w.WebhookDeliveryRepeated, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 

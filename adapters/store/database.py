@@ -33,16 +33,24 @@ def open_subscription_engine(database: Database) -> AsyncEngine:
     return subscription_engine(database) if isinstance(database, Path) else postgres_subscription_engine(database)
 
 
+async def ensure_any_log(database: Database, ids: Ids) -> None:
+    """Begin a log if there is none yet.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    await (ensure_log(database, ids) if isinstance(database, Path) else ensure_postgres_log(database, ids))
+
+
 async def open_node(database: Database, *, clock: Clock, ids: Ids) -> SQLEventStore:
     """A server's store, over a log that is made if there is none; on PostgreSQL the others see that it lives.
 
     Raises:
         StoreUnavailable: the database does not answer.
     """
+    await ensure_any_log(database, ids)
     if isinstance(database, Path):
-        await ensure_log(database, ids)
         return SQLiteEventStore(database, clock=clock, ids=ids)
-    await ensure_postgres_log(database, ids)
     node_id = int.from_bytes(ids.salt()[:8], "big") >> 1
     store = PostgresEventStore(database, clock=clock, ids=ids, node_id=node_id)
     try:

@@ -30,6 +30,7 @@ from manent.domain.events import (
 from manent.domain.messages import Message
 from manent.domain.ports import Ids
 from manent.domain.replay_events import Fork
+from manent.domain.response_events import ItemRemoved
 from manent.domain.session import SessionState, evolve
 from manent.domain.usecases.import_session import SessionFile
 
@@ -145,6 +146,8 @@ class _Reading:
             )
         if isinstance(event, HistoryRevised) and not 0 <= event.from_index <= len(self.state.messages):
             raise _Wrong(f"it revises message {event.from_index} of {len(self.state.messages)}")
+        if isinstance(event, ItemRemoved) and not 0 <= event.message_index < len(self.state.messages):
+            raise _Wrong(f"it removes from message {event.message_index} of {len(self.state.messages)}")
         _check_images(event)
         self.state = evolve(self.state, event)
         self.last = header

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -101,6 +101,13 @@ class SQLSubscriptionStore:
             found = (await connection.execute(select(_COLUMNS.position).where(_COLUMNS.name == name))).scalar()
         return found or 0
 
+    @_whole
+    async def names(self, prefix: str) -> Sequence[str]:
+        """See ``SubscriptionStore.names``."""
+        wanted = select(_COLUMNS.name).where(_COLUMNS.name.startswith(prefix, autoescape=True)).order_by(_COLUMNS.name)
+        async with self._writing() as connection:
+            return list((await connection.execute(wanted)).scalars())
+
     async def _write(self, lease: Lease, statement: Update, position: int | None = None) -> Lease:
         statement = statement.values(expires_at_us=_end_us(self._clock.now_us(), lease.ttl_s))
         async with self._writing() as connection:
@@ -176,6 +183,10 @@ class MemorySubscriptionStore:
     async def position(self, name: str) -> int:
         """See ``SubscriptionStore.position``."""
         return self._kept[name].position if name in self._kept else 0
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """See ``SubscriptionStore.names``."""
+        return sorted(name for name in self._kept if name.startswith(prefix))
 
     def _held(self, lease: Lease) -> _Kept:
         kept = self._kept.get(lease.name)

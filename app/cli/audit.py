@@ -39,7 +39,7 @@ def verify(
     """Verify the whole log; exit code 1 where something is wrong, with the first bad position."""
     settings = settings_or_fail()
     note = None if saved is None else _read(saved)
-    result = run(_verify(settings, note, quiet=json))
+    result = run(verify_settings(settings, note, quiet=json))
     if json:
         print_json({"object": "log.verification", "sound": result.sound, **_members(result)})
     else:
@@ -87,7 +87,8 @@ def key() -> None:
     typer.echo(run(_key(settings_or_fail())))
 
 
-async def _verify(settings: Settings, note: str | None, *, quiet: bool) -> Verification:
+async def verify_settings(settings: Settings, note: str | None = None, *, quiet: bool = True) -> Verification:
+    """Verify the log of the settings, from a saved checkpoint on where one is given."""
     columns = TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     async with _opened(settings) as log:
         saved = None if note is None else open_checkpoint(note, log.signer.verifier)

@@ -19,7 +19,7 @@ from manent.domain.errors import DomainError
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncGenerator[SQLEventStore, None]:
     """The database's store; one that is missing or of another version, and what the domain refuses, end the command."""
-    _check_revision(settings)
+    check_revision(settings)
     store = open_store(settings.database, clock=SystemClock(), ids=RandomIds())
     try:
         with failing():
@@ -31,7 +31,7 @@ async def opened_store(settings: Settings) -> AsyncGenerator[SQLEventStore, None
 @asynccontextmanager
 async def opened_bulk_log(settings: Settings) -> AsyncGenerator[SQLBulkLog, None]:
     """The database's log for whoever reads much of it; it ends the command as ``opened_store`` does."""
-    _check_revision(settings)
+    check_revision(settings)
     rows = open_rows(settings.database, strict=True)
     try:
         with failing():
@@ -49,7 +49,8 @@ def failing() -> Generator[None, None, None]:
         fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
 
 
-def _check_revision(settings: Settings) -> None:
+def check_revision(settings: Settings) -> None:
+    """End the command where the database is missing, or of another version."""
     name = database_name(settings.database)
     try:
         current = current_revision(settings.database)

@@ -1,4 +1,4 @@
-"""``manent db``: the database's schema."""
+"""``manent db``: the database's schema; ``backup.py`` has its backups."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import typer
 
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision, upgrade
+from manent.app.cli.backup import backup_database, check_database, restore_database
 from manent.app.cli.output import ExitCode, fail, out, print_json, settings_or_fail
 from manent.app.home import HomeError, prepare_folder
 
-app = typer.Typer(help="The database: create or upgrade it, see its revision.", no_args_is_help=True)
+app = typer.Typer(help="The database: create, upgrade, back up, restore and check it.", no_args_is_help=True)
 
 
 @app.command("upgrade")
@@ -47,4 +48,7 @@ def status(*, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 def register(root: typer.Typer) -> None:
     """Add what this file has to the command line."""
+    app.command("backup")(backup_database)
+    app.command("restore")(restore_database)
+    app.command("check")(check_database)
     root.add_typer(app, name="db")

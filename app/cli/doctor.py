@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from manent.app.cli.output import ExitCode, literal, out, print_json, settings_or_fail
-from manent.app.doctor import Verdict, examine
+from manent.app.doctor import examine
+from manent.app.findings import Verdict
 
 MARKS = {Verdict.OK: "[green]ok[/]", Verdict.WARNING: "[yellow]warning[/]", Verdict.FAILURE: "[red]failure[/]"}
 

@@ -26,8 +26,11 @@ MODULES = {
     "sql": "sql",
     "models": "models",
     "db": "db",
+    "keys": "keys",
     "projections": "projections",
+    "webhooks": "webhooks",
     "doctor": "doctor",
+    "smoke": "smoke",
 }
 
 
@@ -38,12 +41,26 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
 
 
 def root(
+    context: typer.Context,
     *,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="@FILE|-",
+            help="API key for a server: of a file, or - for standard input. Without it, MANENT_API_KEY.",
+        ),
+    ] = None,
 ) -> None:
     """Conversations with MLX models, every one an append-only record."""
+    if api_key is not None:
+        from manent.app.cli.credentials import forget_key, take_key  # noqa: PLC0415 (most commands need none of it)
+
+        take_key(api_key)
+        context.call_on_close(forget_key)
 
 
 def build_app(called: str | None) -> typer.Typer:

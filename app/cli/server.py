@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from manent.app.cli.credentials import credential_for
 from manent.app.cli.output import ExitCode, fail, settings_or_fail
 from manent.app.settings import Settings
 
@@ -30,10 +31,14 @@ class Refused(Exception):
 @contextmanager
 def connected(url: str | None, *, timeout_s: float = READ_TIMEOUT_S) -> Generator[httpx.Client, None, None]:
     """A client of the server at ``url``, or at the address that the settings have; what fails ends the command."""
-    base_url, transport = (url, None) if url else (url_of(settings_or_fail()), _way_to(settings_or_fail()))
+    settings = settings_or_fail()
+    base_url, transport = (url, None) if url else (url_of(settings), _way_to(settings))
     timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+    auth = credential_for(settings, url)
     try:
-        with httpx.Client(base_url=base_url, timeout=timeout, trust_env=False, transport=transport) as client:
+        with httpx.Client(
+            base_url=base_url, timeout=timeout, trust_env=False, transport=transport, auth=auth
+        ) as client:
             yield client
     except Refused as refused:
         fail(str(refused), refused.code)
@@ -91,10 +96,12 @@ def answers(url: str | None) -> bool:
 
 
 def url_of(settings: Settings) -> str:
-    """The address of this machine's server."""
+    """The address of this machine's server; one that listens on all of them is reached on loopback."""
     if settings.unix_socket is not None:
         return "http://localhost"
     scheme = "http" if settings.tls_certificate is None else "https"
+    if settings.host in {"0.0.0.0", "::"}:  # noqa: S104 (compared with, not listened on)
+        return f"{scheme}://{'127.0.0.1' if settings.host == '0.0.0.0' else '[::1]'}:{settings.port}"  # noqa: S104 (the same)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{scheme}://{host}:{settings.port}"
 

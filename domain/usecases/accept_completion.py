@@ -27,13 +27,14 @@ from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import IdempotencyKey, OpenCompletion
+from manent.domain.responses import ResponseDetails
 from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.telemetry import Stage
 from manent.domain.tool_messages import check_results
 from manent.domain.usecases.close_completion import CloseCompletion
-from manent.domain.usecases.model_view import Asked, ModelView, View
+from manent.domain.usecases.model_view import Asked, ModelView, View, with_instructions, without_instructions
 from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
@@ -47,7 +48,8 @@ class ChatCommand:
     ``max_tokens_shrinks`` takes max_tokens for an upper bound, which the window's room may lower. ``keeps_results``
     takes tools' results as they are: those of a rerun answer the calls of another session. With a ``prompt`` there are
     no messages: it is continued as it stands. ``address`` is where the request came from; without ``within_limits`` it
-    is counted, and not refused for what was counted before.
+    is counted, and not refused for what was counted before. The model sees ``instructions`` before a session;
+    ``past`` is what a new session is to be a fork of. Responses bring ``completion_id`` and ``response``.
     """
 
     principal: Principal
@@ -71,6 +73,10 @@ class ChatCommand:
     correlation_id: str | None = None
     idempotency: IdempotencyKey | None = None
     expected: ExpectedVersion | None = None
+    completion_id: str | None = None
+    response: ResponseDetails | None = None
+    instructions: Message | None = None
+    past: SessionState | None = None
     prompt: TextPrompt | None = None
 
 
@@ -159,17 +165,21 @@ class AcceptCompletion:
             if not command.keeps_results:
                 check_results(state_then.messages.truncated(kept), state_then.messages[kept:])
             asked = _asked(command, tenant=state.tenant)
-            view = await running.unless_stopped(self._view.of(card, state_then.messages, asked))
+            view = await running.unless_stopped(
+                self._view.of(card, with_instructions(state_then.messages, command.instructions), asked)
+            )
             if running.stop_reason is not None:
                 return ()
-            requested = self._requested(running, command, card, view, context=view.context, recorded=())
+            used = without_instructions(view.context, command.instructions)
+            requested = self._requested(running, command, card, view, context=used, recorded=())
             decided.append((requested, view))
             running.timeline.lap(Stage.CONTEXT)
             return [*history, *decide_request(state_then, requested, by=command.principal)]
 
         context = context_of(command.principal, request_id=command.request_id, correlation_id=command.correlation_id)
+        tenant, past = command.principal.tenant, None if command.past is None else command.past.messages
         after, appended = await self._sessions.decide_and_record(
-            command.principal.tenant, session_id, decide, context=context, idempotency=command.idempotency
+            tenant, session_id, decide, context=context, idempotency=command.idempotency, past=past
         )
         if appended is None:
             return None
@@ -206,7 +216,8 @@ class AcceptCompletion:
         now_us = self._clock.now_us()
         started: list[SessionEvent] = []
         if state.status is SessionStatus.ABSENT:
-            started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=command.principal, now_us=now_us)
+            parent, by = None if command.past is None else command.past.here, command.principal
+            started = decide_start(state, metadata={}, ttl_s=None, messages=(), by=by, now_us=now_us, parent=parent)
         else:
             check_usable(state, command.principal, now_us=now_us)
         if command.expected is not None:
@@ -263,7 +274,9 @@ class AcceptCompletion:
             priority=command.priority,
             timeout_s=command.timeout_s,
             queue_wait_s=running.place.waited_s,
-            stored=command.store_content or running.session_id is not None,
+            instructions=None if context is None else command.instructions,
+            response=command.response,
+            stored=command.response is None and (command.store_content or running.session_id is not None),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from manent.domain.events import CompletionGenerated, CompletionRequested, session_stream
 from manent.domain.generation import FinishReason, Provenance, SamplingParameters, Timings, Truncation, Usage
+from manent.domain.messages import Message
 from manent.domain.ports import EventStore
 from manent.domain.usecases.lineage import Segment
 from manent.domain.usecases.stream_records import stream_records
@@ -26,6 +27,7 @@ class Answered:
     provenance: Provenance
     requested_at_us: int
     generated_at_us: int
+    instructions: Message | None = None
 
 
 async def answered(
@@ -70,4 +72,5 @@ def _answered(requested: CompletionRequested, generated: CompletionGenerated) ->
         provenance=generated.provenance,
         requested_at_us=requested.requested_at_us,
         generated_at_us=generated.generated_at_us,
+        instructions=requested.instructions,
     )

@@ -119,6 +119,7 @@ class CloseCompletion:
             reasoning=outcome.reasoning,
             tool_calls=outcome.tool_calls,
             provenance=outcome.provenance,
+            piece_sizes=outcome.piece_sizes,
         )
 
     async def _interrupted(self, found: OpenCompletion) -> tuple[CompletionFailed, EventContext]:

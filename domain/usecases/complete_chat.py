@@ -20,10 +20,13 @@ from manent.domain.generation import (
     ModelCard,
     TextDelta,
 )
+from manent.domain.model_access import models_to_try
 from manent.domain.output import PartialOutput
+from manent.domain.output_shape import OutputShape
 from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
+from manent.domain.responses import answer_id, is_response_id
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.telemetry import NO_TELEMETRY, Stage, Telemetry
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand
@@ -32,6 +35,7 @@ from manent.domain.usecases.count_requests import CountRequests, Reservation, es
 from manent.domain.usecases.ending import Ending
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.measuring import completion_ended
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 from manent.domain.usecases.prepared import Prepared, Repeated
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
@@ -92,7 +96,7 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
+            completion_id=command.completion_id or self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
             tenant=command.principal.tenant,
             subject=command.principal.subject,
             session_id=command.session_id,
@@ -122,7 +126,8 @@ class CompleteChat:
                         await self._repeat.tell_again(running, answered)
                         return
                     command = replace(command, idempotency=numbered)
-                card = self._engine.resolve(command.model)
+                models = models_to_try(command.principal, command.model, self._engine.resolve)
+                card = self._engine.resolve(models[0])
                 check_type(command.model, card.type, *CHAT_TYPES)
                 await self._count(running, command, card, stack)
                 if command.session_id is not None:
@@ -130,10 +135,9 @@ class CompleteChat:
                     await stack.enter_async_context(turn)
                     running.timeline.lap(Stage.TURN)
                 alone = command.parameters.deterministic
-                place = self._engine.place(
-                    command.model, priority=command.priority, alone=alone, gone=running.stop_requested
-                )
-                running.place = await stack.enter_async_context(place)
+                places = PlaceAtOneOf(self._engine, command.principal, models)
+                wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
+                running.place = await stack.enter_async_context(places.taken(wanted))
                 running.timeline.lap(Stage.QUEUE)
                 _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)
@@ -228,9 +232,10 @@ class CompleteChat:
             salt=self._ids.salt,
             record_content=prepared.record_content,
             made_by=prepared.prompt.made_by,
+            deltas=running.produced,
         )
         if result is not None:
-            return ending.generated(result, message_id=self._ids.new("msg_")), None
+            return ending.generated(result, message_id=self._message_id(requested.completion_id)), None
         if failure is None and running.deadline_error is None:
             return ending.cancelled(running.stop_reason or "cancelled")
         return ending.failed(failure or running.deadline_error or InternalError("nothing was generated"))
@@ -250,18 +255,24 @@ class CompleteChat:
             async for output in outputs:
                 if not isinstance(output, TextDelta):
                     return output
-                delta = self._with_call_ids(output)
+                delta = self._named(output, requested.parameters.shape)
                 partial.add(delta)
                 if prepared.record_content:
                     await self._buffer.append(stream, len(running.produced), (delta,))
                 running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
-    def _with_call_ids(self, delta: TextDelta) -> TextDelta:
-        """Name the tool calls that the model gave no id."""
-        if all(call.id for call in delta.tool_calls):
+    def _message_id(self, completion_id: str) -> str:
+        return answer_id(completion_id) if is_response_id(completion_id) else self._ids.new("msg_")
+
+    def _named(self, delta: TextDelta, shape: OutputShape | None) -> TextDelta:
+        """Give the tool calls that have no id one, and say which of them are of custom tools."""
+        if not delta.tool_calls:
             return delta
-        calls = tuple(call if call.id else replace(call, id=self._ids.new("call_")) for call in delta.tool_calls)
+        custom = set() if shape is None else {tool.name for tool in shape.tools if tool.custom}
+        calls = tuple(
+            replace(call, id=call.id or self._ids.new("call_"), custom=call.name in custom) for call in delta.tool_calls
+        )
         return replace(delta, tool_calls=calls)
 
 

@@ -16,8 +16,9 @@ from manent.domain.embedding import (
     check_type,
 )
 from manent.domain.errors import DeadlineExceeded, DomainError
-from manent.domain.generation import Usage
+from manent.domain.generation import ModelCard, Usage
 from manent.domain.limits import Level
+from manent.domain.model_access import permitted
 from manent.domain.ports import InferenceEngine
 from manent.domain.telemetry import (
     NO_TELEMETRY,
@@ -30,6 +31,7 @@ from manent.domain.telemetry import (
     Timeline,
 )
 from manent.domain.usecases.count_requests import BYTES_PER_TOKEN, CountRequests, Reservation
+from manent.domain.usecases.places import PlaceAtOneOf, PlaceWish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,22 +96,24 @@ class CreateEmbeddings:
 
     async def _run(self, command: EmbeddingCommand, measured: _Measured) -> CreatedEmbeddings:
         check_inputs(command.inputs)
-        card = self._engine.resolve(command.model)
+        card = permitted(command.principal, command.model, self._engine.resolve)
         check_type(command.model, card.type, ModelType.EMBEDDING)
         reservation = Reservation(sum(map(_estimated_tokens, command.inputs)))
         counted = self._counting.completion(
             reservation, principal=command.principal, address=command.address, model_id=card.model_id
         )
         async with counted:
-            created = await self._create(command, measured)
+            created = await self._create(command, card, measured)
             reservation.used_tokens = created.result.prompt_tokens
             return replace(created, levels=reservation.levels)
 
-    async def _create(self, command: EmbeddingCommand, measured: _Measured) -> CreatedEmbeddings:
+    async def _create(self, command: EmbeddingCommand, card: ModelCard, measured: _Measured) -> CreatedEmbeddings:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._engine.place(command.model, priority=command.priority) as place,
+                PlaceAtOneOf(self._engine, command.principal, [card.model_id]).taken(
+                    PlaceWish(priority=command.priority)
+                ) as place,
             ):
                 measured.timeline.lap(Stage.QUEUE)
                 request = EmbeddingRequest(

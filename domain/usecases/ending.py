@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from manent.domain.errors import CompletionCancelledError, DomainError
 from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
-from manent.domain.generation import FinishReason, GenerationResult, Provenance, SaltedDigest, TokenLogprobs, Usage
+from manent.domain.generation import (
+    FinishReason,
+    GenerationResult,
+    Provenance,
+    SaltedDigest,
+    TextDelta,
+    TokenLogprobs,
+    Usage,
+)
 from manent.domain.messages import ToolCall
 from manent.domain.output import Alternative, PartialChoice, PartialOutput
+from manent.domain.output_pieces import PieceSizes, sizes_of
 
 
 class Ending:
@@ -23,6 +32,7 @@ class Ending:
         salt: Callable[[], bytes],
         record_content: bool,
         made_by: Provenance | None = None,
+        deltas: Sequence[TextDelta] = (),
     ) -> None:
         self._requested = requested
         self._output = output
@@ -30,6 +40,7 @@ class Ending:
         self._salt = salt
         self._content = record_content
         self._made_by = made_by
+        self._deltas = deltas
 
     def generated(self, result: GenerationResult, *, message_id: str) -> CompletionGenerated:
         """It ended well."""
@@ -50,6 +61,7 @@ class Ending:
             alternatives=self._alternatives([choice.finish_reason for choice in result.choices]),
             reasoning=self._reasoning(self._output.choices[0]),
             tool_calls=self._tool_calls(self._output.choices[0]),
+            piece_sizes=self._piece_sizes(),
             stored=self._requested.stored,
         )
 
@@ -69,6 +81,7 @@ class Ending:
             reasoning=self._reasoning(self._output.choices[0]),
             tool_calls=self._tool_calls(self._output.choices[0]),
             provenance=self._made_by,
+            piece_sizes=self._piece_sizes(),
         )
         return event, error
 
@@ -87,6 +100,7 @@ class Ending:
             reasoning=self._reasoning(self._output.choices[0]),
             tool_calls=self._tool_calls(self._output.choices[0]),
             provenance=self._made_by,
+            piece_sizes=self._piece_sizes(),
         )
         return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
 
@@ -114,6 +128,12 @@ class Ending:
 
     def _logprobs(self, logprobs: tuple[TokenLogprobs, ...]) -> tuple[TokenLogprobs, ...] | None:
         return logprobs if self._content and self._requested.parameters.logprobs else None
+
+    def _piece_sizes(self) -> PieceSizes | None:
+        """How a response was streamed, so that its stream can be told again."""
+        if self._requested.response is None or not self._content:
+            return None
+        return sizes_of(self._deltas, with_logprobs=self._requested.parameters.logprobs)
 
     def _usage(self) -> Usage:
         return Usage(prompt_tokens=self._requested.prompt_tokens, completion_tokens=self._output.completion_tokens)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import get_args
 
-from manent.domain.access import Principal, may_audit
+from manent.domain.access import Principal, may_audit, note_reading
 from manent.domain.completion_input import DroppedMessages
 from manent.domain.errors import CompletionNotFound, ContentErased, ContentNotRecorded, SessionNotFound
 from manent.domain.events import (
@@ -20,6 +20,7 @@ from manent.domain.messages import Message
 from manent.domain.ports import EventStore
 from manent.domain.prompts import TextPrompt
 from manent.domain.records import EventFilter, EventHeader, RecordedEvent
+from manent.domain.response_events import ResponseDeleted
 from manent.domain.usecases.replay import AsOf, Replay
 from manent.domain.usecases.stream_records import stream_records
 
@@ -79,21 +80,24 @@ class FindCompletion:
             SessionGone: its session expired, and ``principal`` is no auditor.
         """
         requested = found.requested
+        if requested.session_id is None:
+            await note_reading(principal, resource=found.header.stream_id, owner=found.header.actor)
         if requested.prompt is not None:
             if requested.prompt.content is None:
                 raise _not_recorded(requested)
             return SeenMessages(messages=(), dropped=(), prompt=requested.prompt.content)
         if requested.session_id is None:
             return SeenMessages(messages=_recorded_input(requested), dropped=())
+        instructions = () if requested.instructions is None else (requested.instructions,)
         at = AsOf(version=found.header.stream_version)
         try:
             messages = (await self._replay.at(principal, requested.session_id, at)).messages
         except SessionNotFound:
             raise _not_found(requested.completion_id) from None
         if requested.context is None:
-            return SeenMessages(messages=tuple(messages), dropped=())
+            return SeenMessages(messages=(*instructions, *messages), dropped=())
         return SeenMessages(
-            messages=_chosen(messages, requested.context.message_ids),
+            messages=(*instructions, *_chosen(messages, requested.context.message_ids)),
             dropped=_left_out(messages, requested.context.dropped),
         )
 
@@ -115,7 +119,7 @@ class FindCompletion:
 
     async def _find(self, tenant: str, completion_id: str) -> RecordedEvent | None:
         alone = await self._store.read_stream(tenant, completion_stream(completion_id), limit=1)
-        if alone:
+        if alone and not isinstance(alone[0].event, ResponseDeleted):
             return alone[0]
         position = await self._store.find_completion(tenant, completion_id)
         if position is None:

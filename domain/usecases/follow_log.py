@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from manent.domain.access import Principal
+from manent.domain.access import Principal, Scope, has_scope, note_reading
 from manent.domain.errors import ShuttingDown, TooManyTails
 from manent.domain.ports import EventStore
 from manent.domain.records import EventFilter, EventHeader, LogEntry
@@ -106,7 +106,7 @@ class FollowLog:
         """A tail of the matching events with positions above ``after_position``.
 
         Raises:
-            PermissionDenied: ``principal`` has not the scope ``audit``.
+            PermissionDenied: ``principal`` has not the right (``within_rights``).
             TooManyTails: the bound on tails is reached.
             ShuttingDown: the server drains.
         """
@@ -117,6 +117,8 @@ class FollowLog:
             raise TooManyTails(f"{self._open} readers follow the log already, and more are not served")
         self._open += 1
         try:
+            if has_scope(principal, Scope.AUDIT):  # what will come is not known: one event for the whole of it
+                await note_reading(principal, resource=f"log from {after_position + 1} on", owner=own.actor)
             yield Tail(self._reader, own, after=after_position)
         finally:
             self._open -= 1

@@ -75,7 +75,7 @@ class ForkSession:
         then: Sequence[SessionEvent] = (),
     ) -> tuple[SessionState, Appended]:
         """Record a fork of ``past``, and ``then`` in the same append; raises as ``run``."""
-        await self._check_depth(past)
+        await self.check_depth(past)
         absent = await self._sessions.load(by.tenant, fork_id)
         started = decide_start(
             absent,
@@ -92,7 +92,8 @@ class ForkSession:
         except VersionConflict:
             raise SessionAlreadyExists(f"session {fork_id!r} exists already") from None
 
-    async def _check_depth(self, past: SessionState) -> None:
+    async def check_depth(self, past: SessionState) -> None:
+        """Raise InvalidValue where ``past`` stands on as many forks as may be."""
         segments = await lineage(self._store, past.tenant, past.session_id, past.version)
         if len(segments) > FORK_DEPTH_MAX:
             raise InvalidValue(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from manent.domain.access import Principal, may_audit, may_read
+from manent.domain.access import Principal, may_audit, may_read, note_reading, one_owner
 from manent.domain.errors import InvalidValue, PermissionDenied
 from manent.domain.ports import Clock
 from manent.domain.session import SessionStatus
@@ -68,7 +68,9 @@ class ListSessions:
             )
             found += [session for session in page if await self._stands(session)]
             if len(found) > query.limit or len(page) <= query.limit:
-                return SessionPage(sessions=found[: query.limit], has_more=len(found) > query.limit)
+                shown = found[: query.limit]
+                await _note_reading(principal, shown)
+                return SessionPage(sessions=shown, has_more=len(found) > query.limit)
             position = page[-1].position
 
     async def _position(self, principal: Principal, session_id: str) -> int:
@@ -93,3 +95,11 @@ def _owner(principal: Principal, asked: str | None) -> str | None:
     if asked not in {None, principal.subject}:
         raise PermissionDenied("the sessions of others are listed with the scope 'audit' or 'admin'", param="owner")
     return principal.subject
+
+
+async def _note_reading(principal: Principal, shown: Sequence[ListedSession]) -> None:
+    others = [session for session in shown if session.owner != principal.subject]
+    if others:
+        resource = f"list of sessions from {others[0].session_id} to {others[-1].session_id}"
+        owner = one_owner(session.owner for session in others)
+        await note_reading(principal, resource=resource, owner=owner, count=len(others))

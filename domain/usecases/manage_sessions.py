@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manent.domain.access import Principal
+from manent.domain.access import Principal, note_reading
 from manent.domain.errors import SessionAlreadyExists, VersionConflict
-from manent.domain.events import SessionEvent
+from manent.domain.events import SessionEvent, session_stream
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import IdempotencyKey
@@ -106,6 +106,7 @@ class ManageSessions:
         """
         state = await self._sessions.load(principal.tenant, session_id)
         check_readable(state, principal, now_us=self._clock.now_us())
+        await note_reading(principal, resource=session_stream(session_id), owner=state.owner)
         return state
 
     async def change(self, command: ChangeSession) -> SessionState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manent.domain.completion_input import ContextUsed, DroppedMessages
 from manent.domain.context import select_messages
@@ -118,6 +118,16 @@ class ModelView:
         message_ids = tuple(message.message_id for message in kept)
         context = ContextUsed(message_ids=message_ids, dropped=dropped, truncation=asked.truncation)
         return View(context=context, prompt=prompt, parameters=parameters)
+
+
+def with_instructions(messages: Sequence[Message], instructions: Message | None) -> Sequence[Message]:
+    """The messages with what one request says before them."""
+    return messages if instructions is None else (instructions, *messages)
+
+
+def without_instructions(context: ContextUsed, instructions: Message | None) -> ContextUsed:
+    """The messages of the session alone; what stands before them has a place of its own in the event."""
+    return context if instructions is None else replace(context, message_ids=context.message_ids[1:])
 
 
 def _dropped(messages: Sequence[Message], where: range) -> DroppedMessages | None:

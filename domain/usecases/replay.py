@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manent.domain.access import Principal, may_audit
+from manent.domain.access import Principal, may_audit, note_reading
 from manent.domain.errors import InvalidValue
 from manent.domain.events import session_stream
 from manent.domain.ports import Clock, EventStore
@@ -49,6 +49,7 @@ class Replay:
         now = await self._sessions.load(principal.tenant, session_id)
         self._check(principal, now)
         version = await self._version(now, moment)
+        await note_reading(principal, resource=session_stream(session_id), owner=now.owner)
         return now if version == now.version else await self._sessions.load_at(now.tenant, session_id, version)
 
     def _check(self, principal: Principal, now: SessionState) -> None:

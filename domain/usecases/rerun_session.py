@@ -9,6 +9,7 @@ from manent.domain.access import Principal
 from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import InvalidValue, RerunNotFound
 from manent.domain.events import session_of, session_stream
+from manent.domain.model_access import models_to_try
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.records import Appended, EventFilter
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted
@@ -130,7 +131,8 @@ class RerunSession:
         answers = {turn.answer.message_id for turn in plan.turns}
         completions = await answered(self._store, whole.tenant, segments, answers)
         for model in {model_of(command, completions.get(turn.answer.message_id)) for turn in plan.turns}:
-            check_type(model, self._engine.resolve(model).type, *CHAT_TYPES)
+            first = models_to_try(by, model, self._engine.resolve)[0]
+            check_type(model, self._engine.resolve(first).type, *CHAT_TYPES)
         rerun_id, fork_id = self._ids.new(RERUN_PREFIX), command.rerun_session_id or self._ids.new("sess_")
         now_us = self._clock.now_us()
         started = RerunStarted(

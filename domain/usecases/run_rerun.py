@@ -178,6 +178,7 @@ class RunRerun:
             truncation=Truncation.DISABLED if before is None else before.truncation,
             max_tokens_shrinks=command.parameters.max_tokens is None and before is not None,
             keeps_results=True,
+            instructions=None if before is None else before.instructions,
             within_limits=False,  # what was begun is finished; whoever asked for it pays with the next request
             request_id=command.request_id,
             correlation_id=work.running.rerun_id,

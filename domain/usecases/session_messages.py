@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manent.domain.access import Principal
+from manent.domain.access import Principal, note_reading
 from manent.domain.errors import InvalidValue, MessageNotFound
 from manent.domain.events import MessageAppended, SessionEvent, session_stream
 from manent.domain.messages import Message
@@ -108,6 +108,7 @@ class SessionMessages:
     async def _readable(self, principal: Principal, session_id: str) -> SessionState:
         state = await self._sessions.load(principal.tenant, session_id)
         check_readable(state, principal, now_us=self._clock.now_us())
+        await note_reading(principal, resource=session_stream(session_id), owner=state.owner)
         return state
 
     async def _added(self, tenant: str, session_id: str, appended: Appended) -> MessageAt:

@@ -105,10 +105,12 @@ class Sessions:
         context: EventContext,
         idempotency: IdempotencyKey | None = None,
         conflicts_max: int = CONFLICTS_MAX,
+        past: History | None = None,
     ) -> tuple[SessionState, Appended | None]:
         """Record what ``decide`` says of the session as it stands, asked again whenever somebody else was faster.
 
-        ``decide`` may raise VersionConflict itself, to be asked again.
+        ``decide`` may raise VersionConflict itself, to be asked again. A session that is to begin as a fork has the
+        ``past`` of its parent before it.
 
         Returns:
             The state after it, and where it landed; where nothing was to be recorded, the state as it stands and None.
@@ -118,6 +120,8 @@ class Sessions:
         """
         for _ in range(conflicts_max):
             state = await self.load(tenant, session_id)
+            if past is not None and state.version == 0:
+                state = replace(state, messages=past)
             with suppress(VersionConflict):
                 events = await decide(state)
                 if not events:

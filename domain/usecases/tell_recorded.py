@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
     CompletionRequested,
+    output_of,
 )
 from manent.domain.generation import TextDelta
-from manent.domain.output import Alternative, PartialOutput
+from manent.domain.output import Alternative, PartialChoice, PartialOutput
 from manent.domain.ports import Clock, EventStore
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.usecases.running import Accepted, RunningCompletion
@@ -92,7 +93,9 @@ class TellRecorded:
 
 
 def _rest(outcome: CompletionOutcome, told: PartialOutput) -> Sequence[TextDelta]:
-    """What the log has beyond what was told already, a delta for each choice."""
+    """What the log has beyond what was told already: a delta for each choice, or of a response as its stream had."""
+    if outcome.piece_sizes is not None:
+        return list(_pieces_behind(outcome, told.choices[0]))
     choices: list[CompletionOutcome | Alternative] = [outcome, *outcome.alternatives]
     rest = []
     for index, (choice, known) in enumerate(zip(choices, told.choices, strict=False)):
@@ -108,3 +111,21 @@ def _rest(outcome: CompletionOutcome, told: PartialOutput) -> Sequence[TextDelta
         if delta.text or delta.logprobs or delta.reasoning or delta.tool_calls or delta.token_ids:
             rest.append(delta)
     return rest
+
+
+def _pieces_behind(outcome: CompletionOutcome, known: PartialChoice) -> Iterator[TextDelta]:
+    """The recorded pieces that are not in what was told."""
+    text, reasoning, calls = len(known.text), len(known.reasoning), len(known.tool_calls)
+    for piece in output_of(outcome).pieces():
+        was_told = calls > 0 if piece.call is not None else text > 0 if piece.text else reasoning > 0
+        text -= len(piece.text)
+        reasoning -= len(piece.reasoning)
+        calls -= piece.call is not None
+        if not was_told:
+            yield TextDelta(
+                text=piece.text,
+                token_ids=(),
+                logprobs=piece.logprobs,
+                reasoning=piece.reasoning,
+                tool_calls=() if piece.call is None else (piece.call,),
+            )

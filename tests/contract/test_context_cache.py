@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -14,10 +14,12 @@ from manent.adapters.projections.redis_contexts import RedisContextCache
 from manent.adapters.projections.redis_link import RedisLimits, RedisLink
 from manent.app.system import RandomIds
 from manent.domain.events import DomainEvent, HistoryRevised, SystemPromptReplaced
+from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.ports import ContextCache
 from manent.domain.replay_events import Fork
 from manent.domain.session import SessionState, SessionStatus, fold
 from tests.support.conversation import NOW_US, generated, requested, said, started, system
+from tests.support.pictures import image_part, picture
 from tests.support.valkey import ValkeyServer
 
 ABSENT = SessionState(session_id="s", tenant="acme")
@@ -44,6 +46,29 @@ async def cache(request: pytest.FixtureRequest) -> AsyncGenerator[ContextCache, 
 def after(state: SessionState, *events: DomainEvent, last_event_id: str = "evt") -> SessionState:
     """A state as the log's reader folds it."""
     return replace(fold(state, events), last_event_id=last_event_id)
+
+
+ALL_OF_A_MESSAGE = Message(
+    message_id="msg_all",
+    role=Role.ASSISTANT,
+    content=(TextPart(text="a"), TextPart(text="b")),
+    name="ann",
+    tool_calls=(ToolCall(id="c", name="f", arguments="{}", custom=True),),
+    tool_call_id="c",
+    images=(image_part(picture(), text_before=1),),
+    reasoning="hm",
+)
+
+
+async def test_every_member_of_a_message_comes_back(cache: ContextCache) -> None:
+    """Images, reasoning and kinds of calls too: a new member of messages needs its place in every cache."""
+    assert all(getattr(ALL_OF_A_MESSAGE, member.name) for member in fields(Message))
+    said_all = replace(said("assistant", "x"), message=ALL_OF_A_MESSAGE)
+    state = after(ABSENT, started(), said_all)
+    await cache.put(state)
+    found = await kept(cache)
+    assert found is not None
+    assert list(found.messages) == [ALL_OF_A_MESSAGE]
 
 
 async def kept(cache: ContextCache) -> SessionState | None:

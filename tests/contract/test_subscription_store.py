@@ -133,3 +133,12 @@ async def test_a_checkpoint_does_not_go_back(store: Store) -> None:
     with pytest.raises(InvalidValue, match="position 5 already"):
         await store.advance(lease, 4)
     assert await store.position("cache") == 5
+
+
+async def test_subscriptions_are_found_by_how_their_names_begin(store: Store) -> None:
+    """In their order; what has a meaning in patterns has none here."""
+    for name in ("webhook/b/t", "webhook/a/t_1", "webhook/a/tx1", "contexts"):
+        await acquired(store, "w1", name)
+    assert list(await store.names("webhook/")) == ["webhook/a/t_1", "webhook/a/tx1", "webhook/b/t"]
+    assert list(await store.names("webhook/a/t_")) == ["webhook/a/t_1"]
+    assert list(await store.names("%")) == []

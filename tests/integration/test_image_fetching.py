@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from manent.adapters.images.fetching import Address, ImageFetcher, is_public
+from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
+from manent.adapters.network.addresses import Address, is_public
 from manent.domain.errors import InvalidValue
 from manent.domain.images import ImageSource
 from tests.support.pictures import picture

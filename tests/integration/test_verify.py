@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.cli.root import build_app
 from manent.app.settings import Settings
-from manent.app.usecases import UseCases, build_use_cases
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
 from manent.domain.events import CompletionGenerated
 from manent.domain.generation import RequestedParameters
 from manent.domain.usecases.verify_completion import VerifyCommand

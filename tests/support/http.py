@@ -25,14 +25,17 @@ from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
-from manent.app.usecases import UseCases, build_use_cases
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
+from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
 from manent.domain.health import Health
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventFilter, LogEntry
 from manent.domain.streams import StreamBuffer
 from manent.domain.telemetry import NO_TELEMETRY, Telemetry
+from manent.domain.usecases.manage_keys import ManageKeys
+from tests.support.webhooks import memory_webhooks
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
@@ -40,6 +43,12 @@ USER = {"role": "user", "content": "hello"}
 WAIT_S = 5.0
 # httpx would otherwise load all of the world's certificates for each client.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def client(subject: str, tenant: str = "t") -> Principal:
+    """Somebody with the scopes of an ordinary client."""
+    scopes = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.MODELS_READ})
+    return Principal(tenant=tenant, subject=subject, scopes=scopes)
 
 
 async def no_problems() -> Mapping[str, str]:
@@ -100,6 +109,8 @@ async def running_server(
     limits: HttpLimits | None = None,
     ready: Ready = no_problems,
     principal: Principal = LOCAL_OPERATOR,
+    authenticate: Authenticate | None = None,
+    keys: ManageKeys | None = None,
     session_wait_s: float = 0.05,
     store: EventStore | None = None,
     clock: Clock | None = None,
@@ -108,7 +119,6 @@ async def running_server(
     scrape: Scrape | None = None,
     streams: StreamBuffer | None = None,
     limiter: Limiter | None = None,
-    authenticate: Authenticate | None = None,
     tls: ssl.SSLContext | None = None,
     **policy: str,
 ) -> AsyncGenerator[Running, None]:
@@ -141,15 +151,18 @@ async def running_server(
         log=use_cases.query_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
+        responses=use_cases.responses,
         stored=use_cases.stored_completions,
         resume=use_cases.resume,
         engine=engine,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=authenticate or everybody_is(principal),
+        keys=keys,
         counting=use_cases.counting,
         health=health,
         version="0.0.0",
+        webhooks=memory_webhooks(store, clock, ids),
         telemetry=telemetry,
         scrape=scrape,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
-from manent.app.usecases import UseCases, build_use_cases
+from manent.app.use_case_set import UseCases
+from manent.app.usecases import build_use_cases
 from manent.domain.access import Principal
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent

@@ -31,9 +31,10 @@ class Told(NoTelemetry):
         self.limits.append(limit)
 
 
-def counting(clock: FakeClock, telemetry: Telemetry = NO_TELEMETRY, **policy: RequestLimits) -> CountRequests:
+def counting(clock: FakeClock, telemetry: Telemetry | None = None, /, **policy: RequestLimits) -> CountRequests:
     """Counts in this process."""
-    return CountRequests(InProcessLimiter(now_us=clock.now_us), LimitPolicy(**policy), CountingIds(), telemetry)
+    limiter = InProcessLimiter(now_us=clock.now_us)
+    return CountRequests(limiter, LimitPolicy(**policy), CountingIds(), telemetry or NO_TELEMETRY)
 
 
 async def requests_until_refused(counted: CountRequests, principal: Principal | None, address: str | None) -> int:

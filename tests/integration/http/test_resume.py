@@ -17,12 +17,11 @@ from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
 from manent.adapters.projections.stream_files import FileStreams
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
-from manent.domain.access import Principal
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from tests.support.hooks import Held
-from tests.support.http import USER, WAIT_S, Running, running_server
+from tests.support.http import USER, WAIT_S, Running, client, running_server
 
 SDK = {"X-Stainless-Retry-Count": "0"}
 RETRY = {"X-Stainless-Retry-Count": "1"}
@@ -183,7 +182,7 @@ async def test_a_failure_is_told_again(tmp_path: Path) -> None:
 async def test_nobody_else_reads_a_stream() -> None:
     """Another's stream, one that never was and a damaged id have one answer; ids are 128 random bits."""
     world = World(("a",), NoStreamBuffer())
-    stranger = Principal(tenant="default", subject="eve")
+    stranger = client("eve", tenant="default")
     async with world.server() as first, world.server(principal=stranger) as second:
         completion_id = completion_of((await first.chat(stream=True, store=True)).text)
         for running, asked in ((second, completion_id), (first, "chatcmpl-" + "0" * 32), (first, "../../etc")):

@@ -116,7 +116,7 @@ async def test_no_other_file_is_served(name: str) -> None:
     [
         ("GET", "/v1/nothing", 404, "unknown_url"),
         ("GET", "/v2/models", 404, "unknown_url"),
-        ("POST", "/v1/responses", 404, "unknown_url"),
+        ("POST", "/v1/nothing", 404, "unknown_url"),
         ("PUT", "/v1/models", 405, "method_not_allowed"),
         ("PUT", "/v1/chat/completions", 405, "method_not_allowed"),
         ("POST", "/v1/moderations", 404, "unsupported_endpoint"),

@@ -14,10 +14,10 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds
 from manent.domain.access import Principal, Scope
 from tests.support.fakes import FakeClock
-from tests.support.http import Running, running_server
+from tests.support.http import Running, client, running_server
 
-ANN = Principal(tenant="t", subject="ann")
-BOB = Principal(tenant="t", subject="bob")
+ANN = client("ann")
+BOB = client("bob")
 AUDITOR = Principal(tenant="t", subject="eve", scopes=frozenset({Scope.AUDIT}))
 STRANGER = Principal(tenant="other", subject="ann", scopes=frozenset({Scope.ADMIN}))
 

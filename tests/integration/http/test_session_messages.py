@@ -12,11 +12,11 @@ from manent.adapters.http.wire_responses import SessionMessage
 from manent.adapters.inference.scripted import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
-from manent.domain.access import LOCAL_OPERATOR, Principal
+from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.events import MessageAppended, SessionStarted
 from manent.domain.records import EventContext
 from tests.support.conversation import message
-from tests.support.http import USER, Running, running_server
+from tests.support.http import USER, Running, client, running_server
 
 MESSAGES = "/v1/sessions/s/messages"
 
@@ -124,10 +124,10 @@ async def test_a_full_last_page_has_nothing_behind_it() -> None:
 async def test_messages_of_others_are_not_found() -> None:
     """Reading and adding, with an id that is known or not."""
     store = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
-    async with running_server(principal=Principal(tenant="t", subject="ann"), store=store) as running:
+    async with running_server(principal=client("ann"), store=store) as running:
         await running.http.post("/v1/sessions", json={"session_id": "s", "messages": [USER]})
         first_id = (await running.http.get(MESSAGES)).json()["first_id"]
-    async with running_server(principal=Principal(tenant="t", subject="bob"), store=store) as running:
+    async with running_server(principal=client("bob"), store=store) as running:
         for answer in (
             await running.http.post(MESSAGES, json=USER),
             await running.http.post("/v1/sessions/s", json={"ttl_s": 5}),

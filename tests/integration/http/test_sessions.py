@@ -10,10 +10,9 @@ import pytest
 from manent.adapters.http.wire_responses import Session, SessionDeleted, SessionMessageList
 from manent.adapters.inference.scripted import Script
 from manent.adapters.store.memory import MemoryEventStore
-from manent.domain.access import Principal
 from manent.domain.errors import StoreUnavailable
 from manent.domain.records import RecordedEvent
-from tests.support.http import USER, running_server
+from tests.support.http import USER, client, running_server
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/api/v1"])
@@ -159,7 +158,7 @@ async def test_a_session_is_deleted_under_a_running_completion() -> None:
 
 async def test_the_log_is_for_auditors() -> None:
     """Without the scope the log is a 403, and sessions still work."""
-    async with running_server(principal=Principal(tenant="t", subject="ann")) as running:
+    async with running_server(principal=client("ann")) as running:
         refused = await running.http.get("/v1/events")
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
         assert refused.json()["error"]["type"] == "permission_error"

@@ -20,7 +20,7 @@ from manent.domain.generation import ModelCard
 from manent.domain.messages import ToolCall
 from tests.support.http import USER, Running, running_server
 
-ANN = Principal(tenant="t", subject="ann")
+ANN = Principal(tenant="t", subject="ann", scopes=frozenset({Scope.CHAT, Scope.SESSIONS}))
 BOB = Principal(tenant="t", subject="bob", scopes=frozenset({Scope.ADMIN, Scope.AUDIT}))
 CARDS = [
     ModelCard(model_id=name, context_length=4096, created_at_s=0, aliases=aliases)

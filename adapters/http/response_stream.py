@@ -1,0 +1,190 @@
+"""A response as server-sent events: as it is generated, or from the log, from its beginning or from a number on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from manent.adapters.http.answers import queue_headers, session_headers
+from manent.adapters.http.chat_stream import PING, EventWriter, told_error
+from manent.adapters.http.context import Exchange
+from manent.adapters.http.delta_feed import DeltaFeed
+from manent.adapters.http.request_log import log_stream
+from manent.adapters.http.response_answer import ResponseFrame, frame_of
+from manent.adapters.http.response_events import ResponseEvents, refusal_event
+from manent.domain.errors import DomainError, InternalError
+from manent.domain.events import CompletionOutcome, output_of
+from manent.domain.output_pieces import PieceReader
+from manent.domain.usecases.create_response import ResponseCommand
+from manent.domain.usecases.read_responses import RecordedResponse
+from manent.domain.usecases.running import RunningCompletion
+
+WRITE_BYTES = 64 * 1024
+_T = TypeVar("_T")
+
+_log = logging.getLogger("manent.http")
+
+
+async def frame_of_new(command: ResponseCommand, running: RunningCompletion) -> ResponseFrame:
+    """The frame of a response that was accepted: what the log has or, where it is not stored, what was asked for."""
+    requested = (await running.accepted()).requested
+    if requested.response is not None:
+        return ResponseFrame.recorded(requested, requested.response)
+    instructions = command.chat.instructions
+    return ResponseFrame(
+        requested=requested,
+        details=command.details,
+        instructions=None if instructions is None else instructions.text,
+        truncation=command.chat.truncation,
+    )
+
+
+async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
+    """Start a response and stream it. A background one goes on when its client leaves.
+
+    One that is not accepted soon has its stream opened and kept alive; what refuses it then is told in the stream.
+
+    Raises:
+        DomainError: the request was refused before anything was sent.
+    """
+    starting = asyncio.create_task(exchange.services.responses.create.start(command), name="start a response")
+    try:
+        await asyncio.wait({starting}, timeout=exchange.limits.ping_interval_s)
+        headers = {}
+        if starting.done():
+            running = starting.result()
+            requested = (await running.accepted()).requested
+            headers = {**queue_headers(running), **session_headers(requested.session_id)}
+        reader = _Reader(exchange, background=command.details.background)
+        writer = await EventWriter.of(exchange, headers=headers, stalled=reader.stalled)
+        await _told(exchange, writer, _started(reader, writer, command, starting))
+    finally:
+        starting.cancel()
+
+
+async def stream_recorded(exchange: Exchange, found: RecordedResponse, *, after: int | None) -> None:
+    """Stream a response that was accepted before, behind event number ``after``, and follow it to its end."""
+    responses, response_id = exchange.services.responses.read, found.response_id
+    running = responses.running(exchange.principal, response_id) if found.outcome is None else None
+    reader = _Reader(exchange, background=found.details.background)
+    writer = await EventWriter.of(exchange, headers=session_headers(found.session_id), stalled=reader.stalled)
+    events = ResponseEvents(frame_of(found), after=after)
+    if running is not None:
+        running.join()
+        await _told(exchange, writer, reader.follow(writer, running, events))
+        return
+    ending = asyncio.create_task(responses.ended(exchange.principal, response_id), name=f"end of {response_id}")
+    try:
+        await _told(exchange, writer, _replayed(writer, events, ending))
+    finally:
+        ending.cancel()
+
+
+class _Reader:
+    """Whoever reads the stream. With the last one goes the wish for an answer, except for a background response."""
+
+    def __init__(self, exchange: Exchange, *, background: bool) -> None:
+        self._exchange = exchange
+        self._background = background
+        self._running: RunningCompletion | None = None
+
+    def stalled(self) -> None:
+        """It does not read what it asked for."""
+        if self._running is not None and not self._background:
+            self._running.cancel("client_stalled")
+
+    async def follow(self, writer: EventWriter, running: RunningCompletion, events: ResponseEvents) -> None:
+        """Send everything, and the last event only once the end is committed."""
+        self._running = running
+        try:
+            outcome = await self._follow(writer, running, events)
+        except asyncio.CancelledError:
+            if not self._background:
+                running.leave("client_disconnected")
+            raise
+        except DomainError as error:
+            told = told_error(running, error)
+            ended = await self._recorded_end(running)
+            await writer.end(events.broken(told) if ended is None else events.end(ended))
+            raise told from None
+        await writer.end(events.end(outcome))
+
+    async def _follow(
+        self, writer: EventWriter, running: RunningCompletion, events: ResponseEvents
+    ) -> CompletionOutcome:
+        pieces = PieceReader()
+        await writer.send(events.start() or PING)
+        async with DeltaFeed(running) as feed:
+            while (taken := await feed.take(writer.ping_interval_s)) is not None:
+                # As they came, and not joined: the log tells the same events again.
+                deltas = running.produced[taken.start : taken.end]
+                data = b"".join(events.piece(piece) for delta in deltas for piece in pieces.push(delta))
+                await writer.send(data or PING)
+        return await running.generated()
+
+    async def _recorded_end(self, running: RunningCompletion) -> CompletionOutcome | None:
+        """The end as the log has it: what is told now is what will be told again."""
+        try:
+            found = await self._exchange.services.responses.read.get(self._exchange.principal, running.completion_id)
+        except DomainError:
+            return None
+        return found.outcome
+
+
+async def _started(
+    reader: _Reader, writer: EventWriter, command: ResponseCommand, starting: asyncio.Task[RunningCompletion]
+) -> None:
+    try:
+        running = await _kept_alive(writer, starting)
+    except DomainError as error:
+        await writer.end(refusal_event(error))
+        raise
+    frame = await frame_of_new(command, running)
+    await reader.follow(writer, running, ResponseEvents(frame))
+
+
+async def _replayed(writer: EventWriter, events: ResponseEvents, ending: asyncio.Task[RecordedResponse]) -> None:
+    """What the log has; of a response that another server generates, once it ended."""
+    try:
+        found = await _kept_alive(writer, ending)
+    except DomainError as error:
+        await writer.end(refusal_event(error))
+        raise
+    outcome = found.outcome
+    data = events.start()
+    if outcome is not None:
+        for piece in output_of(outcome).pieces():
+            data += events.piece(piece)
+            if len(data) > WRITE_BYTES:
+                await writer.send(data)
+                data = b""
+        data += events.end(outcome)
+    await writer.end(data or PING)
+
+
+async def _kept_alive(writer: EventWriter, work: asyncio.Task[_T]) -> _T:
+    await asyncio.wait({work}, timeout=writer.ping_interval_s)
+    while not work.done():
+        await writer.send(PING)
+        await asyncio.wait({work}, timeout=writer.ping_interval_s)
+    return work.result()
+
+
+async def _told(exchange: Exchange, writer: EventWriter, stream: Coroutine[None, None, None]) -> None:
+    """Carry a stream to its end, and log how it ended: its headers are out, and no status can tell that any more."""
+    outcome = "done"
+    try:
+        await stream
+    except asyncio.CancelledError:
+        outcome = "client_disconnected"
+        raise
+    except DomainError as error:
+        outcome = error.code
+    except Exception as error:  # noqa: BLE001 (the boundary: logged in full, and told)
+        _log.exception("streaming a response ended in a defect, request %s", exchange.request.request_id)
+        outcome = InternalError.code
+        await writer.end(refusal_event(InternalError(f"internal error ({type(error).__name__}) while streaming")))
+    finally:
+        log_stream(exchange.request, outcome)

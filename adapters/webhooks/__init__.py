@@ -1,0 +1,1 @@
+"""Webhooks' outer side: messages sent over HTTP, and the key that their secrets are derived from."""
