@@ -16,7 +16,7 @@ from agents import (
 )
 from pydantic import BaseModel
 
-APIS = [OpenAIChatCompletionsModel, pytest.param(OpenAIResponsesModel, marks=without_responses)]
+APIS = [OpenAIChatCompletionsModel, OpenAIResponsesModel]
 over_both = pytest.mark.parametrize("api", APIS)
 
 
