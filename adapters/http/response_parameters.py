@@ -31,12 +31,12 @@ _INPUT = {
     "parallel_tool_calls": "false for one call at most",
     "text": "format: text, json_object or json_schema, enforced token by token; verbosity is without effect",
     "truncation": "'auto' leaves the oldest messages out where needed",
+    "reasoning": "effort is told to the chat template, as reasoning_effort is; summary is told back",
 }
-_INPUT_ACCEPTED = {"reasoning": "effort and summary are told back; models reason as their templates have it, in clear"}
 
 INPUT_PARAMETERS: Sequence[Parameter] = (
     *_rows(Treatment.HONORED, _INPUT),
-    *_rows(Treatment.ACCEPTED, _INPUT_ACCEPTED | {"personality": "models have their own"}),
+    *_rows(Treatment.ACCEPTED, {"personality": "models have their own"}),
 )
 
 RESPONSE_PARAMETERS: Sequence[Parameter] = (
@@ -69,8 +69,7 @@ RESPONSE_PARAMETERS: Sequence[Parameter] = (
     ),
     *_rows(
         Treatment.ACCEPTED,
-        _INPUT_ACCEPTED
-        | {
+        {
             "max_tool_calls": "told back; it bounds calls of OpenAI's own tools, of which there are none",
             "safety_identifier": "told back; a hint to OpenAI's own moderation",
             "prompt_cache_key": "told back; a hint about caching, which no answer depends on",

@@ -16,7 +16,7 @@ from manent.adapters.http.wire_response_requests import (
     ResponseFunctionTool,
     ResponseInput,
 )
-from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, Tool, ToolChoice
+from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, ReasoningEffort, Tool, ToolChoice
 
 CUSTOM_PARAMETERS = json.dumps(
     {
@@ -38,7 +38,8 @@ def shape_of_response(asked: ResponseInput) -> OutputShape | None:
     tools = _tools(asked)
     choice, name, allowed = _choice(asked, {tool.name for tool in tools})
     kept = tuple(tool for tool in tools if allowed is None or tool.name in allowed)
-    if output_format is None and not kept and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
+    effort = None if asked.reasoning is None else asked.reasoning.effort
+    if output_format is None and not kept and effort is None and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
         return None
     return OutputShape(
         format=output_format,
@@ -46,6 +47,7 @@ def shape_of_response(asked: ResponseInput) -> OutputShape | None:
         tool_choice=choice,
         tool_name=name,
         parallel=asked.parallel_tool_calls is not False,
+        reasoning_effort=None if effort is None else ReasoningEffort(effort),
     )
 
 

@@ -79,6 +79,7 @@ Metadata = Annotated[
 ]
 ModelName = Annotated[str, Field(min_length=1, max_length=256, examples=["default"])]
 Label = Annotated[str, Field(max_length=512)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
@@ -227,7 +228,7 @@ class ChatRequest(SamplingRequest):
     conversation: ConversationParameter = None
     session_mode: Literal["auto", "append", "strict"] | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: Effort | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None

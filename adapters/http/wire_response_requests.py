@@ -14,6 +14,7 @@ from manent.adapters.http.wire_requests import (
     TIMEOUT_S_MAX,
     TOP_LOGPROBS_MAX,
     ConversationParameter,
+    Effort,
     Label,
     Metadata,
     Penalty,
@@ -135,9 +136,9 @@ class TextConfig(Wire):
 
 
 class ReasoningConfig(Lenient):
-    """What is asked of the model's reasoning: told back, and without effect."""
+    """What is asked of the model's reasoning; ``summary`` is told back, and without effect."""
 
-    effort: Label | None = None
+    effort: Effort | None = None
     summary: Label | None = None
 
 

@@ -582,3 +582,14 @@ async def test_chats_and_responses_share_conversations() -> None:
         assert len(running.engine.rendered[-1]) == 5
         refused = await running.chat(session_id="a", conversation="b")
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "conversation")
+
+
+async def test_the_effort_of_reasoning_reaches_the_model() -> None:
+    """As reasoning_effort does in a chat; a word that nobody knows is refused."""
+    async with running_server() as running:
+        assert (await create(running, reasoning={"effort": "minimal"})).status_code == 200
+        shape = running.engine.requests[-1].parameters.shape
+        assert shape is not None
+        assert shape.reasoning_effort == "minimal"
+        refused = await create(running, reasoning={"effort": "heroic"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "reasoning.effort")
