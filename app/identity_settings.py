@@ -69,7 +69,7 @@ class IdentitySettings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _whole_identity(self) -> Self:
         given: dict[str, object] = {
             "MANENT_JWT_ISSUER": self.jwt_issuer,
             "MANENT_JWT_AUDIENCE": self.jwt_audience,

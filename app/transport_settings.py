@@ -102,7 +102,7 @@ class TransportSettings(BaseSettings):
         return text
 
     @model_validator(mode="after")
-    def _whole(self) -> TransportSettings:
+    def _whole_transport(self) -> TransportSettings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("MANENT_TLS_CERTIFICATE and MANENT_TLS_KEY go together: set both or neither")
         if self.tls_certificate is not None and self.unix_socket is not None:

@@ -44,4 +44,4 @@ METRICS_ROUTE = Route(
 def monitoring_routes(routes: Sequence[Route]) -> list[Route]:
     """What a port for monitoring alone serves: metrics, to whoever reaches it, and health."""
     served = [route for route in routes if route.path.startswith("/health/")]
-    return [replace(METRICS_ROUTE, public=True), *served]
+    return [replace(METRICS_ROUTE, public=True, scope=None), *served]

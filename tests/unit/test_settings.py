@@ -30,3 +30,12 @@ def test_other_options_are_refused(query: str, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SettingsError, match="verify-full") as raised:
         load_settings()
     assert "secret" not in str(raised.value)
+
+
+def test_parts_of_the_settings_do_not_hide_each_others_checks() -> None:
+    """Pydantic knows validators by name: of two with one name in two bases, only one would run."""
+    found: list[str] = []
+    for base in Settings.__bases__:
+        checks = vars(base)["__pydantic_decorators__"]
+        found += [*checks.field_validators, *checks.model_validators]
+    assert len(found) == len(set(found)) > 10

@@ -154,16 +154,15 @@ def deep() -> str:
     return jwt.PyJWS().encode(b"[" * 5000, private_key("RS256"), algorithm="RS256", headers={"kid": "k1"})
 
 
-NOW_S = int(time.time())
 ATTACKS: Mapping[str, tuple[Callable[[], str], str]] = {
     "alg none": (unsigned, "signed with RS256"),
     "key confusion": (confused, "signed with RS256"),
     "another algorithm": (lambda: signed("ES256"), "signed with RS256"),
-    "expired": (lambda: signed("RS256", exp=NOW_S - 6), "has expired"),
+    "expired": (lambda: signed("RS256", exp=int(time.time()) - 6), "has expired"),
     "far from expired, as text": (lambda: signed("RS256", exp="tomorrow"), "does not hold"),
     "without an end": (lambda: signed("RS256", exp=None), "lacks a claim"),
-    "not yet": (lambda: signed("RS256", nbf=NOW_S + 100), "not hold yet"),
-    "issued later": (lambda: signed("RS256", iat=NOW_S + 100), "not hold yet"),
+    "not yet": (lambda: signed("RS256", nbf=int(time.time()) + 100), "not hold yet"),
+    "issued later": (lambda: signed("RS256", iat=int(time.time()) + 100), "not hold yet"),
     "another audience": (lambda: signed("RS256", aud="other"), "another audience"),
     "no audience": (lambda: signed("RS256", aud=None), "lacks a claim"),
     "another issuer": (lambda: signed("RS256", iss="https://evil.example"), "another issuer"),

@@ -119,9 +119,9 @@ async def test_a_stream_is_kept_alive_while_its_model_loads() -> None:
         raw_connection(running.port) as connection,
     ):
         await connection.post_chat(stream=True)
-        head = await connection.read_until(b": ping\n\n")
+        head = await connection.read_until(b": ping\n")
         assert head.startswith(b"HTTP/1.1 200")
-        await connection.read_until(b": ping\n\n")
+        await connection.read_until(b": ping\n")
         engine.loaded.set()
         assert b"Hello" in await connection.read_until(b"[DONE]")
 
@@ -148,7 +148,7 @@ async def test_a_client_that_leaves_while_the_model_loads_leaves_nothing_behind(
     async with running_server(engine=engine, limits=HttpLimits(ping_interval_s=0.05)) as running:
         async with raw_connection(running.port) as connection:
             await connection.post_chat(stream=True)
-            await connection.read_until(b": ping\n\n")
+            await connection.read_until(b": ping\n")
             connection.break_off()
         await asyncio.sleep(0.1)
         engine.loaded.set()
