@@ -22,7 +22,7 @@ once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir 
 # $(call separate,NAME): make the environment .venv/NAME of what requirements/NAME.txt pins.
 separate = $(call once,requirements/$(1).txt,echo "Installing the clients of requirements/$(1).txt in $(VENV)/$(1)" && $(BIN)/python -m venv --clear --without-pip $(VENV)/$(1) && { $(BIN)/uv pip install -q --no-config --python $(VENV)/$(1) --no-deps --require-hashes -r requirements/$(1).txt || $(PIP) --python $(VENV)/$(1) install --no-deps --require-hashes -r requirements/$(1).txt; })
 
-.PHONY: help install vision serve test test-clients check format bench fuzz soak docs clean lock environment development clients openblas
+.PHONY: help install vision serve test test-long test-clients check format bench fuzz soak docs clean lock environment development clients openblas
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -37,8 +37,11 @@ vision: install ## add what models that read images need
 serve: install ## install what is missing, and serve on MANENT_HOST:MANENT_PORT
 	@exec $(BIN)/manent serve $(ARGS)
 
-test: install development clients ## run the tests, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && echo "Again, one at a time: what failed" && $(BIN)/python -m pytest --last-failed --maxfail 3 $(ARGS); }
+test: install development clients ## run the tests but the long ones, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS) || { [ $$? = 1 ] && echo "Again, one at a time: what failed" && $(BIN)/python -m pytest --last-failed --maxfail 3 -m "not long" $(ARGS); }
+
+test-long: install development ## run the long tests, one at a time
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 test-clients: install development clients ## run all tests of real clients, of which `make test` runs the main ones
 	@TEST_CLIENTS=all $(BIN)/python -m pytest -rP tests/clients $(ARGS)

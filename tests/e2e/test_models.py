@@ -146,6 +146,7 @@ def test_the_fallback_answers_and_both_models_are_recorded(models_server: Server
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_load_failed")
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_found_without_a_request(models_server: Server) -> None:
     """Complaint 3: readiness says so, requests fail fast, and the runner is replaced."""
     command(models_server, "load", "first")

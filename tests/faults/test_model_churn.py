@@ -13,6 +13,7 @@ STEPS = 30
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_models_that_do_not_fit_together_take_turns(starter_model: Path, tmp_path: Path) -> None:
     """No wrong answer, every request ended, no process and no descriptor left; what memory allows is kept to."""
     names = make_home(tmp_path, starter=starter_model, models=4)

@@ -22,6 +22,7 @@ CITY = OutputShape(
 )
 
 
+@pytest.mark.long
 async def test_the_starter_model_says_the_same_with_itself_in_4_bits_as_a_draft(
     starter_model: Path, four_bit_model: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ async def test_what_fails_fails_alone(
     assert said.__dict__["runner_exception"].splitlines()[-1] in {"RuntimeError", "ArithmeticError", "ValueError"}
 
 
+@pytest.mark.long
 async def test_a_long_prompt_does_not_stall_others(engine: RunnerEngine) -> None:
     """1,000 tokens arrive among four streams: these wait at most three times as long as before for their next token.
 

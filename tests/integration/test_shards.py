@@ -129,6 +129,7 @@ async def test_a_process_that_is_killed_takes_all_along_and_all_come_back(tiny: 
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_the_starter_model_in_three_processes(starter_model: Path, tmp_path: Path) -> None:
     """Its nine heads divide by three, and it knows what it knows in one process."""
     async with sharded(starter_model, tmp_path, shards=3) as engine:

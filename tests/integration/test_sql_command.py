@@ -189,6 +189,7 @@ def test_joins_and_ranges_are_answered(home: Path, exported: Path) -> None:
         assert dict(zip(statements, row.values(), strict=True)) == statements
 
 
+@pytest.mark.long
 def test_postgresql_gives_the_same_answers(home: Path, postgres_url: URL) -> None:
     """Whichever database the log is in."""
     asyncio.run(make_log(postgres_url))

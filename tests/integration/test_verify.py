@@ -94,6 +94,7 @@ def verify(server: Server, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_fifty_completions_are_exact_after_a_restart_and_one_with_another_weight_is_refused(
     tiny: Path, starter_model: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from manent.adapters.store.codec import (
 )
 from manent.domain.errors import LogCorrupt
 from manent.domain.events import DomainEvent, ErasedEvent, UnknownEvent
+from manent.domain.limits import AMOUNT_MAX, RequestLimits
 from manent.domain.records import EventHeader
 from tests.support.conversation import deleted, said
 
@@ -33,6 +34,10 @@ LINES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitli
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
+AMOUNTS = st.none() | st.integers(1, AMOUNT_MAX)
+st.register_type_strategy(
+    RequestLimits, st.builds(RequestLimits, **{one.name: AMOUNTS for one in fields(RequestLimits)})
+)
 
 
 @for_all(st.one_of(*(st.from_type(event_class) for event_class, _ in EVENT_TYPES.values())))
