@@ -39,6 +39,7 @@ def cached_tokens(server: Server, *messages: ChatCompletionMessageParam) -> tupl
 
 
 @pytest.mark.parametrize("sessions", [4, 0])
+@pytest.mark.long
 def test_a_conversation_of_the_log_is_warm_after_a_restart(home: Path, sessions: int) -> None:
     """All but the new question is known, though the disk cache is gone; with 0 nothing is evaluated ahead."""
     with serving(home) as server:

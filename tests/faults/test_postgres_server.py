@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import URL
 
 from tests.support.commands import manent
@@ -18,6 +19,7 @@ def events_of(address: str, **wanted: str) -> list[dict[str, str]]:
     return [event["header"] for event in page["data"]]
 
 
+@pytest.mark.long
 def test_a_node_spares_the_living_and_closes_the_dead(home: Path, tmp_path: Path, postgres_url: URL) -> None:
     """What runs elsewhere stays open, at another's start and at its sweeps; after kill -9 the next sweep closes it."""
     database_url = postgres_url.render_as_string(hide_password=False)

@@ -64,6 +64,7 @@ def types(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["kill -9", "ctrl-c"])
+@pytest.mark.long
 def test_a_rerun_whose_server_ends_is_interrupted(home: Path, how: str) -> None:
     """Killed: closed at the next start. Stopped: by itself. The rerun and its completion end exactly once."""
     with serving(home, drain_s=0) as server:

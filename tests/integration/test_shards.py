@@ -109,6 +109,7 @@ async def test_a_model_on_two_hosts_says_what_it_says_on_one(tiny: Path, tmp_pat
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_a_process_that_is_killed_takes_all_along_and_all_come_back(tiny: Path, tmp_path: Path) -> None:
     """The first one or another, at work; the next request is answered by new ones. The memory of both counts."""
     async with sharded(tiny, tmp_path) as engine:
