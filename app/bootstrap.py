@@ -170,10 +170,10 @@ async def _over(
     recorded = RecordModelEvents(store, tenant=LOCAL_OPERATOR.tenant)
     async with (
         provable(settings, store, clock) as transparency,
-        shared_projections(settings, await transparency.kept.log_id(), clock) as projections,
+        shared_projections(settings, log_id := await transparency.kept.log_id(), clock) as projections,
         webhook_cases(settings, store, clock) as webhooks,
-        counted(settings, await transparency.kept.log_id()) as limits,
-        stream_buffer(settings, await transparency.kept.log_id()) as streams,
+        counted(settings, log_id) as limits,
+        stream_buffer(settings, log_id) as streams,
         _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
         tracing(settings) as traces,
     ):

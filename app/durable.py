@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from manent.adapters.inference.durable import write_through
+
 
 @contextmanager
 def work_folder(parent: Path, prefix: str) -> Iterator[Path]:
@@ -40,15 +42,6 @@ def put_in_place(made: Path, target: Path) -> None:
     write_through(made)
     made.replace(target)
     write_through(target.parent)
-
-
-def write_through(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk for certain."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager

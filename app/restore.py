@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from manent.adapters.inference.durable import write_through
 from manent.adapters.merkle.checkpoints import open_checkpoint
 from manent.adapters.merkle.notes import Verifier
 from manent.adapters.merkle.signer import KEY_FILE, VERIFIER_FILE
@@ -18,7 +19,7 @@ from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.snapshot import SnapshotFailed, load_snapshot, settle
 from manent.app.backup import check_snapshot
 from manent.app.backup_file import DATABASE, REGISTRY, Manifest, extract
-from manent.app.durable import put_in_place, work_folder, write_through
+from manent.app.durable import put_in_place, work_folder
 from manent.app.home import only_server, prepare_folder
 from manent.app.settings import Settings
 from manent.domain.transparency import CheckpointInvalid, Finding

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sanic import HTTPResponse
 
@@ -30,6 +31,8 @@ DONE = b"data: [DONE]\n\n"
 EVENT_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 POSITION_S = 30.0
 """How long a reader who comes back waits for the deltas that it has seen to be there again."""
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("manent.http")
 
@@ -108,10 +111,7 @@ async def stream_to_the_end(
 async def _from_the_first(
     writer: EventWriter, running: RunningCompletion, accepting: asyncio.Task[Accepted], *, include_usage: bool
 ) -> None:
-    while not accepting.done():
-        await writer.send(PING)
-        await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
-    chunks = ChunkEncoder(running, accepting.result(), include_usage=include_usage)
+    chunks = ChunkEncoder(running, await writer.kept_alive(accepting), include_usage=include_usage)
     await _follow(writer, running, chunks, chunks.opening(), 0)
 
 
@@ -168,6 +168,13 @@ class EventWriter:
             content_type="text/event-stream; charset=utf-8",
         )
         return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s)
+
+    async def kept_alive(self, work: asyncio.Task[_T]) -> _T:
+        """The result of ``work``; until it is there, silence is filled with comments."""
+        while not work.done():
+            await self.send(PING)
+            await asyncio.wait({work}, timeout=self.ping_interval_s)
+        return work.result()
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""

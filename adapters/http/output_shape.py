@@ -21,15 +21,24 @@ def shape_of(asked: ChatRequest) -> OutputShape | None:
     tools = tuple(_tool(tool, index) for index, tool in enumerate(asked.tools or ()))
     choice, name = _choice(asked)
     effort = None if asked.reasoning_effort is None else ReasoningEffort(asked.reasoning_effort)
-    if output_format is None and not tools and effort is None and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
-        return None
-    return OutputShape(
+    shape = OutputShape(
         format=output_format,
         tools=tools,
         tool_choice=choice,
         tool_name=name,
         parallel=asked.parallel_tool_calls is not False,
         reasoning_effort=effort,
+    )
+    return None if says_nothing(shape) else shape
+
+
+def says_nothing(shape: OutputShape) -> bool:
+    """Whether an answer has this form anyway: no format, no effort, and no tools to call or to be forbidden."""
+    return (
+        shape.format is None
+        and not shape.tools
+        and shape.reasoning_effort is None
+        and shape.tool_choice in {ToolChoice.AUTO, ToolChoice.NONE}
     )
 
 

@@ -19,6 +19,7 @@ from manent.domain.events import CompletionOutcome, output_of
 from manent.domain.output_pieces import PieceReader
 from manent.domain.usecases.create_response import ResponseCommand
 from manent.domain.usecases.read_responses import RecordedResponse
+from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
 
 WRITE_BYTES = 64 * 1024
@@ -88,21 +89,23 @@ class _Reader:
     def __init__(self, exchange: Exchange, *, background: bool) -> None:
         self._exchange = exchange
         self._background = background
-        self._running: RunningCompletion | None = None
+        self._reader: Reader | None = None
 
     def stalled(self) -> None:
         """It does not read what it asked for."""
-        if self._running is not None and not self._background:
-            self._running.cancel("client_stalled")
+        self._leave("client_stalled")
+
+    def _leave(self, reason: str) -> None:
+        if self._reader is not None and not self._background:
+            self._reader.leave(reason)
 
     async def follow(self, writer: EventWriter, running: RunningCompletion, events: ResponseEvents) -> None:
         """Send everything, and the last event only once the end is committed."""
-        self._running = running
+        self._reader = Reader(running)
         try:
             outcome = await self._follow(writer, running, events)
         except asyncio.CancelledError:
-            if not self._background:
-                running.leave("client_disconnected")
+            self._leave("client_disconnected")
             raise
         except DomainError as error:
             told = told_error(running, error)
@@ -166,10 +169,7 @@ async def _replayed(writer: EventWriter, events: ResponseEvents, ending: asyncio
 
 async def _kept_alive(writer: EventWriter, work: asyncio.Task[_T]) -> _T:
     await asyncio.wait({work}, timeout=writer.ping_interval_s)
-    while not work.done():
-        await writer.send(PING)
-        await asyncio.wait({work}, timeout=writer.ping_interval_s)
-    return work.result()
+    return await writer.kept_alive(work)
 
 
 async def _told(exchange: Exchange, writer: EventWriter, stream: Coroutine[None, None, None]) -> None:

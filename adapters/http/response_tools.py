@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.output_shape import json_text
+from manent.adapters.http.output_shape import json_text, says_nothing
 from manent.adapters.http.response_input import CUSTOM_ARGUMENT
 from manent.adapters.http.wire_response_requests import (
     CALLABLE,
@@ -39,9 +39,7 @@ def shape_of_response(asked: ResponseInput) -> OutputShape | None:
     choice, name, allowed = _choice(asked, {tool.name for tool in tools})
     kept = tuple(tool for tool in tools if allowed is None or tool.name in allowed)
     effort = None if asked.reasoning is None else asked.reasoning.effort
-    if output_format is None and not kept and effort is None and choice in {ToolChoice.AUTO, ToolChoice.NONE}:
-        return None
-    return OutputShape(
+    shape = OutputShape(
         format=output_format,
         tools=kept,
         tool_choice=choice,
@@ -49,6 +47,7 @@ def shape_of_response(asked: ResponseInput) -> OutputShape | None:
         parallel=asked.parallel_tool_calls is not False,
         reasoning_effort=None if effort is None else ReasoningEffort(effort),
     )
+    return None if says_nothing(shape) else shape
 
 
 def told_tools(sent: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -49,10 +49,7 @@ async def _follow(
     chunks: NewChunks,
 ) -> None:
     """Send everything, and ``[DONE]`` only once the events that record the completions are committed."""
-    while not accepting.done():
-        await writer.send(PING)
-        await asyncio.wait({accepting}, timeout=writer.ping_interval_s)
-    encoders = chunks(accepting.result())
+    encoders = chunks(await writer.kept_alive(accepting))
     await writer.send(b"".join(encoder.begin() for encoder in encoders))
     generated = await _side_by_side(writer, runs, encoders)
     ends = [encoder.finish(ended) for encoder, ended in zip(encoders, generated, strict=True)]

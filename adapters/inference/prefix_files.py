@@ -17,6 +17,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from manent.adapters.inference.durable import write_through
+
 FORMAT = "manent-prefix/1"
 SUFFIX = ".safetensors"
 UNFINISHED_SUFFIX = ".unfinished"
@@ -87,7 +89,7 @@ def write_file(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str
             _write_all(stream, digest.hexdigest().encode())
             os.fsync(stream.fileno())
         temporary.rename(path)
-        _sync_folder(path.parent)
+        write_through(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -176,11 +178,3 @@ def _write_all(stream: FileIO, data: bytes | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[stream.write(rest[:_CHUNK_BYTES]) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

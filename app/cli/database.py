@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from manent.adapters.store.bulk import SQLBulkLog
 from manent.adapters.store.database import database_name, open_store
-from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision, upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.sql import SQLEventStore
 from manent.app.cli.output import ExitCode, fail
+from manent.app.home import HomeError, prepare_folder
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.errors import DomainError
@@ -47,6 +49,16 @@ def failing() -> Generator[None, None, None]:
         yield
     except DomainError as error:
         fail(error.message, ExitCode.USAGE if error.code == "invalid_value" else ExitCode.NO)
+
+
+def bring_up_to_date(settings: Settings) -> None:
+    """Make the database, or bring it to this version's schema; what keeps it from that ends the command."""
+    try:
+        if isinstance(settings.database, Path):
+            prepare_folder(settings.database.parent)
+        upgrade(settings.database)
+    except (MigrationError, HomeError) as error:
+        fail(str(error))
 
 
 def check_revision(settings: Settings) -> None:

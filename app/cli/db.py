@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from manent.adapters.store.database import database_name
-from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision, upgrade
+from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
 from manent.app.cli.backup import backup_database, check_database, restore_database
+from manent.app.cli.database import bring_up_to_date
 from manent.app.cli.output import ExitCode, fail, out, print_json, settings_or_fail
-from manent.app.home import HomeError, prepare_folder
 
 app = typer.Typer(help="The database: create, upgrade, back up, restore and check it.", no_args_is_help=True)
 
@@ -20,12 +19,7 @@ app = typer.Typer(help="The database: create, upgrade, back up, restore and chec
 def upgrade_database() -> None:
     """Create the database, or bring it to this version's schema."""
     settings = settings_or_fail()
-    try:
-        if isinstance(settings.database, Path):
-            prepare_folder(settings.database.parent)
-        upgrade(settings.database)
-    except (MigrationError, HomeError) as error:
-        fail(str(error))
+    bring_up_to_date(settings)
     out.print(f"{database_name(settings.database)} is at revision {latest_revision()}")
 
 

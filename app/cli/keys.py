@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,11 +15,9 @@ from manent.adapters.auth.key_secrets import HmacKeySecrets
 from manent.adapters.auth.secret_file import AccessSecret, AccessSecretUnusable
 from manent.adapters.http.keys import DEFAULT_SCOPES, key_members
 from manent.adapters.store.database import ensure_any_log
-from manent.adapters.store.migrate import MigrationError, upgrade
-from manent.app.cli.database import failing, opened_store
+from manent.app.cli.database import bring_up_to_date, failing, opened_store
 from manent.app.cli.output import fail, literal, out, print_json, run, settings_or_fail
 from manent.app.cli.server import Url, ask, connected
-from manent.app.home import HomeError, prepare_folder
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
@@ -149,7 +146,7 @@ def revoke(
 
 
 async def _create(settings: Settings, grant: KeyGrant, expires_in_days: float | None) -> Issued:
-    _prepare(settings)
+    bring_up_to_date(settings)
     with failing():
         await ensure_any_log(settings.database, RandomIds())
     async with _opened(settings) as (keys, _):
@@ -177,16 +174,6 @@ async def _rotate(settings: Settings, key_id: str, wish: RotateKey) -> Issued:
 async def _revoke(settings: Settings, key_id: str, reason: str | None) -> KeyState:
     async with _opened(settings) as (keys, table):
         return await keys.revoke(await _operator_of(table, key_id), key_id, reason=reason)
-
-
-def _prepare(settings: Settings) -> None:
-    """Make the database if it is missing: the first key may be made before the first server runs."""
-    try:
-        if isinstance(settings.database, Path):
-            prepare_folder(settings.database.parent)
-        upgrade(settings.database)
-    except (MigrationError, HomeError) as error:
-        fail(str(error))
 
 
 @asynccontextmanager

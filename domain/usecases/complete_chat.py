@@ -113,7 +113,7 @@ class CompleteChat:
         """Live through it, and keep it for readers who lost their connection before its end."""
         await self._live_through(running, command)
         await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
-        if running.was_accepted:
+        if running.request is not None:
             self._recent.keep(running)
 
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:

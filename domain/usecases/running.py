@@ -144,11 +144,6 @@ class RunningCompletion:
         return None if self._accepted is None else self._accepted.requested
 
     @property
-    def was_accepted(self) -> bool:
-        """Whether it is recorded."""
-        return self._accepted is not None
-
-    @property
     def ended(self) -> bool:
         """Whether its readers have been told how it ended."""
         return self._generated is not None or self._error is not None
