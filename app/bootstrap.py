@@ -201,6 +201,7 @@ async def _over(
             transparency=transparency,
             contexts=cached,
             projections=projections,
+            limits=limits,
         )
         yield Manent(
             settings=settings,

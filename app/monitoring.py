@@ -20,6 +20,7 @@ from manent.adapters.metrics.exposition import Exposition
 from manent.adapters.metrics.recorder import Recorder
 from manent.adapters.store.sql import SQLEventStore
 from manent.app.health import HealthCheck
+from manent.app.limits import Limits
 from manent.app.projections import Contexts, Projections
 from manent.app.sampling import Sampler
 from manent.app.settings import Settings
@@ -44,6 +45,7 @@ class Parts:
     transparency: Transparency
     contexts: Contexts
     projections: Projections | None
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Metrics:
         reads: Mapping[str, Read] = {
             "models": lambda: _models(parts.use_cases),
             "completions": lambda: _completions(parts.use_cases),
+            "limits": lambda: _limits(parts.limits),
             "log": lambda: _log(parts, sampler),
             "contexts": lambda: _contexts(parts, sampler),
             "health": lambda: _health(health),
@@ -132,6 +135,10 @@ def _completions(use_cases: UseCases) -> Iterator[Reading]:
     yield Reading("manent_completions_active", len(use_cases.live))
     yield Reading("manent_completions_unrecorded", use_cases.closing.kept)
     yield Reading("manent_tails_open", use_cases.follow_log.open_tails)
+
+
+def _limits(limits: Limits) -> Iterator[Reading]:
+    yield Reading("manent_rate_limit_fallbacks_total", limits.fallbacks)
 
 
 def _log(parts: Parts, sampler: Sampler) -> Iterator[Reading]:

@@ -124,6 +124,11 @@ METRICS: Sequence[Metric] = (
     _read("manent_completions_unrecorded", "Completions that ended, but whose end the store has not taken yet."),
     _read("manent_tails_open", "Readers that follow the log over HTTP."),
     _counted("manent_rate_limit_refusals_total", "Requests that a rate limit refused, by the limit.", "limit"),
+    _read(
+        "manent_rate_limit_fallbacks_total",
+        "Checks of limits that this process counted alone, because Redis was away.",
+        kind=Kind.COUNTER,
+    ),
     # Models.
     _read("manent_model_phase", "1 for the phase that a model is in, 0 for the others.", MODEL, "phase"),
     _read("manent_model_requests", "Requests at a model: running, or waiting for a place.", MODEL, "state"),

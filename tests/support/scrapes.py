@@ -186,7 +186,14 @@ async def _broken() -> float:
 
 async def everything_happens(home: Path, valkey: ValkeyServer) -> Scraped:
     """A day in the life of a server, in a second or two."""
-    settings = Settings(home=home, engine="scripted", redis_url=valkey.url, redis_timeout_s=0.5, _env_file=None)
+    settings = Settings(
+        home=home,
+        engine="scripted",
+        redis_url=valkey.url,
+        redis_timeout_s=0.5,
+        limits_per_subject="requests_per_hour=100000",
+        _env_file=None,
+    )
     with pytest.MonkeyPatch.context() as patch:
         async with served(settings) as (manent, http):
             scraped = Scraped(manent, http, patch)
