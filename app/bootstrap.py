@@ -10,6 +10,7 @@ from importlib.metadata import version
 from time import monotonic
 
 from manent.adapters.http.app import create_app
+from manent.adapters.http.batch_lines import HttpBatchRequests
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.metrics import monitoring_routes
 from manent.adapters.http.principal import identified_by
@@ -28,6 +29,7 @@ from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
 from manent.adapters.store.sql import SQLEventStore
+from manent.app.batches import BatchCases, batch_cases
 from manent.app.identity import Identity, check_opening, identity
 from manent.app.limits import Limits, counted, http_limits
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
@@ -64,6 +66,7 @@ class Manent:
     use_cases: UseCases
     transparency: Transparency
     webhooks: WebhookCases
+    batches: BatchCases
     deliveries: DeliverWebhooks
     middleware: MiddlewareChain
     identity: Identity
@@ -98,6 +101,8 @@ class Manent:
             replays=use_cases.replays,
             responses=use_cases.responses,
             stored=use_cases.stored_completions,
+            files=self.batches.files,
+            batches=self.batches.batches,
             resume=use_cases.resume,
             proofs=self.transparency.proofs,
             checkpoints=self.transparency.checkpoints,
@@ -119,6 +124,8 @@ class Manent:
 
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What its server does beside answering, by name: loops that run until it has drained."""
+        requests = HttpBatchRequests(self._services(), http_limits(self.settings))
+        working = self.batches.working(self.settings, requests, self.webhooks.subscriptions, self.identity.table)
         projecting = {} if self.projector is None else {"projecting contexts": self.projector.run}
         keeping = {} if self.limits.keep is None else {"keeping what running completions hold": self.limits.keep}
         return (
@@ -130,6 +137,8 @@ class Manent:
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
+                "working off batches": working.run,
+                "expiring files": self.batches.files.keep_sweeping,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )
@@ -172,6 +181,7 @@ async def _over(
         provable(settings, store, clock) as transparency,
         shared_projections(settings, log_id := await transparency.kept.log_id(), clock) as projections,
         webhook_cases(settings, store, clock) as webhooks,
+        batch_cases(settings, store, clock) as batches,
         counted(settings, log_id) as limits,
         stream_buffer(settings, log_id) as streams,
         _assembled_engine(settings, plugins, registry, recorded, clock) as engine,
@@ -208,6 +218,7 @@ async def _over(
             use_cases=use_cases,
             transparency=transparency,
             webhooks=webhooks,
+            batches=batches,
             middleware=MiddlewareChain(plugins.middleware),
             deliveries=deliveries(settings, webhooks, store, clock),
             identity=await identity(settings, store, clock=clock, ids=ids),

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from manent.app.batch_settings import BatchSettings
 from manent.app.extension_settings import ExtensionSettings
 from manent.app.identity_settings import IdentitySettings
 from manent.app.log_levels import parse_levels
@@ -38,7 +39,7 @@ class SettingsError(Exception):
     """A setting is wrong; the message names it, its value and what would be right."""
 
 
-class Settings(ExtensionSettings, IdentitySettings, LimitSettings, TransportSettings):
+class Settings(BatchSettings, ExtensionSettings, IdentitySettings, LimitSettings, TransportSettings):
     """What an operator may decide. ``.env.example`` lists the same, and a test compares the two."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)

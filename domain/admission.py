@@ -7,10 +7,12 @@ from enum import StrEnum
 
 
 class Priority(StrEnum):
-    """Classes of requests: somebody waits for an interactive one, a batch can wait."""
+    """Classes of requests: somebody waits for an interactive one, a batch can wait, and what is in the background takes
+    only places that nobody else waits for."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
+    BACKGROUND = "background"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from manent.domain.admission import Priority, QueuePlace
+from manent.domain.batch_work import WorkDirectory
 from manent.domain.embedding import EmbeddingEngine
 from manent.domain.events import DomainEvent
 from manent.domain.generation import (
@@ -48,6 +49,11 @@ class EventStore(Protocol):
     @property
     def stored(self) -> StoredCompletionDirectory:
         """The stored completions of the log, by what they are found by."""
+        ...
+
+    @property
+    def work(self) -> WorkDirectory:
+        """The files and batches of the log, by what they are found by."""
         ...
 
     async def append(

@@ -63,6 +63,10 @@ class SubscriptionStore(Protocol):
         """Let the next worker in at once; nothing happens where the lease is lost already."""
         ...
 
+    async def forget(self, lease: Lease) -> None:
+        """Drop the subscription, whose work is done for good; nothing happens where the lease is lost."""
+        ...
+
     async def position(self, name: str) -> int:
         """The checkpoint; 0 where there is no such subscription."""
         ...

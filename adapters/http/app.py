@@ -63,7 +63,7 @@ def create_app(services: HttpServices, limits: HttpLimits, routes: Sequence[Rout
         for index, path in enumerate(route.paths):
             name = f"{route.name}Alias" if index else route.name
             # Without a format Sanic reads each handler's source to guess one; none of its own pages is ever sent.
-            app.route(path, methods=[route.method], name=name, error_format="json")(handler)
+            app.route(path, methods=[route.method], name=name, error_format="json", stream=route.reads_body)(handler)
     if limits.origins:
         app.register_middleware(preflight(limits), "request")
     app.register_middleware(_finisher(limits), "response")

@@ -22,7 +22,6 @@ from manent.adapters.http.wire_requests import (
     SessionRequest,
     conversation_id,
 )
-from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.output_shape import OutputShape
@@ -90,7 +89,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         address=exchange.request.origin.address,
         store_content=bool(asked.store),
         stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
+        priority=exchange.priority(asked.priority),
         timeout_s=asked.timeout_s,
         user=asked.user,
         metadata=asked.metadata,

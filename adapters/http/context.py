@@ -13,6 +13,7 @@ from manent.adapters.http.principal import Authenticate
 from manent.adapters.http.recent_requests import RecentRequests
 from manent.adapters.http.request import HttpRequest
 from manent.domain.access import Principal
+from manent.domain.admission import Priority
 from manent.domain.health import Health
 from manent.domain.images import ImageReader
 from manent.domain.ports import Ids, InferenceEngine
@@ -24,6 +25,8 @@ from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import FollowLog
 from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.list_sessions import ListSessions
+from manent.domain.usecases.manage_batches import ManageBatches
+from manent.domain.usecases.manage_files import ManageFiles
 from manent.domain.usecases.manage_keys import ManageKeys
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
@@ -73,6 +76,8 @@ class HttpServices:
     replays: Replays
     responses: Responses
     stored: StoredCompletions
+    files: ManageFiles
+    batches: ManageBatches
     engine: InferenceEngine
     ids: Ids
     images: ImageReader
@@ -129,7 +134,10 @@ class Documents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request with who sent it, its checked query parameters, and what answers it."""
+    """One request with who sent it, its checked query parameters, and what answers it.
+
+    ``batch_id`` names the batch where the request is a line of one, and nobody waits for its answer.
+    """
 
     request: HttpRequest
     principal: Principal
@@ -137,3 +145,8 @@ class Exchange:
     limits: HttpLimits
     documents: Documents
     query: Mapping[str, Any] = field(default_factory=dict)
+    batch_id: str | None = None
+
+    def priority(self, asked: str | None) -> Priority:
+        """The priority of the work that is done for it: the one that is asked for, but for lines of batches."""
+        return Priority(asked or Priority.INTERACTIVE) if self.batch_id is None else Priority.BACKGROUND

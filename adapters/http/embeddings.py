@@ -18,7 +18,6 @@ from manent.adapters.http.parameter_table import honored_members
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, ENGINE_ERRORS
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS, EmbeddingsRequest
-from manent.domain.admission import Priority
 from manent.domain.embedding import EmbeddingInput
 from manent.domain.limits import RateLimited
 from manent.domain.usecases.create_embeddings import CreatedEmbeddings, EmbeddingCommand
@@ -60,7 +59,7 @@ def _read(body: Mapping[str, Any], exchange: Exchange) -> tuple[EmbeddingCommand
         model=asked.model,
         inputs=_inputs(asked.input),
         dimensions=asked.dimensions,
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
+        priority=exchange.priority(asked.priority),
     )
     return command, asked.encoding_format or "float"
 

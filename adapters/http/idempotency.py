@@ -36,5 +36,6 @@ def request_digest(exchange: Exchange) -> str:
 
 
 def scope_of(exchange: Exchange) -> str:
-    """Whose keys they are."""
-    return f"{exchange.principal.tenant}/{exchange.principal.subject}"
+    """Whose keys they are; a batch has keys of its own for its lines."""
+    owner = f"{exchange.principal.tenant}/{exchange.principal.subject}"
+    return owner if exchange.batch_id is None else f"{owner}/{exchange.batch_id}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import SimpleNamespace
@@ -170,45 +171,64 @@ class HttpRequest(Request):
         """
         if self.body or self.stream is None:
             return
+        timeout_s = self._context.body_timeout_s
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(self._pieces(self._context.body_bytes_max)) as body:
+                async for data in body:
+                    pieces.append(data)  # noqa: PERF401 (a comprehension cannot be closed)
+        except TimeoutError:
+            raise self._late(f"the request's body did not arrive within {timeout_s:g} s") from None
+        self.body = b"".join(pieces)
+
+    async def body_pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
+        """The body as it comes in, for routes that read it themselves; it may go on as long as it does not stop.
+
+        Raises:
+            RequestRefused: it is too large, known once all of it came; or nothing more came in time.
+        """
+        timeout_s = self._context.body_timeout_s
+        async with aclosing(self._pieces(bytes_max)) as body:
+            while True:
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        data = await anext(body, None)
+                except TimeoutError:
+                    raise self._late(f"nothing of the request's body arrived for {timeout_s:g} s") from None
+                if data is None:
+                    return
+                yield data
+
+    async def _pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
+        """The body up to its bound, in pieces. What is beyond is read and dropped, so that the refusal is read."""
         coding = self.headers.get("content-encoding")
         if coding not in {None, "", "identity"}:
             self.close_after_answer()
             raise RequestRefused(
                 "unsupported_media_type", f"content-encoding {coding[:80]!r} is not supported; send the body as it is"
             )
-        timeout_s = self._context.body_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                self.body = await self._read_body(self._context.body_bytes_max)
-        except TimeoutError:
-            self.close_after_answer()
-            if isinstance(self.stream, Http):
-                self.stream.request_body = None  # the rest is not waited for behind the answer either
-            raise RequestRefused(
-                "request_timeout", f"the request's body did not arrive within {timeout_s:g} s"
-            ) from None
-
-    async def _read_body(self, bytes_max: int) -> bytes:
         stream = self.stream
         if not isinstance(stream, Http):
-            return b""
+            return
         if (stream.request_bytes or 0) > bytes_max and stream.expecting_continue:
             stream.expecting_continue = False  # the answer alone, without an invitation before it
             self.close_after_answer()
             raise _too_large(bytes_max)
         stream.request_max_size = bytes_max + DRAIN_BYTES_MAX
-        pieces: list[bytes] = []
         size_bytes = 0
         async for data in stream:
             size_bytes += len(data)
             if size_bytes <= bytes_max:
-                pieces.append(data)
-            else:
-                pieces.clear()
+                yield data
         if size_bytes > bytes_max:
             self.close_after_answer()
             raise _too_large(bytes_max)
-        return b"".join(pieces)
+
+    def _late(self, what: str) -> RequestRefused:
+        self.close_after_answer()
+        if isinstance(self.stream, Http):
+            self.stream.request_body = None  # the rest is not waited for behind the answer either
+        return RequestRefused("request_timeout", what)
 
     @property
     def _host(self) -> str:

@@ -19,7 +19,6 @@ from manent.adapters.http.response_tools import shape_of_response, told_text, to
 from manent.adapters.http.route import Handler
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_response_requests import InputTokensRequest, ResponseInput, ResponseRequest
-from manent.domain.admission import Priority
 from manent.domain.errors import DomainError
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, TextPart
@@ -90,7 +89,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
         max_tokens_shrinks=True,
         stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
+        priority=exchange.priority(asked.priority),
         timeout_s=asked.timeout_s,
         user=asked.user,
         metadata=asked.metadata,

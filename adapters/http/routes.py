@@ -17,7 +17,9 @@ from manent.adapters.http import (
     wire_completions,
 )
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.batches import BATCH_ROUTES
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
+from manent.adapters.http.files import FILE_ROUTES
 from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.metrics import METRICS_ROUTE
 from manent.adapters.http.model_routes import MODEL_ROUTES
@@ -89,6 +91,8 @@ ROUTES: Sequence[Route] = (
         errors=EMBEDDING_ERRORS,
     ),
     *RESPONSE_ROUTES,
+    *FILE_ROUTES,
+    *BATCH_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,

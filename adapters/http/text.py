@@ -23,7 +23,6 @@ from manent.adapters.http.text_members import TextChunkEncoder, text_members
 from manent.adapters.http.text_stream import stream_completions
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_text import TEXT_MAX_TOKENS, TEXT_PARAMETERS, TextRequest
-from manent.domain.admission import Priority
 from manent.domain.errors import DomainError
 from manent.domain.prompts import TextPrompt
 from manent.domain.usecases.accept_completion import ChatCommand
@@ -97,7 +96,7 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
             top_logprobs=asked.logprobs or 0,
         ),
         stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
+        priority=exchange.priority(asked.priority),
         timeout_s=asked.timeout_s,
         user=asked.user,
         metadata=asked.metadata,

@@ -1,4 +1,4 @@
-"""The queue in front of a model: bounded in length and in time, interactive requests before batches.
+"""The queue in front of a model: bounded in length and in time, interactive requests before batches, background last.
 
 A place may be taken *alone*: it comes once everybody else has left, and nobody enters until it is given back.
 """
@@ -23,7 +23,8 @@ INTERACTIVE_IN_A_ROW = 4
 class AdmissionLimits:
     """How many requests a model works on at once, how many it has in all, and how long one waits, in seconds.
 
-    Batches take at most three fourths of ``running_max``, so that there is soon a place for who is interactive.
+    Batches take at most three fourths of ``running_max``, so that there is soon a place for who is interactive. What is
+    in the background takes at most half of it, and is not counted where others are refused for being too many.
     """
 
     running_max: int = 32
@@ -66,6 +67,10 @@ class Admission:
         """How many wait for one."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def _in_background(self) -> int:
+        return self._running[Priority.BACKGROUND] + len(self._waiting[Priority.BACKGROUND])
+
     @asynccontextmanager
     async def place(
         self,
@@ -80,8 +85,9 @@ class Admission:
             EngineBusy: too many have one or wait for one already, or none became free in time.
             CompletionCancelledError: it was not wanted any more while it waited.
         """
-        if self.in_flight >= self._limits.in_flight_max:
-            raise EngineBusy(f"{self.in_flight} requests are waiting for model {self._model_id} already")
+        before = self.in_flight if priority is Priority.BACKGROUND else self.in_flight - self._in_background
+        if before >= self._limits.in_flight_max:
+            raise EngineBusy(f"{before} requests are waiting for model {self._model_id} already")
         place = await self._wait(priority, gone, alone=alone)
         try:
             yield place
@@ -128,7 +134,12 @@ class Admission:
         self._hand_over()
 
     def _ahead_of(self, priority: Priority) -> int:
-        return self.waiting if priority is Priority.BATCH else len(self._waiting[Priority.INTERACTIVE])
+        ahead = {
+            Priority.INTERACTIVE: (Priority.INTERACTIVE,),
+            Priority.BATCH: (Priority.INTERACTIVE, Priority.BATCH),
+            Priority.BACKGROUND: tuple(Priority),
+        }
+        return sum(len(self._waiting[one]) for one in ahead[priority])
 
     def _hand_over(self) -> None:
         """Give the free places to those who come next. Nobody overtakes who is next and waits to be alone."""
@@ -151,4 +162,12 @@ class Admission:
         interactive = bool(self._waiting[Priority.INTERACTIVE])
         if interactive and not (batch and self._in_a_row >= INTERACTIVE_IN_A_ROW):
             return Priority.INTERACTIVE
-        return Priority.BATCH if batch else None
+        if batch:
+            return Priority.BATCH
+        return Priority.BACKGROUND if self._room_for_background() else None
+
+    def _room_for_background(self) -> bool:
+        """Whether somebody in the background is next: nobody else waits, and they have less than half of the places."""
+        if not self._waiting[Priority.BACKGROUND] or self._waiting[Priority.BATCH]:
+            return False
+        return self._running[Priority.BACKGROUND] < max(1, self._running_max // 2)

@@ -15,6 +15,7 @@ from manent.adapters.store.codec import JSON_ENCODING, HeaderRow, header_of, hea
 from manent.adapters.store.records import Draft, draft_events, model_of
 from manent.adapters.store.session_index import IndexedEvent, Statement, index_statements
 from manent.adapters.store.stored_index import StoredEvent, concerns_stored, stored_statements
+from manent.adapters.store.work_index import WorkEvent, work_statements
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import CompletionOutcome, CompletionRequested, DomainEvent
 from manent.domain.merkle import STORED_LEVEL_STEP, Frontier, leaf_hash
@@ -30,7 +31,7 @@ RECORD_BYTES = 1024
 # Most events are in no look-up table but that of models.
 _LOOKED_UP = frozenset(
     {CompletionRequested, *get_args(CompletionOutcome), RerunStarted, RerunEnded}
-    | {*get_args(IndexedEvent), *get_args(StoredEvent)}
+    | {*get_args(IndexedEvent), *get_args(StoredEvent), *get_args(WorkEvent)}
 )
 
 
@@ -129,9 +130,9 @@ class Batch:
             self.head = Head(log_id=self.head.log_id, recorded_at_us=recorded_at_us, frontier=frontier)
 
     def session_statements(self) -> list[Statement]:
-        """What the batch changes in the tables that list sessions and stored completions."""
+        """What the batch changes in the tables that list sessions, stored completions, files and batches."""
         events = [(header_of(row), event) for row, event in self.indexed]
-        return [*index_statements(events), *stored_statements(events)] if events else []
+        return [*index_statements(events), *stored_statements(events), *work_statements(events)] if events else []
 
     def _admit(self, request: AppendRequest, recorded_at_us: int) -> Appended:
         kept = self._kept_answer(request.idempotency)
@@ -212,7 +213,7 @@ class Batch:
             self.opened.append((opened, last))
         elif isinstance(event, RerunEnded):
             self.closed.append((tenant, event.rerun_id))
-        if isinstance(event, IndexedEvent) or concerns_stored(event):
+        if isinstance(event, IndexedEvent | WorkEvent) or concerns_stored(event):
             self.indexed.append((row, event))
 
     def _keep_node(self, level: int, index: int, node: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from manent.domain import access_events as a
+from manent.domain import batch_events as b
 from manent.domain import events as e
 from manent.domain import model_events as m
 from manent.domain import replay_events as r
@@ -62,6 +63,16 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "WebhookDeleted": (w.WebhookDeleted, 1),
     "WebhookDeliveryAbandoned": (w.WebhookDeliveryAbandoned, 1),
     "WebhookDeliveryRepeated": (w.WebhookDeliveryRepeated, 1),
+    "FileAdded": (b.FileAdded, 1),
+    "FileDeleted": (b.FileDeleted, 1),
+    "BatchCreated": (b.BatchCreated, 1),
+    "BatchTaken": (b.BatchTaken, 1),
+    "BatchValidated": (b.BatchValidated, 1),
+    "BatchRefused": (b.BatchRefused, 1),
+    "BatchLinesEnded": (b.BatchLinesEnded, 1),
+    "BatchCancelRequested": (b.BatchCancelRequested, 1),
+    "BatchFinalizing": (b.BatchFinalizing, 1),
+    "BatchEnded": (b.BatchEnded, 1),
 }
 _NAMES = {event_class: (name, version) for name, (event_class, version) in EVENT_TYPES.items()}
 

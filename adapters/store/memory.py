@@ -10,6 +10,7 @@ from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
 from manent.adapters.store.codec import header_bytes, header_of
 from manent.adapters.store.memory_sessions import MemorySessionDirectory
 from manent.adapters.store.memory_stored import MemoryStoredCompletions
+from manent.adapters.store.memory_work import MemoryWorkDirectory
 from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier, leaf_hash
@@ -43,6 +44,7 @@ class MemoryEventStore:
         self._observers: list[Callable[[int | None], None]] = []
         self.directory = MemorySessionDirectory(self._streams)
         self.stored = MemoryStoredCompletions()
+        self.work = MemoryWorkDirectory()
 
     async def append(
         self,
@@ -85,6 +87,7 @@ class MemoryEventStore:
             self._streams[header.tenant, header.stream_id].append(RecordedEvent(header=header, event=draft.event))
             self.directory.take(header, draft.event)
             self.stored.take(header, draft.event)
+            self.work.take(header, draft.event)
         for completion, _ in batch.opened:
             self._open[completion.completion_id] = completion
         for _, completion_id in batch.closed:

@@ -185,6 +185,47 @@ stored_metadata = Table(
     Index("stored_metadata_pair", "tenant", "owner", "status", "pair", "position"),
 )
 
+# A projection for finding files and batches (work_index.py); ``position`` is that of their first event.
+files = Table(
+    "files",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("file_id", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("expires_at_us", BigInteger),
+    Index("files_owner", "tenant", "owner", "status", "position"),
+    Index("files_purpose", "tenant", "owner", "status", "purpose", "position"),
+    Index("files_expiry", "expires_at_us", "position"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("batch_id", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Index("batches_owner", "tenant", "owner", "position"),
+    Index("batches_status", "status", "position"),
+)
+
+# The bytes of files, in pieces: no projection, since the log holds their digests alone.
+file_chunks = Table(
+    "file_chunks",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("file_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("written_at_us", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("file_chunks_written", "number", "written_at_us"),
+)
+
 # Checkpoints of projectors, each leased to one worker at a time; the token fences a stale one off.
 subscriptions = Table(
     "subscriptions",

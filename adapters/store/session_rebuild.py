@@ -1,4 +1,4 @@
-"""Making the tables of sessions and stored completions again from the log, beside servers that go on recording."""
+"""Making the tables of sessions, stored completions, files and batches again, beside servers that go on recording."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from manent.adapters.store.codec import decode_event
 from manent.adapters.store.frontier import HEADER_FIELDS
 from manent.adapters.store.postgres_link import DRIVER_ERRORS, numbered, reason
 from manent.adapters.store.schema import (
+    batches,
     completions,
     event_headers,
     event_payloads,
+    files,
     log_head,
     session_metadata,
     sessions,
@@ -27,11 +29,13 @@ from manent.adapters.store.schema import (
 )
 from manent.adapters.store.session_index import INDEXED_TYPES, Statement, index_statements
 from manent.adapters.store.stored_index import STORED_TYPES, stored_statements
+from manent.adapters.store.work_index import WORK_TYPES, work_statements
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import SESSION_STREAMS, DomainEvent
 from manent.domain.records import EventHeader
 
 ADD_COMPLETION = "INSERT INTO completions (tenant, completion_id, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+TYPES = (*INDEXED_TYPES, *STORED_TYPES, *WORK_TYPES)
 POSITIONS_AT_ONCE = 2_000
 PAUSE_S_MIN = 0.005
 
@@ -67,7 +71,7 @@ async def rebuild_session_index(
             await _lock(connection)
             await connection.execute(delete(session_metadata))
             await connection.execute(delete(sessions))
-            for table in (completions, stored_metadata, stored_completions):
+            for table in (completions, stored_metadata, stored_completions, files, batches):
                 await connection.execute(delete(table))
         done = 0
         while True:
@@ -102,14 +106,14 @@ async def _index(connection: AsyncConnection, after: int, last: int) -> None:
     query = (
         select(event_headers, event_payloads.c.payload)
         .select_from(event_headers.outerjoin(event_payloads, event_payloads.c.position == positions))
-        .where(positions > after, positions <= last, event_headers.c.type.in_((*INDEXED_TYPES, *STORED_TYPES)))
+        .where(positions > after, positions <= last, event_headers.c.type.in_(TYPES))
         .order_by(positions)
     )
     found: list[tuple[EventHeader, DomainEvent]] = []
     for row in await connection.execute(query):
         header = EventHeader(**{name: getattr(row, name) for name in HEADER_FIELDS})
         found.append((header, decode_event(row.type, row.schema_version, row.payload)))
-    indexed = (*index_statements(found), *stored_statements(found))
+    indexed = (*index_statements(found), *stored_statements(found), *work_statements(found))
     for statement, rows in (*indexed, *await _completions(connection, after, last)):
         written = statement if connection.dialect.name == "sqlite" else numbered(statement)
         await connection.exec_driver_sql(written, rows)

@@ -32,6 +32,7 @@ from manent.adapters.store.schema import (
 )
 from manent.adapters.store.session_list import SQLSessionDirectory
 from manent.adapters.store.stored_list import SQLStoredCompletions
+from manent.adapters.store.work_list import SQLWorkDirectory
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
 from manent.domain.merkle import Frontier
@@ -74,6 +75,7 @@ class SQLEventStore:
         self._driver_errors = driver_errors
         self.directory = SQLSessionDirectory(self._reading)
         self.stored = SQLStoredCompletions(self._reading)
+        self.work = SQLWorkDirectory(self._reading)
 
     async def append(
         self,

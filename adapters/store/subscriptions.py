@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Row, Update, or_, select, update
+from sqlalchemy import ColumnElement, Row, Update, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -31,14 +31,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _whole(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def whole(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """``operation``, whose transaction ends also where its caller is cancelled, and before the caller goes on.
 
     A transaction that is left in the middle keeps SQLite's write lock until its connection is collected as garbage.
     """
 
     @functools.wraps(operation)
-    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def to_its_end(*args: P.args, **kwargs: P.kwargs) -> T:
         task = asyncio.create_task(operation(*args, **kwargs))
         try:
             return await asyncio.shield(task)
@@ -48,7 +48,7 @@ def _whole(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
                 task.exception()  # its caller is gone
             raise
 
-    return whole
+    return to_its_end
 
 
 class SQLSubscriptionStore:
@@ -59,7 +59,7 @@ class SQLSubscriptionStore:
         self._clock = clock
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
 
-    @_whole
+    @whole
     async def acquire(self, name: str, *, owner: str, ttl_s: float) -> Lease | HeldBy:
         """See ``SubscriptionStore.acquire``."""
         now_us = self._clock.now_us()
@@ -77,31 +77,37 @@ class SQLSubscriptionStore:
             held = (await connection.execute(select(subscriptions).where(_COLUMNS.name == name))).one()
             return HeldBy(owner=held.owner or "", expires_at_us=held.expires_at_us)
 
-    @_whole
+    @whole
     async def renew(self, lease: Lease) -> Lease:
         """See ``SubscriptionStore.renew``."""
         return await self._write(lease, _held(lease))
 
-    @_whole
+    @whole
     async def advance(self, lease: Lease, position: int) -> Lease:
         """See ``SubscriptionStore.advance``."""
         forward = _held(lease).where(_COLUMNS.position <= position).values(position=position)
         return await self._write(lease, forward, position)
 
-    @_whole
+    @whole
     async def release(self, lease: Lease) -> None:
         """See ``SubscriptionStore.release``."""
         async with self._writing() as connection:
             await connection.execute(_held(lease).values(owner=None, expires_at_us=0))
 
-    @_whole
+    @whole
+    async def forget(self, lease: Lease) -> None:
+        """See ``SubscriptionStore.forget``."""
+        async with self._writing() as connection:
+            await connection.execute(delete(subscriptions).where(*is_held(lease)))
+
+    @whole
     async def position(self, name: str) -> int:
         """See ``SubscriptionStore.position``."""
         async with self._writing() as connection:
             found = (await connection.execute(select(_COLUMNS.position).where(_COLUMNS.name == name))).scalar()
         return found or 0
 
-    @_whole
+    @whole
     async def names(self, prefix: str) -> Sequence[str]:
         """See ``SubscriptionStore.names``."""
         wanted = select(_COLUMNS.name).where(_COLUMNS.name.startswith(prefix, autoescape=True)).order_by(_COLUMNS.name)
@@ -180,6 +186,12 @@ class MemorySubscriptionStore:
         if kept is not None and (kept.owner, kept.token) == (lease.owner, lease.token):
             kept.owner, kept.expires_at_us = None, 0
 
+    async def forget(self, lease: Lease) -> None:
+        """See ``SubscriptionStore.forget``."""
+        kept = self._kept.get(lease.name)
+        if kept is not None and (kept.owner, kept.token) == (lease.owner, lease.token):
+            del self._kept[lease.name]
+
     async def position(self, name: str) -> int:
         """See ``SubscriptionStore.position``."""
         return self._kept[name].position if name in self._kept else 0
@@ -201,9 +213,12 @@ async def _one(connection: AsyncConnection, statement: Update) -> Row[Any] | Non
 
 def _held(lease: Lease) -> Update:
     """An update that touches nothing unless ``lease`` is the one that is held."""
-    return update(subscriptions).where(
-        _COLUMNS.name == lease.name, _COLUMNS.token == lease.token, _COLUMNS.owner == lease.owner
-    )
+    return update(subscriptions).where(*is_held(lease))
+
+
+def is_held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on the table, which its row meets as long as ``lease`` is the one that is held."""
+    return _COLUMNS.name == lease.name, _COLUMNS.token == lease.token, _COLUMNS.owner == lease.owner
 
 
 def _lease(row: Row[Any], ttl_s: float) -> Lease:

@@ -57,6 +57,15 @@ class KeyTable:
         key_id = self._by_digest.get(digest)
         return None if key_id is None else self._by_id[key_id]
 
+    async def of_id(self, key_id: str) -> KeyState | None:
+        """The key with this id, as fresh as one that is judged by its secret.
+
+        Raises:
+            StoreUnavailable: the database has not answered for too long.
+        """
+        await self._caught_up(self._fresh_s, stale_s_max=self._stale_s_max)
+        return self._by_id.get(key_id)
+
     async def any(self) -> bool:
         """Whether there ever was a key; without a word of the database, whether one is known."""
         if not self._by_id:

@@ -23,6 +23,8 @@ from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
+from manent.adapters.store.memory_work import MemoryFileContent
+from manent.app.batches import BatchCases, build_batch_cases
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.use_case_set import UseCases
@@ -67,6 +69,7 @@ class Running:
     engine: ScriptedEngine
     store: EventStore
     use_cases: UseCases
+    batch_cases: BatchCases
     http: httpx.AsyncClient
 
     @property
@@ -138,6 +141,10 @@ async def running_server(
         telemetry=telemetry,
     )
 
+    kept = store.work if isinstance(store, MemoryEventStore) else MemoryEventStore(clock=clock, ids=ids).work
+    content = MemoryFileContent(kept, now_us=clock.now_us)
+    batch_cases = build_batch_cases(settings, store, content, clock=clock, ids=ids)
+
     async def health() -> Health:
         return Health(problems=await ready())
 
@@ -153,6 +160,8 @@ async def running_server(
         replays=use_cases.replays,
         responses=use_cases.responses,
         stored=use_cases.stored_completions,
+        files=batch_cases.files,
+        batches=batch_cases.batches,
         resume=use_cases.resume,
         engine=engine,
         ids=ids,
@@ -181,6 +190,7 @@ async def running_server(
                 engine=engine,
                 store=store,
                 use_cases=use_cases,
+                batch_cases=batch_cases,
                 http=http,
             )
     finally:
