@@ -56,6 +56,7 @@ class BatchCases:
                 grants=BatchGrants(self.clock, keys),
                 clock=self.clock,
                 slots=asyncio.Semaphore(settings.batch_lines_max),
+                lines_max=settings.batch_lines_max,
             ),
             directory=self.store.work,
             subscriptions=subscriptions,

@@ -141,12 +141,16 @@ class BatchFinalizing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchEnded:
-    """The batch is over: ``completed``, ``expired`` or ``cancelled``; a file id is None where the file has no line."""
+    """The batch is over: ``completed``, ``expired`` or ``cancelled``; a file id is None where the file has no line.
+
+    With ``mistakes`` it is ``failed``: its input was deleted after its lines had begun.
+    """
 
     batch_id: str
     status: str
     output_file_id: str | None
     error_file_id: str | None
+    mistakes: tuple[BatchMistake, ...]
     ended_at_us: int
 
 

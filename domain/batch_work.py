@@ -101,8 +101,8 @@ class WorkDirectory(Protocol):
         """The position of a file or batch of the owner's, also of a file that was deleted: a page may begin behind."""
         ...
 
-    async def open_batches(self, *, limit: int) -> list[tuple[str, str]]:
-        """Tenant and id of the batches that have not ended, of all tenants, the oldest first."""
+    async def open_batches(self, *, limit: int) -> list[tuple[str, str, str]]:
+        """Tenant, owner and id of the batches that have not ended, of all tenants, the oldest first."""
         ...
 
     async def count_open(self, tenant: str, owner: str) -> int:

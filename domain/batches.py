@@ -172,6 +172,7 @@ def _changes(state: BatchState, event: BatchEvent) -> dict[str, Any]:
         case BatchEnded():
             changes = {"status": BatchStatus(event.status), "done": 0, "ended_at_us": event.ended_at_us}
             changes |= {"output_file_id": event.output_file_id, "error_file_id": event.error_file_id}
+            changes["mistakes"] = event.mistakes
     return changes
 
 
@@ -210,12 +211,14 @@ def decide_finalize(state: BatchState, *, now_us: int) -> list[BatchEvent]:
     return [BatchFinalizing(batch_id=state.created.batch_id, expired=left, finalizing_at_us=now_us)]
 
 
-def decide_end(state: BatchState, *, now_us: int) -> list[BatchEvent]:
-    """The last event of a batch; none where it stands already."""
+def decide_end(state: BatchState, mistakes: tuple[BatchMistake, ...] = (), *, now_us: int) -> list[BatchEvent]:
+    """The last event of a batch, which failed where there are ``mistakes``; none where it stands already."""
     if state.is_over:
         return []
     created, status = state.created, BatchStatus.COMPLETED
-    if state.status is BatchStatus.CANCELLING:
+    if mistakes:
+        status = BatchStatus.FAILED
+    elif state.status is BatchStatus.CANCELLING:
         status = BatchStatus.CANCELLED
     elif state.expired:
         status = BatchStatus.EXPIRED
@@ -225,6 +228,7 @@ def decide_end(state: BatchState, *, now_us: int) -> list[BatchEvent]:
             status=status.value,
             output_file_id=created.output_file_id if state.output.size_bytes else None,
             error_file_id=created.error_file_id if state.errors.size_bytes else None,
+            mistakes=mistakes,
             ended_at_us=now_us,
         )
     ]

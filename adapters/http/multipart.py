@@ -65,7 +65,7 @@ async def read_parts(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenera
 
 
 class _Form:
-    """What has come of a form and cannot be told yet: the beginning of a boundary, perhaps, or half of a part's head."""
+    """What has come of a form and cannot be told yet: the beginning of a boundary, perhaps, or half of a head."""
 
     def __init__(self, boundary: bytes) -> None:
         self._delimiter = b"\r\n--" + boundary

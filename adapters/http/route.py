@@ -74,10 +74,11 @@ class Route:
     """One method of one path. ``path`` has Sanic's placeholders; ``under_v1`` puts it below each of ``PREFIXES``.
 
     ``other_types`` are the media types that an answer may have beside ``content_type``; ``files`` are those of a body
-    that is a file and no object of the API; with ``reads_body`` the handler reads it as it comes in. ``takes`` names the headers of ``REQUEST_HEADERS`` that mean something
-    here; with ``etag`` an answer has one. ``scope`` is what a credential must have to come here at all; whose things it
-    then sees is the domain's to decide. ``public`` routes ask for none; ``opened_by`` is the part of the API that
-    settings may open. ``only_reads`` is a POST that changes nothing of what it is about, so that auditors may send it.
+    that is a file and no object of the API; with ``reads_body`` the handler reads it as it comes in. ``takes`` names
+    the headers of ``REQUEST_HEADERS`` that mean something here; with ``etag`` an answer has one. ``scope`` is what a
+    credential must have to come here at all; whose things it then sees is the domain's to decide. ``public`` routes ask
+    for none; ``opened_by`` is the part of the API that settings may open. ``only_reads`` is a POST that changes nothing
+    of what it is about, so that auditors may send it.
     """
 
     name: str

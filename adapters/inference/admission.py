@@ -24,7 +24,8 @@ class AdmissionLimits:
     """How many requests a model works on at once, how many it has in all, and how long one waits, in seconds.
 
     Batches take at most three fourths of ``running_max``, so that there is soon a place for who is interactive. What is
-    in the background takes at most half of it, and is not counted where others are refused for being too many.
+    in the background takes at most half of it, and neither counts where others are refused for being too many, nor is
+    refused for it: whoever sends it bounds how much there is.
     """
 
     running_max: int = 32
@@ -85,8 +86,8 @@ class Admission:
             EngineBusy: too many have one or wait for one already, or none became free in time.
             CompletionCancelledError: it was not wanted any more while it waited.
         """
-        before = self.in_flight if priority is Priority.BACKGROUND else self.in_flight - self._in_background
-        if before >= self._limits.in_flight_max:
+        before = self.in_flight - self._in_background
+        if before >= self._limits.in_flight_max and priority is not Priority.BACKGROUND:
             raise EngineBusy(f"{before} requests are waiting for model {self._model_id} already")
         place = await self._wait(priority, gone, alone=alone)
         try:

@@ -89,10 +89,15 @@ class MemoryWorkDirectory:
             return kept.position
         return batch[0] if batch is not None and batch[1].owner == owner else None
 
-    async def open_batches(self, *, limit: int) -> list[tuple[str, str]]:
+    async def open_batches(self, *, limit: int) -> list[tuple[str, str, str]]:
         """See ``WorkDirectory.open_batches``."""
         await asyncio.sleep(0)
-        return [place for place in self._batches if place not in self._over][:limit]
+        found = [
+            (tenant, created.owner, batch_id)
+            for (tenant, batch_id), (_, created) in self._batches.items()
+            if (tenant, batch_id) not in self._over
+        ]
+        return found[:limit]
 
     async def count_open(self, tenant: str, owner: str) -> int:
         """See ``WorkDirectory.count_open``."""

@@ -71,12 +71,12 @@ class SQLWorkDirectory:
         async with self._reading() as connection:
             return (await connection.execute(of_file.union_all(of_batch))).scalar()
 
-    async def open_batches(self, *, limit: int) -> list[tuple[str, str]]:
+    async def open_batches(self, *, limit: int) -> list[tuple[str, str, str]]:
         """See ``WorkDirectory.open_batches``."""
-        query = select(_BATCHES.tenant, _BATCHES.batch_id).where(_BATCHES.status == OPEN)
+        query = select(_BATCHES.tenant, _BATCHES.owner, _BATCHES.batch_id).where(_BATCHES.status == OPEN)
         async with self._reading() as connection:
             rows = await connection.execute(query.order_by(_BATCHES.position).limit(limit))
-            return [(row.tenant, row.batch_id) for row in rows]
+            return [(row.tenant, row.owner, row.batch_id) for row in rows]
 
     async def count_open(self, tenant: str, owner: str) -> int:
         """See ``WorkDirectory.count_open``."""

@@ -8,30 +8,29 @@ recorded, and whose own event was not, is asked for again with the same idempote
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from manent.domain.access_errors import InvalidCredential
-from manent.domain.batch_events import BatchEvent, BatchLinesEnded, BatchMistake, BatchTaken, FileAdded, file_stream
+from manent.domain.batch_events import BatchEvent, BatchLinesEnded, BatchMistake, BatchTaken
 from manent.domain.batch_work import BatchRequests, Line, LineAnswer
 from manent.domain.batches import (
     BatchState,
     BatchStatus,
-    Written,
     decide_end,
     decide_finalize,
     decide_refuse,
     decide_validated,
 )
-from manent.domain.errors import DomainError, LeaseLost, PermissionDenied, VersionConflict
-from manent.domain.files import BATCH_OUTPUT, CHUNK_BYTES, FileContent, FileKept, FileNotFound
+from manent.domain.errors import DomainError, LeaseLost, PermissionDenied
+from manent.domain.files import CHUNK_BYTES, FileContent, FileKept, FileNotFound
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext
 from manent.domain.subscriptions import Lease
 from manent.domain.usecases.batch_grants import BatchGrants
+from manent.domain.usecases.batch_output import Answers, BatchOutput
 from manent.domain.usecases.batch_records import BatchRecords, Decide
 from manent.domain.usecases.check_batch import Checked, check_input
 from manent.domain.usecases.file_lines import file_lines
@@ -54,7 +53,10 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPorts:
-    """What a worker works with. ``slots`` are the lines that are tried at once, of all batches of a server."""
+    """What a worker works with. ``slots`` are the lines that are tried at once, of all batches of a server.
+
+    ``lines_max`` are those of one batch that are begun: also those that wait to be tried again, without a slot.
+    """
 
     store: EventStore
     records: BatchRecords
@@ -64,22 +66,8 @@ class BatchPorts:
     grants: BatchGrants
     clock: Clock
     slots: asyncio.Semaphore
+    lines_max: int
     flush_s: float = 1.0
-
-
-@dataclass(slots=True)
-class _Answers:
-    """What is answered and not yet recorded."""
-
-    lines: list[int] = field(default_factory=list)
-    output: list[bytes] = field(default_factory=list)
-    errors: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
-
-    def add(self, number: int, answer: LineAnswer) -> None:
-        self.lines.append(number)
-        (self.output if answer.succeeded else self.errors).append(answer.line)
-        self.size_bytes += len(answer.line)
 
 
 class BatchWorker:
@@ -88,9 +76,10 @@ class BatchWorker:
     def __init__(self, ports: BatchPorts, state: BatchState, lease: Lease) -> None:
         self._ports = ports
         self._state = state
-        self._lease = lease
+        self._output = BatchOutput(ports.content, ports.store, ports.clock, lease)
         self._name = f"{lease.owner} {lease.token}"
-        self._answers = _Answers()
+        self._answers = Answers()
+        self._begun = asyncio.Semaphore(ports.lines_max)
         self._look = asyncio.Event()
         self._all_tried = False
         self._context = EventContext(tenant=state.tenant, actor="manent", correlation_id=state.created.batch_id)
@@ -110,9 +99,7 @@ class BatchWorker:
         )
         if self._state.is_over:
             return
-        files = (created.output_file_id, self._state.output), (created.error_file_id, self._state.errors)
-        for file_id, written in files:
-            await ports.content.drop(self._state.tenant, file_id, first=written.chunks, lease=self._lease)
+        await self._output.drop_uncounted(self._state)
         while not self._state.is_over:
             match self._state.status:
                 case BatchStatus.VALIDATING:
@@ -133,13 +120,11 @@ class BatchWorker:
         self._state = await self._ports.records.record(self._state, decide_as_worker, self._context)
 
     async def _validate(self) -> None:
-        kept = await self._input()
-        if kept is None:
-            return
         try:
+            kept = await self._input()
             principal = await self._ports.grants.principal(self._state)
             checked = await check_input(self._state, kept, principal, self._ports.files, self._ports.requests)
-        except (InvalidCredential, PermissionDenied) as error:
+        except (FileNotFound, InvalidCredential, PermissionDenied) as error:
             checked = Checked()
             checked.add(error.code, error.message)
         now_us = self._ports.clock.now_us()
@@ -147,24 +132,20 @@ class BatchWorker:
             await self._record(lambda state: decide_refuse(state, tuple(checked.mistakes), now_us=now_us))
         else:
             await self._record(lambda state: decide_validated(state, total=checked.total, now_us=now_us))
-        self._state = await self._ports.records.load(self._state.tenant, self._state.created.batch_id)
 
-    async def _input(self) -> FileKept | None:
-        """The input file; a batch whose input was deleted fails."""
-        created = self._state.created
-        try:
-            return await self._ports.files.get(self._state.principal, created.input_file_id)
-        except FileNotFound as error:
-            gone = BatchMistake(code=error.code, message=f"the input file {created.input_file_id} is no more")
-            now_us = self._ports.clock.now_us()
-            await self._record(lambda state: decide_refuse(state, (gone,), now_us=now_us))
-            self._state = await self._ports.records.load(self._state.tenant, created.batch_id)
-            return None
+    async def _input(self) -> FileKept:
+        return await self._ports.files.get(self._state.principal, self._state.created.input_file_id)
 
     async def _try_lines(self) -> None:
-        """Answer what is not answered, until all is, the window closes, or the batch is called off."""
-        kept = await self._input()
-        if kept is None:
+        """Answer what is not answered, until all is, the window closes, or the batch is called off.
+
+        A batch whose input is deleted meanwhile fails, with what is answered.
+        """
+        failure: BaseException | None = None
+        try:
+            kept = await self._input()
+        except FileNotFound as error:
+            await self._end(BatchMistake(code=error.code, message=error.message))
             return
         self._all_tried = False
         try:
@@ -177,7 +158,9 @@ class BatchWorker:
         except* _Stopped:
             pass
         except* DomainError as errors:
-            raise errors.exceptions[0] from None
+            failure = _first_of(errors)
+        if failure is not None:
+            raise failure
         await self._flush()
         now_us = self._ports.clock.now_us()
         await self._record(lambda state: decide_finalize(state, now_us=now_us))
@@ -185,8 +168,8 @@ class BatchWorker:
     async def _begin_lines(self, kept: FileKept, group: asyncio.TaskGroup) -> None:
         async with aclosing(self._lines(kept)) as lines:
             async for line in lines:
-                await self._ports.slots.acquire()
-                group.create_task(self._try(line)).add_done_callback(lambda _: self._ports.slots.release())
+                await self._begun.acquire()
+                group.create_task(self._try(line)).add_done_callback(lambda _: self._begun.release())
 
     async def _lines(self, kept: FileKept) -> AsyncGenerator[Line, None]:
         """The lines of the input that have no answer on record."""
@@ -200,7 +183,8 @@ class BatchWorker:
         """Have a line answered, again where its failure may pass."""
         failures = 0
         while True:
-            answer = await self._answer(line)
+            async with self._ports.slots:
+                answer = await self._answer(line)
             if not answer.again:
                 break
             failures += 1
@@ -238,13 +222,13 @@ class BatchWorker:
     async def _flush(self) -> None:
         """Write what is answered, and record it."""
         if self._answers.lines:
-            answers, self._answers = self._answers, _Answers()
+            answers, self._answers = self._answers, Answers()
             await self._write(answers)
 
-    async def _write(self, answers: _Answers) -> None:
-        created, state = self._state.created, self._state
-        output = await self._put(created.output_file_id, state.output, answers.output)
-        errors = await self._put(created.error_file_id, state.errors, answers.errors)
+    async def _write(self, answers: Answers) -> None:
+        state, created = self._state, self._state.created
+        output = await self._output.put(state.tenant, created.output_file_id, state.output, answers.output)
+        errors = await self._output.put(state.tenant, created.error_file_id, state.errors, answers.errors)
         ended = BatchLinesEnded(
             batch_id=created.batch_id,
             lines=tuple(answers.lines),
@@ -257,33 +241,22 @@ class BatchWorker:
         )
         await self._record(lambda _: [ended])
 
-    async def _put(self, file_id: str, before: Written, lines: Sequence[bytes]) -> Written:
-        """Write ``lines`` behind what is there; how much it is."""
-        data, tenant, content = b"".join(lines), self._state.tenant, self._ports.content
-        pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
-        for number, piece in enumerate(pieces, start=before.chunks):
-            try:
-                await content.put(tenant, file_id, number, piece, lease=self._lease)
-            except VersionConflict:  # of a worker that lost the batch while it wrote: no event counts it
-                await content.drop(tenant, file_id, first=number, lease=self._lease)
-                await content.put(tenant, file_id, number, piece, lease=self._lease)
-        return Written(chunks=len(pieces), size_bytes=len(data))
-
     async def _finish(self) -> None:
         """Say of what was left that it was, close the files, and end the batch."""
-        state, created = self._state, self._state.created
+        state = self._state
         if state.expired and state.completed + state.failed < state.total:
             await self._leave_the_rest()
-        expires_after_s = created.output_expires_after_s
-        await self._close(created.output_file_id, "output", self._state.output, expires_after_s)
-        await self._close(created.error_file_id, "error", self._state.errors, expires_after_s)
+        await self._end()
+
+    async def _end(self, *mistakes: BatchMistake) -> None:
+        await self._output.close(self._state, self._context)
         now_us = self._ports.clock.now_us()
-        await self._record(lambda seen: decide_end(seen, now_us=now_us))
-        _log.info("batch %s is %s", created.batch_id, self._state.status)
+        await self._record(lambda seen: decide_end(seen, mistakes, now_us=now_us))
+        _log.info("batch %s is %s", self._state.created.batch_id, self._state.status)
 
     async def _leave_the_rest(self) -> None:
         with suppress(FileNotFound):
-            kept = await self._ports.files.get(self._state.principal, self._state.created.input_file_id)
+            kept = await self._input()
             async with aclosing(self._lines(kept)) as lines:
                 async for line in lines:
                     self._answers.add(line.number, self._ports.requests.unanswered(line, *EXPIRED))
@@ -291,28 +264,9 @@ class BatchWorker:
                         await self._flush()
             await self._flush()
 
-    async def _close(self, file_id: str, kind: str, written: Written, expires_after_s: int | None) -> None:
-        """Record the file of what was written; an earlier worker may have."""
-        if not written.chunks:
-            return
-        tenant, digest, size_bytes = self._state.tenant, hashlib.sha256(), 0
-        for number in range(written.chunks):
-            data = await self._ports.content.read(tenant, file_id, number) or b""
-            digest.update(data)
-            size_bytes += len(data)
-        if size_bytes != written.size_bytes:
-            _log.error("file %s has %d bytes where %d were recorded", file_id, size_bytes, written.size_bytes)
-        now_us = self._ports.clock.now_us()
-        added = FileAdded(
-            file_id=file_id,
-            owner=self._state.created.owner,
-            filename=f"{self._state.created.batch_id}_{kind}.jsonl",
-            purpose=BATCH_OUTPUT,
-            size_bytes=size_bytes,
-            sha256=digest.hexdigest(),
-            chunks=written.chunks,
-            expires_at_us=None if expires_after_s is None else now_us + expires_after_s * 1_000_000,
-            added_at_us=now_us,
-        )
-        with suppress(VersionConflict):
-            await self._ports.store.append(file_stream(file_id), [added], expected_version=0, context=self._context)
+
+def _first_of(error: BaseException) -> BaseException:
+    """The first of what several tasks failed with at once."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

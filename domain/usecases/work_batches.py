@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,10 +23,12 @@ _log = logging.getLogger("manent.batches")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """Bounds: batches that a node works on at once; how long a lease lasts unheard of, so how long a batch rests after
-    a crash; the longest until a batch is seen that another process made."""
+    """Bounds: batches that a node works on at once, in all and of one owner; how long a lease lasts unheard of, and so
+    how long a batch rests after a crash; the longest until a batch is seen that another process made.
+    """
 
-    at_once_max: int = 8
+    at_once_max: int = 32
+    of_owner_max: int = 4
     ttl_s: float = 15.0
     refresh_s: float = 2.0
 
@@ -47,7 +50,7 @@ class WorkBatches:
         self._subscriptions = subscriptions
         self._limits = limits or BatchLimits()
         self._owner = ids.new("node_")
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -71,8 +74,9 @@ class WorkBatches:
         self._tasks = {place: task for place, task in self._tasks.items() if not task.done()}
         if len(self._tasks) >= self._limits.at_once_max:
             return
-        for tenant, batch_id in await self._directory.open_batches(limit=LOOKED_AT_MAX):
-            if (tenant, batch_id) in self._tasks:
+        owners = Counter(place[:2] for place in self._tasks)
+        for tenant, owner, batch_id in await self._directory.open_batches(limit=LOOKED_AT_MAX):
+            if (tenant, owner, batch_id) in self._tasks or owners[tenant, owner] >= self._limits.of_owner_max:
                 continue
             lease = await self._subscriptions.acquire(
                 f"{LEASES}{batch_id}/{tenant}", owner=self._owner, ttl_s=self._limits.ttl_s
@@ -80,7 +84,8 @@ class WorkBatches:
             if isinstance(lease, HeldBy):
                 continue
             work = self._work(tenant, batch_id, lease)
-            self._tasks[tenant, batch_id] = asyncio.create_task(work, name=f"batch {batch_id}")
+            owners[tenant, owner] += 1
+            self._tasks[tenant, owner, batch_id] = asyncio.create_task(work, name=f"batch {batch_id}")
             if len(self._tasks) >= self._limits.at_once_max:
                 return
 
