@@ -218,7 +218,7 @@ class HttpRequest(Request):
         size_bytes = 0
         async for data in stream:
             size_bytes += len(data)
-            if size_bytes <= bytes_max:
+            if max(size_bytes, stream.request_bytes or 0) <= bytes_max:
                 yield data
         if size_bytes > bytes_max:
             self.close_after_answer()

@@ -30,6 +30,7 @@ from manent.app.system import RandomIds, SystemClock
 from manent.app.use_case_set import UseCases
 from manent.app.usecases import build_use_cases
 from manent.domain.access import LOCAL_OPERATOR, Principal, Scope
+from manent.domain.files import FileContent
 from manent.domain.health import Health
 from manent.domain.limits import Limiter
 from manent.domain.ports import Clock, EventStore
@@ -122,6 +123,7 @@ async def running_server(
     scrape: Scrape | None = None,
     streams: StreamBuffer | None = None,
     limiter: Limiter | None = None,
+    content: FileContent | None = None,
     tls: ssl.SSLContext | None = None,
     **policy: str,
 ) -> AsyncGenerator[Running, None]:
@@ -142,7 +144,7 @@ async def running_server(
     )
 
     kept = store.work if isinstance(store, MemoryEventStore) else MemoryEventStore(clock=clock, ids=ids).work
-    content = MemoryFileContent(kept, now_us=clock.now_us)
+    content = content or MemoryFileContent(kept, now_us=clock.now_us)
     batch_cases = build_batch_cases(settings, store, content, clock=clock, ids=ids)
 
     async def health() -> Health:

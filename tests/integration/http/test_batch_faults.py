@@ -1,0 +1,194 @@
+"""Batches whose store fails at every step in turn, and whose workers are ended at any moment: each line once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+from openai.types import Batch
+
+from manent.adapters.inference.scripted import Script
+from manent.adapters.store.memory import MemoryEventStore
+from manent.adapters.store.memory_work import MemoryFileContent
+from manent.adapters.store.subscriptions import MemorySubscriptionStore
+from manent.app.system import RandomIds, SystemClock
+from manent.domain.errors import StoreUnavailable
+from manent.domain.events import DomainEvent
+from manent.domain.records import Appended, EventContext, IdempotencyKey
+from manent.domain.subscriptions import Lease
+from tests.support.batches import answers, begun, ended, line, working
+from tests.support.http import Running, running_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LINES = 5
+
+
+@dataclass(slots=True)
+class Faults:
+    """Fails one step, before it or once it is done, and counts them all; -1 fails none."""
+
+    at: int = -1
+    done_first: bool = False
+    steps: list[str] = field(default_factory=list)
+
+    def begin(self, what: str) -> None:
+        """A step begins."""
+        self.steps.append(what)
+        if not self.done_first:
+            self._fail()
+
+    def end(self) -> None:
+        """A step is done."""
+        if self.done_first:
+            self._fail()
+
+    def _fail(self) -> None:
+        if len(self.steps) - 1 == self.at:
+            self.at = -1
+            raise StoreUnavailable("a fault")
+
+
+class FaultyStore(MemoryEventStore):
+    """A store whose appends to the streams of batches and files may fail."""
+
+    faults = Faults()
+
+    async def append(
+        self,
+        stream_id: str,
+        events: Sequence[DomainEvent],
+        *,
+        expected_version: int,
+        context: EventContext,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Appended:
+        """See ``EventStore.append``."""
+        is_ours = stream_id.startswith(("batch-", "file-")) and context.actor == "manent"
+        if is_ours:
+            self.faults.begin(type(events[0]).__name__)
+        appended = await super().append(
+            stream_id, events, expected_version=expected_version, context=context, idempotency=idempotency
+        )
+        if is_ours:
+            self.faults.end()
+        return appended
+
+
+class FaultyContent(MemoryFileContent):
+    """Content that a worker may fail to write or destroy."""
+
+    faults = Faults()
+
+    async def put(self, tenant: str, file_id: str, number: int, data: bytes, *, lease: Lease | None = None) -> None:
+        """See ``FileContent.put``."""
+        if lease is not None:
+            self.faults.begin("put")
+        await super().put(tenant, file_id, number, data, lease=lease)
+        if lease is not None:
+            self.faults.end()
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A server over a store that fails when it is told to."""
+
+    running: Running
+    client: AsyncOpenAI
+    store: FaultyStore
+    content: FaultyContent
+
+    def fail(self, at: int, *, done_first: bool = False) -> Faults:
+        """Have the step with this number fail, counted from now."""
+        self.store.faults = self.content.faults = Faults(at=at, done_first=done_first)
+        return self.store.faults
+
+    async def check(self, batch: Batch, *, count: int = LINES) -> None:
+        """Every line is answered once, in the one file or the other, and was generated once."""
+        assert batch.status == "completed"
+        good, bad = await answers(self.client, batch.output_file_id), await answers(self.client, batch.error_file_id)
+        found = Counter(answer["custom_id"] for answer in (*good, *bad))
+        assert found == dict.fromkeys(("bad", *map(str, range(count - 1))), 1)
+        assert [answer["custom_id"] for answer in bad] == ["bad"]
+        assert batch.request_counts is not None
+        assert batch.request_counts.to_dict() == {"total": count, "completed": count - 1, "failed": 1}
+        requested = [e for e in await self.running.log("CompletionRequested") if e.header.correlation_id == batch.id]
+        assert len({entry.header.request_id for entry in requested}) == count - 1
+        generated = [e for e in await self.running.log("CompletionGenerated") if e.header.correlation_id == batch.id]
+        assert len(generated) == count - 1
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World, None]:
+    """The world, in which every two lines are recorded."""
+    monkeypatch.setattr("manent.domain.usecases.work_batch.LINES_AT_ONCE", 2)
+    monkeypatch.setattr("manent.domain.usecases.work_batches.LEASES", "b/")
+    store = FaultyStore(clock=SystemClock(), ids=RandomIds())
+    content = FaultyContent(store.work, now_us=SystemClock().now_us)
+    async with (
+        running_server(Script(pieces=("yes",)), store=store, content=content) as running,
+        running.openai() as client,
+    ):
+        yield World(running=running, client=client, store=store, content=content)
+
+
+async def of_lines(client: AsyncOpenAI, count: int = LINES) -> Batch:
+    """A batch of good lines and a bad one."""
+    return await begun(client, [*(line(str(number)) for number in range(count - 1)), line("bad", temperature=9)])
+
+
+@pytest.mark.parametrize("done_first", [False, True], ids=["not done", "done, and not told"])
+async def test_a_store_that_fails_at_every_step(world: World, *, done_first: bool) -> None:
+    """Wherever it fails, the next worker goes on from what is recorded."""
+    async with working(world.running, MemorySubscriptionStore(clock=SystemClock())):
+        steps = world.fail(-1)
+        await world.check(await ended(world.client, await of_lines(world.client)))
+        assert {"put", "BatchTaken", "BatchLinesEnded", "BatchFinalizing", "FileAdded", "BatchEnded"} <= set(
+            steps.steps
+        )
+        for step in range(len(steps.steps)):
+            faults = world.fail(step, done_first=done_first)
+            await world.check(await ended(world.client, await of_lines(world.client)))
+            assert faults.at == -1, f"step {step} was never reached"
+
+
+async def test_a_worker_that_ends_at_any_moment(world: World) -> None:
+    """Ten workers after each other, each ended after a while, answer every line once."""
+    moments, leases = random.Random(1), MemorySubscriptionStore(clock=SystemClock())
+    world.fail(-1)
+    batch = await of_lines(world.client, 40)
+    for _ in range(10):
+        async with working(world.running, leases, batch_lines_max=3):
+            await asyncio.sleep(moments.uniform(0, 0.03))
+    async with working(world.running, leases):
+        await world.check(await ended(world.client, batch), count=40)
+
+
+async def test_two_nodes_share_the_work(world: World) -> None:
+    """A batch is one node's at a time; both see the lease, and every line is answered once."""
+    leases = MemorySubscriptionStore(clock=SystemClock())
+    world.fail(-1)
+    async with working(world.running, leases), working(world.running, leases):
+        made = [await of_lines(world.client, 12) for _ in range(6)]
+        for batch in made:
+            await world.check(await ended(world.client, batch), count=12)
+
+
+async def test_a_worker_that_lost_its_lease_records_nothing(world: World) -> None:
+    """Two workers that both believe to have the batch: the log decides, and every line is answered once."""
+    world.fail(-1)
+    batch = await of_lines(world.client, 30)
+    async with (
+        working(world.running, MemorySubscriptionStore(clock=SystemClock()), batch_lines_max=2),
+        working(world.running, MemorySubscriptionStore(clock=SystemClock()), batch_lines_max=2),
+    ):
+        batch = await ended(world.client, batch)
+    taken = [entry for entry in await world.running.log("BatchTaken") if entry.header.correlation_id == batch.id]
+    assert len(taken) > 1
+    await world.check(batch, count=30)
