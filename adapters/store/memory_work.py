@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from manent.domain.batch_events import BatchCreated, BatchEnded, BatchRefused, FileAdded, FileDeleted
-from manent.domain.errors import VersionConflict
+from manent.domain.errors import LeaseLost, VersionConflict
 from manent.domain.events import DomainEvent
 from manent.domain.files import FileFilter, FileKept
 from manent.domain.records import EventHeader
@@ -113,17 +113,26 @@ class MemoryWorkDirectory:
 
 
 class MemoryFileContent:
-    """Implements ``FileContent`` for one process: whoever has a lease there has it."""
+    """Implements ``FileContent``; ``holds`` says whether a lease is held."""
 
-    def __init__(self, directory: MemoryWorkDirectory, *, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        directory: MemoryWorkDirectory,
+        *,
+        now_us: Callable[[], int],
+        holds: Callable[[Lease], bool] = lambda _: True,
+    ) -> None:
         self._directory = directory
         self._now_us = now_us
+        self._holds = holds
         self._pieces: dict[tuple[str, str], dict[int, bytes]] = {}
         self._begun_us: dict[tuple[str, str], int] = {}
 
     async def put(self, tenant: str, file_id: str, number: int, data: bytes, *, lease: Lease | None = None) -> None:
         """See ``FileContent.put``."""
         await asyncio.sleep(0)
+        if lease is not None and not self._holds(lease):
+            raise LeaseLost(f"{lease.owner!r} lost the lease {lease.name!r}: nothing of file {file_id} was written")
         pieces = self._pieces.setdefault((tenant, file_id), {})
         if number in pieces:
             raise VersionConflict(f"piece {number} of file {file_id} is there already")
@@ -138,6 +147,8 @@ class MemoryFileContent:
     async def drop(self, tenant: str, file_id: str, *, first: int = 0, lease: Lease | None = None) -> None:
         """See ``FileContent.drop``."""
         await asyncio.sleep(0)
+        if lease is not None and not self._holds(lease):
+            return
         pieces = self._pieces.get((tenant, file_id), {})
         self._pieces[tenant, file_id] = {number: data for number, data in pieces.items() if number < first}
 

@@ -188,8 +188,7 @@ class MemorySubscriptionStore:
 
     async def forget(self, lease: Lease) -> None:
         """See ``SubscriptionStore.forget``."""
-        kept = self._kept.get(lease.name)
-        if kept is not None and (kept.owner, kept.token) == (lease.owner, lease.token):
+        if self.holds(lease):
             del self._kept[lease.name]
 
     async def position(self, name: str) -> int:
@@ -199,6 +198,11 @@ class MemorySubscriptionStore:
     async def names(self, prefix: str) -> Sequence[str]:
         """See ``SubscriptionStore.names``."""
         return sorted(name for name in self._kept if name.startswith(prefix))
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether ``lease`` is the one that is held."""
+        kept = self._kept.get(lease.name)
+        return kept is not None and (kept.owner, kept.token) == (lease.owner, lease.token)
 
     def _held(self, lease: Lease) -> _Kept:
         kept = self._kept.get(lease.name)

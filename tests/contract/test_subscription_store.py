@@ -142,3 +142,14 @@ async def test_subscriptions_are_found_by_how_their_names_begin(store: Store) ->
     assert list(await store.names("webhook/")) == ["webhook/a/t_1", "webhook/a/tx1", "webhook/b/t"]
     assert list(await store.names("webhook/a/t_")) == ["webhook/a/t_1"]
     assert list(await store.names("%")) == []
+
+
+async def test_what_is_done_for_good_is_forgotten(store: Store) -> None:
+    """Its row is gone, and only who holds it can say so."""
+    lost = await acquired(store, "w1")
+    await store.release(lost)
+    held = await acquired(store, "w2")
+    await store.forget(lost)
+    assert list(await store.names("")) == ["cache"]
+    await store.forget(held)
+    assert list(await store.names("")) == []

@@ -12,7 +12,7 @@ from manent.adapters.inference.admission import INTERACTIVE_IN_A_ROW, Admission,
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import CompletionCancelledError, EngineBusy
 
-BATCH, INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
+BACKGROUND, BATCH, INTERACTIVE = Priority.BACKGROUND, Priority.BATCH, Priority.INTERACTIVE
 
 
 def admission(**limits: float) -> Admission:
@@ -247,3 +247,40 @@ async def test_places_are_counted_right_in_a_crowd() -> None:
     await asyncio.wait(tasks)
     assert (most, most_with_one_alone) == (3, 1)
     assert queue.in_flight == 0
+
+
+async def test_what_is_in_the_background_takes_what_nobody_waits_for() -> None:
+    """It goes last, however often others go before it, and leaves half of the places."""
+    users = Users(admission(running_max=2))
+    for number in range(3):
+        await users.come(f"back{number}", BACKGROUND)
+    assert users.came == ["back0"]
+    await users.come("first")
+    names = ["batch", *(f"i{number}" for number in range(INTERACTIVE_IN_A_ROW + 2))]
+    for name in names:
+        await users.come(name, BATCH if name == "batch" else INTERACTIVE)
+    await users.leave("back0")
+    for _ in range(len(names)):
+        await users.leave(next(name for name in users.came if not users.tasks[name].done()))
+    assert set(users.came[1 : len(names) + 2]) == {"first", *names}
+    for name in ("back1", "back2", *names):
+        await users.leave(name)
+    assert users.came[-2:] == ["back1", "back2"]
+    await users.leave("back2")
+    assert users.queue.in_flight == 0
+
+
+async def test_what_is_in_the_background_has_nobody_refused() -> None:
+    """It neither counts where there are too many, nor is it refused for them."""
+    users = Users(admission(in_flight_max=2))
+    for number in range(3):
+        await users.come(f"back{number}", BACKGROUND)
+    await users.come("a")
+    await users.come("b")
+    async with AsyncExitStack() as stack:
+        with pytest.raises(EngineBusy):
+            await stack.enter_async_context(users.queue.place())
+    await users.come("back3", BACKGROUND)
+    for name in ("back0", "a", "b", "back1", "back2", "back3"):
+        await users.leave(name)
+    assert users.came == ["back0", "a", "b", "back1", "back2", "back3"]
