@@ -29,6 +29,7 @@ MODULES = {
     "keys": "keys",
     "projections": "projections",
     "webhooks": "webhooks",
+    "batches": "batches",
     "doctor": "doctor",
     "smoke": "smoke",
 }
