@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from manent.adapters.http.batches import batch_members
 from manent.app.batches import BatchCases, batch_cases
@@ -16,6 +16,8 @@ from manent.app.cli.output import literal, out, print_json, run, settings_or_fai
 from manent.app.system import SystemClock
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.batches import BatchState
+
+ID_CHARS = 38
 
 app = typer.Typer(help="Batches: requests of a file, answered in the background.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, as the API has it.")]
@@ -39,7 +41,7 @@ def list_batches(
         for members in found:
             print_json(members)
         return
-    table = Table("id", "endpoint", "state", "answered", box=None)
+    table = Table(Column("id", min_width=ID_CHARS), "endpoint", "state", "answered", box=None)
     for members in found:
         table.add_row(*map(literal, (members["id"], members["endpoint"], members["status"], _counts(members))))
     out.print(table)
