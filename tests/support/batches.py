@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 from openai import AsyncOpenAI
 from openai.types import Batch
@@ -19,7 +19,7 @@ from manent.domain.usecases.key_table import KeyTable
 from manent.domain.usecases.work_batches import BatchLimits
 from tests.support.http import Running
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 ENDED = frozenset({"completed", "failed", "cancelled", "expired"})
 WAIT_S = 20.0
 
