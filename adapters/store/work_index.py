@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from manent.adapters.store.session_index import Change, Statement, grouped
+from manent.adapters.store.session_index import Change, Placed, Statement, grouped
 from manent.domain.batch_events import BatchCreated, BatchEnded, BatchRefused, FileAdded, FileDeleted
 from manent.domain.events import DomainEvent
-from manent.domain.records import EventHeader
 
 KEPT, DELETED = "kept", "deleted"
 OPEN, OVER = "open", "over"
@@ -34,27 +33,31 @@ WORK_TYPES = ("FileAdded", "FileDeleted", "BatchCreated", "BatchRefused", "Batch
 """Their names in the log."""
 
 
-def work_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[Statement]:
+def work_statements(events: Iterable[tuple[Placed, DomainEvent]]) -> list[Statement]:
     """What ``events`` change in the tables; nothing for most of them."""
     return grouped(
         (
-            ((header.tenant, header.stream_id), _changes(header, event))
-            for header, event in events
+            ((placed.tenant, _item_of(event)), _changes(placed, event))
+            for placed, event in events
             if isinstance(event, WorkEvent)
         ),
         _ORDER,
     )
 
 
-def _changes(header: EventHeader, event: WorkEvent) -> Iterator[Change]:
-    tenant = header.tenant
+def _item_of(event: WorkEvent) -> str:
+    return event.file_id if isinstance(event, FileAdded | FileDeleted) else event.batch_id
+
+
+def _changes(placed: Placed, event: WorkEvent) -> Iterator[Change]:
+    tenant = placed.tenant
     match event:
         case FileAdded():
             what = event.owner, event.purpose, event.size_bytes, event.expires_at_us
-            yield _ADD_FILE, (tenant, event.file_id, header.position, *what)
+            yield _ADD_FILE, (tenant, event.file_id, placed.position, *what)
         case FileDeleted():
             yield _END_FILE, (tenant, event.file_id)
         case BatchCreated():
-            yield _ADD_BATCH, (tenant, event.batch_id, header.position, event.owner)
+            yield _ADD_BATCH, (tenant, event.batch_id, placed.position, event.owner)
         case BatchRefused() | BatchEnded():
             yield _END_BATCH, (tenant, event.batch_id)
