@@ -18,6 +18,8 @@ from manent.domain.merkle import EMPTY_ROOT
 
 STATEMENT_S = 6 * 3600.0
 ROWS_MAX = 500
+FETCHED = {"event_payloads": ROWS_MAX // 8, "file_chunks": 8}
+"""How many rows are fetched at once of the tables whose rows may be large."""
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 _LIMITS = PostgresLimits(answer_s=STATEMENT_S)
 
@@ -39,7 +41,7 @@ async def copy_from_postgres(url: URL, target: Path, tables: Sequence[Table]) ->
                 rows = f"SELECT {', '.join(names)} FROM {table.name} ORDER BY {order}"  # noqa: S608 (our own names)
                 put = f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(names))})"  # noqa: S608 (our own names)
                 cursor = await connection.cursor(rows)
-                while found := await cursor.fetch(ROWS_MAX if table.name != "event_payloads" else ROWS_MAX // 8):
+                while found := await cursor.fetch(FETCHED.get(table.name, ROWS_MAX)):
                     copy.executemany(put, [tuple(row) for row in found])
             copy.execute("COMMIT")
         copy.execute("PRAGMA journal_mode=DELETE")

@@ -7,6 +7,7 @@ import logging
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
+from manent.domain.admission import Priority
 from manent.domain.caching import CacheScope
 from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import CompletionCancelledError, DomainError, EngineUnavailable, InternalError
@@ -107,10 +108,10 @@ class CompleteChat:
         return running
 
     async def _kept(self, running: RunningCompletion, command: ChatCommand) -> None:
-        """Live through it, and keep it for readers who lost their connection before its end."""
+        """Live through it, and keep it for readers who lost their connection before its end; a line has no reader."""
         await self._live_through(running, command)
         await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
-        if running.request is not None:
+        if running.request is not None and command.priority is not Priority.BACKGROUND:
             self._recent.keep(running)
 
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:

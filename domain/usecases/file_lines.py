@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from manent.domain.batch_work import LineRefused
 
+YIELD_LINES = 64
 LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -20,6 +22,10 @@ async def file_lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[tuple[int, 
         *lines, held = (held + piece).split(b"\n")
         for line in lines:
             number += 1
+            if number % YIELD_LINES == 0:
+                await asyncio.sleep(
+                    0
+                )  # whoever reads lines does something with each: others have their turn in between
             if line.strip():
                 yield number, line
         if len(held) > LINE_BYTES_MAX:
