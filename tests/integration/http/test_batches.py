@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -12,14 +13,17 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 
+from manent.adapters.http.batch_lines import HttpBatchRequests
+from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.admission import AdmissionLimits
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.subscriptions import MemorySubscriptionStore
 from manent.app.system import SystemClock
-from manent.domain.access import Scope
+from manent.domain.access import LOCAL_OPERATOR, Scope
+from manent.domain.batch_work import Line
 from manent.domain.embedding import ModelType
 from tests.support.access import admin, bearer, door, guarded_server
-from tests.support.batches import CHAT, answers, begun, ended, line, working
+from tests.support.batches import CHAT, answers, begun, ended, jsonl, line, working
 from tests.support.fakes import FakeClock
 from tests.support.http import Running, running_server
 
@@ -375,6 +379,24 @@ async def test_a_batch_is_its_makers_alone_and_ends_with_their_key() -> None:
         assert over.request_counts.to_dict() == {"total": 2, "completed": 1, "failed": 1}
         errors = await running.http.get(f"/v1/files/{over.error_file_id}/content", headers=bearer(again))
         assert errors.json()["response"]["body"]["error"]["code"] == "invalid_api_key"
+
+
+async def test_lines_count_tokens_and_no_requests() -> None:
+    """A rate of requests lets them pass; where tokens are used up a line waits, however long."""
+    limits = {"limits_per_subject": "requests_per_hour=1 tokens_per_hour=60"}
+    async with running_server(**limits) as running:
+        requests = HttpBatchRequests(running.services, HttpLimits())
+        raw = jsonl([line("a", max_tokens=20)])
+        found = [
+            await requests.answer(Line(batch_id="batch_1", endpoint=CHAT, number=number, raw=raw), LOCAL_OPERATOR)
+            for number in range(12)
+        ]
+        assert [answer.succeeded for answer in found[:2]] == [True, True]
+        last = found[-1]
+        assert (last.succeeded, last.again, last.patient) == (False, True, True)
+        assert last.retry_after_s is not None
+        (entry, *_) = await running.log("CompletionRequested")
+        assert json.loads(entry.payload or b"")["priority"] == "background"
 
 
 async def _of(count: int) -> None:
