@@ -87,4 +87,7 @@ def read_message(members: Mapping[str, Any]) -> SocketMessage:
             f"type is {str(kind)[:80]!r}; it must be one of {', '.join(MESSAGES)}",
             param="type",
         )
+    unknown = next((name for name in members if name not in model.model_fields), None)
+    if unknown is not None:
+        raise RequestRefused("unknown_parameter", f"Unknown parameter: {unknown[:80]!r}.", param=unknown[:80])
     return validated(model, members)

@@ -20,7 +20,7 @@ from manent.adapters.http.protocol import BoundedHttpProtocol
 
 MESSAGES_MAX = 16
 """Messages that wait for the handler before no more are read."""
-GOODBYE_S = 1.0
+GOODBYE_S = 0.5
 """How long the client has to close its side."""
 
 
