@@ -31,6 +31,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.read_audit_log import ReadAuditLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
@@ -70,6 +71,7 @@ class HttpServices:
     session_list: ListSessions
     session_messages: SessionMessages
     log: QueryLog
+    audit_log: ReadAuditLog
     follow: FollowLog
     replays: Replays
     responses: Responses

@@ -15,6 +15,7 @@ from manent.adapters.http import (
     text,
 )
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.audit_logs import AUDIT_ROUTE
 from manent.adapters.http.chat_routes import CREATE_CHAT, RESUME_CHAT
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
@@ -136,6 +137,7 @@ ROUTES: Sequence[Route] = (
         )
         for name, path, handler, summary, answer, query in log.LOG_ROUTES
     ),
+    AUDIT_ROUTE,
     Route(
         name="live",
         method="GET",
