@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from manent.adapters.http.context import HttpLimits
@@ -20,7 +18,7 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.messages import ToolCall
 from tests.support.hooks import Held
-from tests.support.http import USER, WAIT_S, Running, client, running_server
+from tests.support.http import USER, WAIT_S, RawConnection, Running, client, raw_connection, running_server
 from tests.support.websockets import Said, chats, chunks_of
 
 CALL = ToolCall(id="call_1", name="look", arguments='{"at": "it"}')
@@ -204,26 +202,36 @@ async def test_a_client_that_never_reads_is_cut() -> None:
     """It holds no more than a socket's buffers, and the generation is stopped as stalled."""
     script = Script(pieces=("x" * 10_000,) * 4_000, before_delta=Held(3_000))
     limits = HttpLimits(stall_timeout_s=0.2)
-    async with running_server(script, limits=limits) as running, unread(running) as transport:
+    async with running_server(script, limits=limits) as running, unread(running) as raw:
         body = {"model": "default", "messages": [USER], "max_tokens": 4_000}
-        transport.write(masked(1, json.dumps({"type": "chat", "id": "a", "body": body}).encode()))
+        await raw.send(masked(1, json.dumps({"type": "chat", "id": "a", "body": body}).encode()))
         assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_stalled"
         await connections_are(running, 0)
 
 
+@pytest.mark.timeout(60)
 async def test_a_flood_of_pings_is_not_read_while_its_pongs_are_not() -> None:
-    """Pongs that nobody reads do not pile up: the client is not read any more, and cut once it is pinged in vain."""
-    limits = HttpLimits(stall_timeout_s=0.2, websocket_ping_s=0.2)
-    async with running_server(limits=limits) as running, unread(running) as transport:
-        flood = masked(9, b"x" * 125) * 100_000
+    """Pongs that nobody reads do not pile up: the client is not read any more, and what it sends stays with it."""
+    async with running_server() as running, unread(running) as raw:
         (connection,) = running.server._server.connections  # type: ignore[union-attr]  # it was started
-        unsent, most_bytes = connection.transport.get_write_buffer_size, 0
-        transport.write(flood)
+        flooding = asyncio.create_task(raw.send(masked(9, b"x" * 125) * 100_000))
         async with asyncio.timeout(WAIT_S):
-            while running.server.connections:
-                most_bytes = max(most_bytes, unsent())
-                await asyncio.sleep(0)
-        assert 2**16 < most_bytes < 2**20
+            while connection.transport.is_reading():  # noqa: ASYNC110 (a transport sends no event)
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        assert connection.transport.get_write_buffer_size() < 2**20
+        assert not connection.transport.is_reading()
+        assert not flooding.done()
+        flooding.cancel()
+        raw.break_off()
+        await connections_are(running, 0)
+
+
+async def test_a_client_that_answers_no_ping_is_cut() -> None:
+    """Whoever says nothing at all, for as long as one may leave a stream unread, is taken to be gone."""
+    limits = HttpLimits(stall_timeout_s=0.1, websocket_ping_s=0.05)
+    async with running_server(limits=limits) as running, unread(running):
+        await connections_are(running, 0)
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
@@ -233,16 +241,14 @@ def masked(opcode: int, payload: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def unread(running: Running) -> AsyncGenerator[asyncio.WriteTransport]:
+async def unread(running: Running) -> AsyncGenerator[RawConnection]:
     """An open WebSocket of which nothing is ever read."""
-    plain = socket.create_connection(("127.0.0.1", running.port))
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    async with connect(
-        f"ws://127.0.0.1:{running.port}/v1/ws/chat", sock=plain, close_timeout=0.1, ping_interval=None, proxy=None
-    ) as connection:
-        connection.transport.pause_reading()
-        yield connection.transport
-        connection.transport.abort()
+    async with raw_connection(running.port, receive_buffer_bytes=4096) as raw:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
+        await raw.send(f"GET /v1/ws/chat HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n".encode())
+        await raw.read_until(b"\r\n\r\n")
+        yield raw
+        raw.break_off()
 
 
 async def connections_are(running: Running, count: int) -> None:
