@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.access_errors import InvalidCredential
 from manent.domain.access_events import LoginFailed
 from manent.domain.errors import StoreUnavailable
-from manent.domain.records import EventFilter
+from manent.domain.records import Appended, EventFilter
 from manent.domain.usecases.record_logins import TOLD_APART_MAX, RecordFailedLogins
 from tests.support.fakes import CountingIds, FakeClock
 
@@ -20,11 +21,11 @@ class Away(MemoryEventStore):
 
     is_away = False
 
-    async def append(self, *parts: object, **more: object) -> object:  # type: ignore[override]  # as given
+    async def append(self, *parts: Any, **more: Any) -> Appended:
         """Append, or refuse."""
         if self.is_away:
             raise StoreUnavailable("no database")
-        return await super().append(*parts, **more)  # type: ignore[arg-type]  # as given
+        return await super().append(*parts, **more)
 
 
 @pytest.fixture

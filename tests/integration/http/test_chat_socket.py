@@ -159,7 +159,7 @@ async def test_a_socket_cut_anywhere_is_resumed_on_another_server(tmp_path: Any)
             async with chats(first) as one:
                 await one.ask("a", store=True, background=True)
                 opened = await one.hear()
-                before = []
+                before: list[Said] = []
                 while len(before) < number and (said := await one.hear())["type"] == "chunk":
                     before.append(said)
                 one.connection.transport.abort()
