@@ -1,14 +1,16 @@
-"""Where and how the tests' processes run: temporary files in memory, one thread of BLAS each.
+"""Where and how the tests' processes run: temporary files in memory, compiled modules kept, one thread of BLAS each.
 
-A worker waits for its disk half as long as it computes where every commit reaches a real one, and no test pulls the
-machine's plug: what a killed process wrote is there after it also in memory. Two workers whose matrix
-multiplications each start a thread per core spend their time in each other's way.
+Where every commit reaches a real disk, a worker waits for it half as long as it computes, and no test pulls the
+machine's plug: what a killed process wrote is there after it also in memory. A server that compiles all that it imports
+takes twice as long to start: Python keeps what it compiled unless it is told not to, as images of containers do. And
+two workers whose matrix multiplications each start a thread per core are in each other's way.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +24,8 @@ def pytest_configure() -> None:
     if "TMPDIR" not in os.environ and _fits(MEMORY):
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
