@@ -21,12 +21,12 @@ def endless():
     time.sleep(60)
 
 
-@pytest.mark.timeout(4)
+@pytest.mark.timeout(2)
 def test_hangs():
     time.sleep(60)
 
 
-@pytest.mark.timeout(4)
+@pytest.mark.timeout(2)
 def test_fails_and_hangs_in_its_teardown(endless):
     assert False
 

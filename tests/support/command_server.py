@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +54,8 @@ def quick_command(file: Path) -> Iterator[None]:
 
 def serve(address: str) -> NoReturn:
     """Fork a process for each command."""
-    build_app(None)  # imports what commands need
+    build_app(None)  # imports what commands need, but for DuckDB
+    import_module("manent.adapters.analysis.query")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
