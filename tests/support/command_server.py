@@ -6,6 +6,7 @@ standard streams, and is told its exit code.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,10 +54,21 @@ def quick_command(file: Path) -> Iterator[None]:
                 serving.terminate()
 
 
+@cache
+def forking_command() -> Path:
+    """Such a ``manent``, until this process ends."""
+    kept = ExitStack()
+    atexit.register(kept.close)
+    file = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="manent-command-"))) / "manent"
+    kept.enter_context(quick_command(file))
+    return file
+
+
 def serve(address: str) -> NoReturn:
     """Fork a process for each command."""
-    build_app(None)  # imports what commands need, but for DuckDB
-    import_module("manent.adapters.analysis.query")
+    build_app(None)  # imports what commands need, but for what `sql` and `serve` import when they are called
+    for late in ("manent.adapters.analysis.query", "manent.app.serve"):
+        import_module(late)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()

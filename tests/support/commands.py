@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, chdir, nullcontext
+from contextlib import chdir, nullcontext
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,8 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from manent.app.cli.root import build_app
-from tests.support.command_server import quick_command
-from tests.support.server import environment
+from tests.support.server import environment, manent_process
 
 
 @cache
@@ -26,31 +22,13 @@ def command_line() -> typer.Typer:
     return build_app(None)
 
 
-@cache
-def forking_command() -> Path:
-    """A ``manent`` whose processes have their imports behind them; there until this process ends."""
-    kept = ExitStack()
-    atexit.register(kept.close)
-    file = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="manent-command-"))) / "manent"
-    kept.enter_context(quick_command(file))
-    return file
-
-
 def manent(*arguments: str, home: Path, **settings: object) -> CompletedProcess[str]:
     """Run a command to its end, in its home; a defect in it is raised.
 
-    ``sql`` bounds the memory of its process, and has a forked one to itself; ``serve`` needs one as well: see ``server``.
+    ``sql`` bounds the memory of its process, and has one to itself; ``serve`` needs one as well: see ``server``.
     """
     if arguments[0] == "sql":
-        return subprocess.run(
-            [forking_command(), *arguments],
-            env=environment(home, **settings),
-            cwd=home if home.is_dir() else None,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return manent_process(*arguments, home=home, **settings)
     with ThreadPoolExecutor(max_workers=1) as thread:  # the caller may be in an event loop, and commands run their own
         return thread.submit(_run, arguments, home, settings).result()
 

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 import psutil
 from openai import OpenAI
 
+from tests.support.command_server import forking_command
 from tests.support.runners import runners_of
 
 READY_S = 60.0
@@ -33,7 +34,7 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 def manent_process(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own to its end: for ``serve``, and for what only a process does."""
     return subprocess.run(
-        [sys.executable, "-m", "manent.app", *arguments],
+        [forking_command(), *arguments],
         env=environment(home, **settings),
         cwd=home if home.is_dir() else None,
         capture_output=True,
