@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sanic import HTTPResponse
@@ -37,8 +38,37 @@ _T = TypeVar("_T")
 _log = logging.getLogger("manent.http")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamWords:
+    """How an API says in a stream that there is nothing to say yet, and what went wrong."""
+
+    ping: bytes
+    error: Callable[[DomainError], bytes]
+
+
+def _error_event(error: DomainError) -> bytes:
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+OPENAI_WORDS = StreamWords(ping=PING, error=_error_event)
+
+Follow = Callable[["EventWriter", "asyncio.Task[Accepted]"], Awaitable[None]]
+"""Sends a stream to its end, from the moment when it is opened; the task ends once the request is accepted."""
+
+
 async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage: bool) -> None:
-    """Stream a completion to the client.
+    """Stream a completion to the client; raises as ``stream_accepted``."""
+
+    async def follow(writer: EventWriter, accepting: asyncio.Task[Accepted]) -> None:
+        await _from_the_first(writer, reader.running, accepting, include_usage=include_usage)
+
+    await stream_accepted(exchange, reader, follow)
+
+
+async def stream_accepted(
+    exchange: Exchange, reader: Reader, follow: Follow, *, words: StreamWords = OPENAI_WORDS
+) -> None:
+    """Open a stream for a completion, and have ``follow`` send it.
 
     A request that is not accepted soon, because its model is being loaded say, has its stream opened and kept alive;
     what refuses it after that is told in the stream.
@@ -52,9 +82,8 @@ async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage
         await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
         if accepting.done():
             accepting.result()
-        writer = await EventWriter.open(exchange, reader)
-        sending = _from_the_first(writer, running, accepting, include_usage=include_usage)
-        await stream_to_the_end(exchange, [reader], sending, writer)
+        writer = await EventWriter.open(exchange, reader, words=words)
+        await stream_to_the_end(exchange, [reader], follow(writer, accepting), writer)
     finally:
         accepting.cancel()
 
@@ -95,14 +124,14 @@ async def stream_to_the_end(
         # A cut stream counts as success in Python and in LangChain, so the error is always sent.
         told = told_error(running, error)
         outcome = told.code
-        await writer.end(b"data: " + error_body(told) + b"\n\n")
+        await writer.end(writer.words.error(told))
         raise told from None
     except Exception as error:  # noqa: BLE001  # the boundary: logged in full, told, and raised as a DomainError
         # The headers are out: no status can tell the defect any more, only the stream itself.
         _log.exception("streaming %s ended in a defect", running.completion_id)
         told = InternalError(f"internal error ({type(error).__name__}) while streaming {running.completion_id}")
         outcome = told.code
-        await writer.end(b"data: " + error_body(told) + b"\n\n")
+        await writer.end(writer.words.error(told))
         raise told from None
     finally:
         log_stream(exchange.request, outcome)
@@ -141,13 +170,21 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, *, stalled: Callable[[], None], ping_interval_s: float) -> None:
+    def __init__(
+        self,
+        response: HTTPResponse,
+        *,
+        stalled: Callable[[], None],
+        ping_interval_s: float,
+        words: StreamWords = OPENAI_WORDS,
+    ) -> None:
+        self.words = words
         self._response = response
         self._stalled = stalled
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, *readers: Reader) -> EventWriter:
+    async def open(cls, exchange: Exchange, *readers: Reader, words: StreamWords = OPENAI_WORDS) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
 
         def stalled() -> None:
@@ -156,10 +193,17 @@ class EventWriter:
 
         running = readers[0].running
         headers = {**queue_headers(running), **session_headers(running.session_id)}
-        return await cls.of(exchange, headers=headers, stalled=stalled)
+        return await cls.of(exchange, headers=headers, stalled=stalled, words=words)
 
     @classmethod
-    async def of(cls, exchange: Exchange, *, headers: Mapping[str, str], stalled: Callable[[], None]) -> EventWriter:
+    async def of(
+        cls,
+        exchange: Exchange,
+        *,
+        headers: Mapping[str, str],
+        stalled: Callable[[], None],
+        words: StreamWords = OPENAI_WORDS,
+    ) -> EventWriter:
         """The same for any stream; ``stalled`` is told where the client does not read."""
         exchange.request.is_stream = True
         response = await exchange.request.respond(
@@ -167,12 +211,12 @@ class EventWriter:
             headers={**EVENT_STREAM_HEADERS, **headers},
             content_type="text/event-stream; charset=utf-8",
         )
-        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s, words=words)
 
     async def kept_alive(self, work: asyncio.Task[_T]) -> _T:
-        """The result of ``work``; until it is there, silence is filled with comments."""
+        """The result of ``work``; until it is there, silence is filled with pings."""
         while not work.done():
-            await self.send(PING)
+            await self.send(self.words.ping)
             await asyncio.wait({work}, timeout=self.ping_interval_s)
         return work.result()
 

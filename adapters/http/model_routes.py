@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from manent.adapters.http import models
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.anthropic_models import MODELS_QUERY
 from manent.adapters.http.route import STORE_ERRORS, Route
 from manent.domain.access import Scope
 
@@ -21,10 +22,11 @@ MODEL_ROUTES: Sequence[Route] = (
         handler=models.list_models,
         opened_by="models",
         scope=Scope.MODELS_READ,
-        summary="List the models of the registry",
+        summary="List the models of the registry (as Anthropic's API does, where anthropic-version is sent)",
         tag="Models",
         answer=answers.ModelList,
-        errors=("unknown_parameter", "internal_error"),
+        query=MODELS_QUERY,
+        errors=("invalid_type", "invalid_value", "unknown_parameter", "internal_error"),
     ),
     Route(
         name="modelMemory",

@@ -17,6 +17,7 @@ from manent.adapters.http import (
     wire_completions,
 )
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.anthropic_routes import ANTHROPIC_ROUTES
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.metrics import METRICS_ROUTE
@@ -89,6 +90,7 @@ ROUTES: Sequence[Route] = (
         errors=EMBEDDING_ERRORS,
     ),
     *RESPONSE_ROUTES,
+    *ANTHROPIC_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
