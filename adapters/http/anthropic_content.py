@@ -6,7 +6,7 @@ user says besides; an assistant's is one message: what it thought, said and call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NoReturn
@@ -26,7 +26,7 @@ from manent.adapters.http.wire_anthropic_requests import (
 )
 from manent.adapters.http.wire_tools import ARGUMENTS_CHARS_MAX
 from manent.domain.images import ImageReader, ImageSource
-from manent.domain.messages import Message, Role, TextPart, ToolCall
+from manent.domain.messages import ImagePart, Message, Role, TextPart, ToolCall
 from manent.domain.ports import Ids
 
 BLANK_LINE = "\n\n"
@@ -45,10 +45,16 @@ class _Placed:
 
 @dataclass(slots=True)
 class _Said:
-    """A message of the domain, and the images that it is to have."""
+    """A message of the domain, and the texts and images that it is to have besides."""
 
     message: Message
+    texts: list[TextPart] = field(default_factory=list)
     images: list[ImageSource] = field(default_factory=list)
+
+    def with_images(self, images: Iterator[ImagePart]) -> Message:
+        """The whole message; its images are the next ones."""
+        content = (*self.message.content, *self.texts)
+        return replace(self.message, content=content, images=tuple(next(images) for _ in self.images))
 
 
 async def domain_conversation(asked: TokenCountRequest, *, ids: Ids, images: ImageReader) -> tuple[Message, ...]:
@@ -64,10 +70,7 @@ async def domain_conversation(asked: TokenCountRequest, *, ids: Ids, images: Ima
         said += _user(blocks, ids) if role is Role.USER else [_Said(_one(role, blocks, ids.new("msg_")))]
     sources = [source for one in said for source in one.images]
     read = iter(await images.read(sources) if sources else ())
-    return tuple(
-        replace(one.message, images=tuple(next(read) for _ in one.images)) if one.images else one.message
-        for one in said
-    )
+    return tuple(one.with_images(read) for one in said)
 
 
 def _system(asked: TokenCountRequest, ids: Ids) -> list[Message]:
@@ -112,9 +115,9 @@ def _user(blocks: Sequence[_Placed], ids: Ids) -> list[_Said]:
             said.append(_Said(Message(message_id=ids.new("msg_"), role=Role.USER, content=())))
         one = said[-1]
         if isinstance(block, MessageTextBlock):
-            one.message = replace(one.message, content=(*one.message.content, TextPart(text=block.text)))
+            one.texts.append(TextPart(text=block.text))
         elif isinstance(block, MessageImageBlock):
-            one.images.append(_image(block, placed.path, text_before=len(one.message.content)))
+            one.images.append(_image(block, placed.path, text_before=len(one.texts)))
         else:
             _misplaced(placed, "the assistant's")
     return said

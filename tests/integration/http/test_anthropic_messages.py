@@ -52,7 +52,7 @@ async def test_a_message_is_the_same_whole_and_streamed(
 async def test_thinking_may_be_left_out() -> None:
     """``display: omitted`` has the blocks and their signatures without the words."""
     async with running_server(Script(pieces=(Thought("Hm."), "So."))) as running:
-        asked = {"thinking": {"type": "adaptive", "display": "omitted"}}
+        asked: dict[str, Any] = {"thinking": {"type": "adaptive", "display": "omitted"}}
         whole = message_of(await post(running, **asked))
         streamed = told(events_of(await post(running, stream=True, **asked)))
         for own in (whole, streamed):
@@ -174,7 +174,12 @@ async def test_it_is_recorded_as_any_other_completion() -> None:
     """Events, session, exact context and replay know it; its id is the message's; the stop sequence is told."""
     script = Script(pieces=("Hello", " END"))
     async with running_server(script) as running:
-        asked = {"session_id": "s", "system": "Be brief.", "stop_sequences": [" END"], "metadata": {"user_id": "u"}}
+        asked: dict[str, Any] = {
+            "session_id": "s",
+            "system": "Be brief.",
+            "stop_sequences": [" END"],
+            "metadata": {"user_id": "u"},
+        }
         answer = await post(running, **asked)
         message = message_of(answer)
         assert answer.headers["x-session-id"] == message["session_id"] == "s"
