@@ -10,13 +10,14 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import json_answer
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery
+from manent.adapters.http.query import FlagQuery, IntQuery, QueryParameter, TextQuery
 from manent.adapters.http.wire_anthropic_answers import AnthropicModel, AnthropicModelList
 from manent.domain.embedding import CHAT_TYPES
 from manent.domain.generation import ModelCard
 
 LIMIT_DEFAULT = 20
-MODELS_QUERY: Sequence[QueryParameter] = (
+BETA_QUERY = FlagQuery(name="beta", says="accepted without effect; Anthropic's SDKs send it for what is new to them")
+PAGE_QUERY: Sequence[QueryParameter] = (
     TextQuery(name="after_id", says="with anthropic-version: the id of the model that the page begins behind"),
     TextQuery(name="before_id", says="with anthropic-version: the id of the model that the page ends before"),
     IntQuery(name="limit", says="with anthropic-version: how many models to return", minimum=1, maximum=1000),
@@ -58,7 +59,7 @@ def anthropic_model(exchange: Exchange, model_id: str) -> HTTPResponse:
 
 def refuse_pages(exchange: Exchange) -> None:
     """Raise RequestRefused where pages are asked for of OpenAI's list, which has none."""
-    for row in MODELS_QUERY:
+    for row in PAGE_QUERY:
         if exchange.query[row.name] is not None:
             raise RequestRefused(
                 "unknown_parameter",

@@ -31,6 +31,7 @@ _INPUT: Sequence[Parameter] = (
         "output_config",
         "format: a json_schema, enforced token by token; effort is told to the chat template, as reasoning_effort is",
     ),
+    honored("output_format", "the older name of output_config.format"),
     accepted("cache_control", "a hint about caching, which no answer depends on; also on blocks and tools"),
     accepted("context_management", "a hint about what the model need not see again; truncation may leave messages out"),
     accepted("speed", "there is one speed"),

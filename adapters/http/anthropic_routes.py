@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from manent.adapters.http import anthropic_messages as messages
 from manent.adapters.http import wire_anthropic_answers as answers
 from manent.adapters.http import wire_anthropic_requests as requests
+from manent.adapters.http.anthropic_models import BETA_QUERY
 from manent.adapters.http.route import BODY_ERRORS, BODY_LIMITS, CHAT_ERRORS, ENGINE_ERRORS, STORE_ERRORS, Route
 from manent.domain.access import Scope
 
@@ -34,6 +35,7 @@ ANTHROPIC_ROUTES: Sequence[Route] = (
         answer=answers.AnthropicMessage,
         streams=answers.AnthropicStreamEvent,
         error_answer=answers.AnthropicErrorAnswer,
+        query=(BETA_QUERY,),
         takes=("Idempotency-Key",),
         errors=CHAT_ERRORS,
     ),
@@ -48,6 +50,7 @@ ANTHROPIC_ROUTES: Sequence[Route] = (
         body=requests.TokenCountRequest,
         answer=answers.MessageTokensCount,
         error_answer=answers.AnthropicErrorAnswer,
+        query=(BETA_QUERY,),
         errors=COUNT_ERRORS,
     ),
 )

@@ -71,9 +71,10 @@ def _choice(asked: TokenCountRequest, names: set[str]) -> tuple[ToolChoice, str 
 
 
 def _format(asked: TokenCountRequest) -> OutputFormat | None:
-    if asked.output_config is None or asked.output_config.format is None:
+    wanted = asked.output_format if asked.output_config is None else asked.output_config.format or asked.output_format
+    if wanted is None:
         return None
-    definition = json_text(asked.output_config.format.schema_, "output_config.format.schema")
+    definition = json_text(wanted.schema_, "output_config.format.schema")
     return OutputFormat(kind=FormatKind.JSON_SCHEMA, definition=definition)
 
 

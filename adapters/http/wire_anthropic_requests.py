@@ -235,6 +235,7 @@ class TokenCountRequest(Wire):
     tool_choice: MessageToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
+    output_format: JsonOutputFormat | None = None
     cache_control: Any = Field(default=None, description=NO_EFFECT)
     context_management: Any = Field(default=None, description=NO_EFFECT)
     speed: Any = Field(default=None, description=NO_EFFECT)

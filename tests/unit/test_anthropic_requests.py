@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -146,6 +147,21 @@ def test_thinking_is_told_to_the_template(members: dict[str, Any], effort: Reaso
     """Not to think, an effort by its name, or the one that a budget comes nearest to."""
     found = shape(**members)
     assert (None if found is None else found.reasoning_effort) is effort
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        {"output_config": {"effort": None}, "output_format": {"type": "json_schema", "schema": SCHEMA}},
+    ],
+)
+def test_a_format_is_enforced(members: dict[str, Any]) -> None:
+    """By today's name, and by the one that clients had for it before."""
+    found = shape(**members)
+    assert found is not None
+    assert found.format is not None
+    assert json.loads(found.format.definition) == SCHEMA
 
 
 NAMED = "messages[0].content[0]"
