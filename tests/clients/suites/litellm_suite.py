@@ -63,7 +63,7 @@ def test_its_route_for_anthropic() -> None:
     (call,) = completion.choices[0].message.tool_calls
     assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"location": "Paris"})
     more = [*MESSAGES, completion.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "21"}]
-    chunks = list(litellm.completion(**asked(**given, messages=more, stream=True)))
+    chunks = list(litellm.completion(**asked(**given, messages=more, tool_choice="none", stream=True)))
     assert litellm.stream_chunk_builder(chunks, messages=more).choices[0].message.content
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(**asked(model="anthropic/none", api_base=REAL))
