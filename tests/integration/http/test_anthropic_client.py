@@ -48,20 +48,20 @@ async def test_the_stream_helper_adds_up_to_the_whole_message() -> None:
 
 async def test_what_agents_send_along_gets_through() -> None:
     """Betas, caching, tools of Anthropic's own, hints about the context: what asks for nothing is no obstacle."""
+    sent: Any = {
+        "betas": ["context-management-2025-06-27", "one-that-nobody-knows"],
+        "extra_query": {"beta": "true"},
+        "extra_body": {"temperature": 1},
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+        "metadata": {"user_id": '{"device_id":"x","session_id":"y"}'},
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "high"},
+        "service_tier": "auto",
+        "tools": [{**TOOL, "eager_input_streaming": True}, {"type": "web_search_20250305", "name": "web_search"}],
+    }
     async with running_server() as running, anthropic(running) as client:
-        answer = await client.beta.messages.create(
-            **ASKED,
-            betas=["context-management-2025-06-27", "one-that-nobody-knows"],
-            extra_query={"beta": "true"},
-            extra_body={"temperature": 1},
-            system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
-            context_management={"edits": [{"type": "clear_tool_uses_20250919"}]},
-            metadata={"user_id": '{"device_id":"x","session_id":"y"}'},
-            thinking={"type": "adaptive"},
-            output_config={"effort": "high"},
-            service_tier="auto",
-            tools=[{**TOOL, "eager_input_streaming": True}, {"type": "web_search_20250305", "name": "web_search"}],
-        )
+        answer = await client.beta.messages.create(**ASKED, **sent)
         assert answer.content[0].to_dict()["text"] == "Hello, this is scripted."
         assert running.engine.rendered[-1][0].text == "Be brief."
 
