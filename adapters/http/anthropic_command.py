@@ -59,7 +59,9 @@ async def message_command(asked: MessageRequest, exchange: Exchange) -> ChatComm
     return ChatCommand(
         principal=exchange.principal,
         model=asked.model,
-        messages=await domain_conversation(asked, ids=services.ids, images=services.images),
+        messages=await domain_conversation(
+            asked, ids=services.ids, images=services.images, in_session=asked.session_id is not None
+        ),
         parameters=RequestedParameters(
             temperature=asked.temperature,
             top_p=asked.top_p,

@@ -51,14 +51,18 @@ class _Said:
     texts: list[TextPart] = field(default_factory=list)
     images: list[ImageSource] = field(default_factory=list)
 
-    def with_images(self, images: Iterator[ImagePart]) -> Message:
+    def whole(self, images: Iterator[ImagePart]) -> Message:
         """The whole message; its images are the next ones."""
         content = (*self.message.content, *self.texts)
         return replace(self.message, content=content, images=tuple(next(images) for _ in self.images))
 
 
-async def domain_conversation(asked: TokenCountRequest, *, ids: Ids, images: ImageReader) -> tuple[Message, ...]:
+async def domain_conversation(
+    asked: TokenCountRequest, *, ids: Ids, images: ImageReader, in_session: bool = False
+) -> tuple[Message, ...]:
     """What a request says, the system prompt first; each message with a new id.
+
+    ``in_session`` leaves each turn of a user's by itself: so the session has them, and they are compared with it.
 
     Raises:
         RequestRefused: a block is where it does not belong.
@@ -66,11 +70,16 @@ async def domain_conversation(asked: TokenCountRequest, *, ids: Ids, images: Ima
     """
     said = [_Said(message) for message in _system(asked, ids)]
     for role, turn in groupby(_placed(asked.messages), key=lambda pair: pair[0]):
-        blocks = _joined([placed for _, placed in turn])
-        said += _user(blocks, ids) if role is Role.USER else [_Said(_one(role, blocks, ids.new("msg_")))]
+        turns = [placed for _, placed in turn]
+        if role is Role.USER and in_session:
+            said += [one for blocks in turns for one in _user(blocks, ids)]
+        elif role is Role.USER:
+            said += _user(_joined(turns), ids)
+        else:
+            said.append(_Said(_one(role, _joined(turns), ids.new("msg_"))))
     sources = [source for one in said for source in one.images]
     read = iter(await images.read(sources) if sources else ())
-    return tuple(one.with_images(read) for one in said)
+    return tuple(one.whole(read) for one in said)
 
 
 def _system(asked: TokenCountRequest, ids: Ids) -> list[Message]:

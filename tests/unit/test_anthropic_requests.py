@@ -46,10 +46,11 @@ def turn(*content: Any, role: str = "user") -> dict[str, Any]:
     return {"role": role, "content": list(content)}
 
 
-async def said(*messages: Any, **members: Any) -> list[Message]:
+async def said(*messages: Any, in_session: bool = False, **members: Any) -> list[Message]:
     """The domain's messages of a request."""
     asked = read_count_request({"model": "m", "messages": list(messages), **members}, messages_max=50)
-    return list(await domain_conversation(asked, ids=CountingIds(), images=CheckedImages(ImageFetcher("data"))))
+    images = CheckedImages(ImageFetcher("data"))
+    return list(await domain_conversation(asked, ids=CountingIds(), images=images, in_session=in_session))
 
 
 def shown(messages: list[Message]) -> list[tuple[Any, ...]]:
@@ -100,6 +101,20 @@ def shown(messages: list[Message]) -> list[tuple[Any, ...]]:
 async def test_turns_become_messages(messages: list[Any], expected: list[tuple[Any, ...]]) -> None:
     """Turns of one role are one; results of tools are messages of their own; nothing that was said is lost."""
     assert shown(await said(*messages)) == expected
+
+
+async def test_a_users_turns_stay_apart_in_a_session() -> None:
+    """It may have the first of them already; an assistant's text and calls are one message there, too."""
+    calling = [turn(text("So."), role="assistant"), turn(use("a"), role="assistant")]
+    found = await said(USER, USER, *calling, turn(result("a"), text("and?"), IMAGE), USER, in_session=True)
+    assert shown(found) == [
+        ("user", "hi"),
+        ("user", "hi"),
+        ("assistant", "So.", ("a", "{}")),
+        ("tool", "21", "a"),
+        ("user", "and?", "image after 1"),
+        ("user", "hi"),
+    ]
 
 
 async def test_the_system_prompt_stands_first() -> None:

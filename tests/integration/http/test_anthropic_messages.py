@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.admission import AdmissionLimits
+from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
 from manent.domain.errors import EngineBusy, EngineUnavailable
 from manent.domain.messages import ToolCall
 from tests.support.anthropic import PING, USER, check_error, events_of, message_of, post, told
@@ -83,6 +84,22 @@ async def test_silence_is_told_by_pings() -> None:
         assert answer.text.count(PING) >= 2
         assert ": ping\n" not in answer.text.replace(PING, "")
         assert told(events_of(answer))["stop_reason"] == "end_turn"
+
+
+async def test_a_late_refusal_is_told_in_the_stream() -> None:
+    """What refuses a request whose stream was opened to keep it alive: pings, and the error as the only event."""
+    held = Held(1)
+    engine = ScriptedEngine(Script(before_delta=held), limits=AdmissionLimits(running_max=1, wait_max_s=0.05))
+    async with running_server(engine=engine, limits=HttpLimits(ping_interval_s=0.01)) as running:
+        first = asyncio.create_task(post(running, stream=True))
+        async with asyncio.timeout(WAIT_S):
+            await held.reached.wait()
+        late = await post(running, stream=True)
+        assert late.text.startswith(PING)
+        (event,) = events_of(late)
+        assert (event["type"], event["error"]["details"]["error_code"]) == ("error", "engine_busy")
+        held.released.set()
+        told(events_of(await first))
 
 
 async def test_a_failure_in_the_middle_of_a_stream_is_told() -> None:
