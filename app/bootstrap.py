@@ -97,6 +97,7 @@ class Manent:
             session_list=use_cases.list_sessions,
             session_messages=use_cases.session_messages,
             log=use_cases.query_log,
+            audit_log=use_cases.audit_log,
             follow=use_cases.follow_log,
             replays=use_cases.replays,
             responses=use_cases.responses,
@@ -139,6 +140,7 @@ class Manent:
                 "delivering webhooks": self.deliveries.run,
                 "working off batches": working.run,
                 "expiring files": self.batches.files.keep_sweeping,
+                "recording failed logins": self.identity.failures.keep_recording,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )

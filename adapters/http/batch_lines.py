@@ -74,6 +74,7 @@ class HttpBatchRequests:
             connections_max=0,
             proxies=limits.proxies,
             streams=OpenStreams(0),
+            websockets=OpenStreams(0),
         )
         self._app = cast("App", SimpleNamespace(ctx=SimpleNamespace(http=context)))
 
