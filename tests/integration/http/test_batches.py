@@ -383,8 +383,7 @@ async def test_a_batch_is_its_makers_alone_and_ends_with_their_key() -> None:
 
 async def test_lines_count_tokens_and_no_requests() -> None:
     """A rate of requests lets them pass; where tokens are used up a line waits, however long."""
-    limits = {"limits_per_subject": "requests_per_hour=1 tokens_per_hour=60"}
-    async with running_server(**limits) as running:
+    async with running_server(limits_per_subject="requests_per_hour=1 tokens_per_hour=60") as running:
         requests = HttpBatchRequests(running.services, HttpLimits())
         raw = jsonl([line("a", max_tokens=20)])
         found = [
