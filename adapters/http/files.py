@@ -134,12 +134,15 @@ async def retrieve_file_content(exchange: Exchange, file_id: str) -> None:
     """The bytes of a file, each piece once the client has read what went before; a client that leaves ends it."""
     request, files = exchange.request, exchange.services.files
     kept = await files.get(exchange.principal, file_id)
+    pieces = files.read(kept)
+    first = await anext(pieces)  # what is wrong with it can still be told
     request.is_stream = True
     headers = {"content-length": str(kept.added.size_bytes), "content-disposition": "attachment"}
     response = cast("HTTPResponse", await request.respond(status=200, headers=headers, content_type=CONTENT_TYPE))
     outcome = "client_disconnected"
     try:
-        async with aclosing(files.read(kept)) as pieces:
+        async with aclosing(pieces):
+            await response.send(first)
             async for piece in pieces:
                 await response.send(piece)
         await response.send(b"", end_stream=True)

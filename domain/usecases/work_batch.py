@@ -24,7 +24,7 @@ from manent.domain.batches import (
     decide_refuse,
     decide_validated,
 )
-from manent.domain.errors import DomainError, LeaseLost, PermissionDenied
+from manent.domain.errors import DomainError, LeaseLost, LogCorrupt, PermissionDenied
 from manent.domain.files import CHUNK_BYTES, FileContent, FileKept, FileNotFound
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext
@@ -124,7 +124,7 @@ class BatchWorker:
             kept = await self._input()
             principal = await self._ports.grants.principal(self._state)
             checked = await check_input(self._state, kept, principal, self._ports.files, self._ports.requests)
-        except (FileNotFound, InvalidCredential, PermissionDenied) as error:
+        except (FileNotFound, InvalidCredential, LogCorrupt, PermissionDenied) as error:
             checked = Checked()
             checked.add(error.code, error.message)
         now_us = self._ports.clock.now_us()
@@ -139,7 +139,7 @@ class BatchWorker:
     async def _try_lines(self) -> None:
         """Answer what is not answered, until all is, the window closes, or the batch is called off.
 
-        A batch whose input is deleted meanwhile fails, with what is answered.
+        A batch whose input is deleted or damaged meanwhile fails, with what is answered.
         """
         failure: BaseException | None = None
         try:
@@ -159,9 +159,12 @@ class BatchWorker:
             pass
         except* DomainError as errors:
             failure = _first_of(errors)
-        if failure is not None:
+        if failure is not None and not isinstance(failure, LogCorrupt):
             raise failure
         await self._flush()
+        if isinstance(failure, LogCorrupt):
+            await self._end(BatchMistake(code=failure.code, message=failure.message))
+            return
         now_us = self._ports.clock.now_us()
         await self._record(lambda state: decide_finalize(state, now_us=now_us))
 
@@ -255,7 +258,7 @@ class BatchWorker:
         _log.info("batch %s is %s", self._state.created.batch_id, self._state.status)
 
     async def _leave_the_rest(self) -> None:
-        with suppress(FileNotFound):
+        with suppress(FileNotFound, LogCorrupt):
             kept = await self._input()
             async with aclosing(self._lines(kept)) as lines:
                 async for line in lines:

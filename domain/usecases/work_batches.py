@@ -16,6 +16,8 @@ from manent.domain.usecases.work_batch import BatchPorts, BatchWorker
 
 LEASES = "batch/"
 RELEASE_S = 2.0
+FAILURES_MAX = 5
+"""So often the rest of a batch doubles that cannot go on."""
 LOOKED_AT_MAX = 1_000
 
 _log = logging.getLogger("manent.batches")
@@ -51,6 +53,7 @@ class WorkBatches:
         self._limits = limits or BatchLimits()
         self._owner = ids.new("node_")
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
@@ -91,22 +94,27 @@ class WorkBatches:
 
     async def _work(self, tenant: str, batch_id: str, lease: Lease) -> None:
         """Work on a batch; what ends it before its end is logged, and the batch's turn comes again."""
-        over = False
+        over, failed, place = False, False, (tenant, batch_id)
         try:
             state = await self._ports.records.load(tenant, batch_id)
             over = await self._held(BatchWorker(self._ports, state, lease), lease)
         except LeaseLost as lost:
             _log.warning("%s", lost.message)
         except DomainError as error:
+            failed = True
             _log.warning("batch %s waits: %s", batch_id, error.message)
         except Exception:  # noqa: BLE001 (a defect in one batch must not end the others, nor pass in silence)
+            failed = True
             _log.exception("the work on batch %s ended in a defect, and begins again", batch_id)
-            await self._ports.clock.sleep(self._limits.refresh_s)
         finally:
             with suppress(DomainError, TimeoutError):
                 async with asyncio.timeout(RELEASE_S):
                     await (self._subscriptions.forget(lease) if over else self._subscriptions.release(lease))
+        if failed:
+            self._failures[place] += 1
+            await self._ports.clock.sleep(self._limits.refresh_s * 2 ** min(self._failures[place] - 1, FAILURES_MAX))
         if over:
+            self._failures.pop(place, None)
             self._changed.set()  # there is room for the next
 
     async def _held(self, worker: BatchWorker, lease: Lease) -> bool:

@@ -158,6 +158,18 @@ async def test_a_store_that_fails_at_every_step(world: World, *, done_first: boo
             assert faults.at == -1, f"step {step} was never reached"
 
 
+async def test_an_input_that_is_damaged_fails_its_batch(world: World) -> None:
+    """Nobody waits for it to mend."""
+    leases = MemorySubscriptionStore(clock=SystemClock())
+    world.fail(-1)
+    batch = await of_lines(world.client)
+    world.content._pieces["default", batch.input_file_id][0] += b" "
+    async with working(world.running, leases):
+        batch = await ended(world.client, batch)
+    assert batch.status == "failed"
+    assert [mistake.code for mistake in (batch.errors and batch.errors.data) or ()] == ["log_corrupt"]
+
+
 async def test_a_worker_that_ends_at_any_moment(world: World) -> None:
     """Ten workers after each other, each ended after a while, answer every line once."""
     moments, leases = random.Random(1), MemorySubscriptionStore(clock=SystemClock())

@@ -10,7 +10,14 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    AsyncOpenAI,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+)
 
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
@@ -67,6 +74,17 @@ async def test_bytes_come_back_as_they_went(client: AsyncOpenAI, running: Runnin
     for ask in (client.files.retrieve(file.id), client.files.content(file.id), client.files.delete(file.id)):
         with pytest.raises(NotFoundError):
             await ask
+
+
+async def test_bytes_that_were_changed_are_told(client: AsyncOpenAI, content: MemoryFileContent) -> None:
+    """They are not those of the event: the download is refused, or cut where they would have ended."""
+    for size_bytes in (10, CHUNK_BYTES + 10):
+        file = await client.files.create(file=("in.jsonl", b"x" * size_bytes), purpose="batch")
+        number = size_bytes // CHUNK_BYTES
+        content._pieces["default", file.id][number] = b"y" * 10
+        with pytest.raises((InternalServerError, APIConnectionError, httpx.HTTPError)) as told:
+            await client.files.content(file.id)
+        assert (number == 0) == isinstance(told.value, InternalServerError)
 
 
 @pytest.mark.parametrize("more", [1, CHUNK_BYTES, 20 * CHUNK_BYTES])
