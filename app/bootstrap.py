@@ -127,6 +127,7 @@ class Manent:
             | {
                 "closing what could not be recorded": self.use_cases.closing.keep_closing,
                 "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+                "stopping what other servers were asked to cancel": self.use_cases.responses.watch.keep_watching,
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
