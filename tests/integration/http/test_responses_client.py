@@ -100,6 +100,8 @@ async def test_chains_forks_and_conversations() -> None:
         await client.conversations.items.create(talk.id, items=[{"role": "user", "content": "third"}])
         listed = [item async for item in client.conversations.items.list(talk.id, order="asc", limit=1)]
         assert [item.type for item in listed] == ["message"] * 4
+        backwards = [item async for item in client.conversations.items.list(talk.id, limit=3)]
+        assert backwards == listed[::-1]
         found = await client.conversations.items.retrieve(listed[0].id or "", conversation_id=talk.id)
         assert found == listed[0]
         left = await client.conversations.items.delete(listed[0].id or "", conversation_id=talk.id)
@@ -108,8 +110,14 @@ async def test_chains_forks_and_conversations() -> None:
         assert (await client.conversations.delete(talk.id)).deleted
         with pytest.raises(openai.NotFoundError):
             await client.conversations.retrieve(talk.id)
-        inputs = [item async for item in client.responses.input_items.list(two.id, limit=1)]
-        assert len(inputs) == 3
+        orders: list[Any] = ["asc", "desc"]
+        inputs = [
+            [item.id async for item in client.responses.input_items.list(two.id, limit=limit, order=order)]
+            for limit in (1, 2, 3, 100)
+            for order in orders
+        ]
+        assert [len(set(ids)) for ids in inputs] == [3] * 8
+        assert inputs[0] == inputs[1][::-1] == inputs[2] == inputs[3][::-1]
 
 
 async def test_a_background_stream_is_resumed_at_every_number() -> None:
