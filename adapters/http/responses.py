@@ -83,9 +83,11 @@ async def create_response(exchange: Exchange) -> HTTPResponse | None:
 
 
 async def _whole(exchange: Exchange, command: ResponseCommand, running: RunningCompletion) -> HTTPResponse:
-    """The response as it ended or, in the background, as it stands now."""
+    """The response as it ended; in the background, as it was accepted."""
     frame = await frame_of_new(command, running)
     headers = {**session_headers(frame.requested.session_id), **queue_headers(running)}
+    if command.details.background and not running.ended:
+        return json_answer(Response.model_validate(frame.queued()), headers=headers)
     if command.details.background:
         found = await exchange.services.responses.read.get(exchange.principal, running.completion_id)
         return json_answer(response_answer(found), headers=headers)
