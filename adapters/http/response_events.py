@@ -87,6 +87,8 @@ class ResponseEvents:
     def broken(self, error: DomainError) -> bytes:
         """The last event where the log has no end yet: it could not be recorded in time, or there is a defect."""
         data, response = self._begin(), self._frame.in_progress()
+        if self._open_item is not None:
+            data += self._close(self._open_item, "incomplete")
         told = {"code": "server_error", "message": f"{error.code}: {error.message}"}
         output = self._output.answers(whole=False)
         failed = {**response, "status": "failed", "error": told, "output": output}
