@@ -169,6 +169,43 @@ RESPONSES: dict[str, Deviates] = BOTH | {
 }
 
 
+GOOD_CHAT = (
+    'data: {"choices":[{"index":0,"delta":{"role":"assistant"},"finish_reason":null}]}\n\n'
+    'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f"}}]},'
+    '"finish_reason":null}]}\n\n: ping\n'
+    'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    'data: {"choices":[],"usage":{"total_tokens":1}}\n\ndata: [DONE]\n\n'
+)
+SPOILED = [
+    (": ping\n", ": ping\n\n", "a comment with a blank line behind it"),
+    (": ping\n", "retry: 5\n", "a retry field"),
+    (": ping\n", "event: ping\n\n", "an event without data"),
+    (": ping\n", "data: {}\n\n", "empty data"),
+    (": ping\n", "\r\n", "another line end"),
+    ("[DONE]\n\n", "[DONE]\n", "no blank line at the end"),
+    ("[DONE]", "[DONE] ", "a space behind [DONE]"),
+    (": ping\n", "event: x\n", "a named event"),
+    ('"stop"', "null", "a cut that looks like an end"),
+    ("data: [DONE]\n\n", "", "neither [DONE] nor an error"),
+    ('{"index":0,"id"', '{"id"', "a fragment of a call without an index"),
+    ('[{"index":0,"id":"c"', '[{"index":0,"id":"c"},{"index":0,"id":"c"', "the id or name of a call twice"),
+    ('"choices":[],"usage"', '"usage"', "a chunk without choices"),
+    (": ping\n", 'data: {"choices":[],"usage":{"total_tokens":1}}\n\n', "usage in more than one chunk"),
+    ('[],"usage"', '[{"index":0,"delta":{},"finish_reason":null}],"usage"', "usage beside choices"),
+    ('"stop"', '""', "an empty reason"),
+    ('{"role":"assistant"}', "{}", "no role first"),
+]
+
+
+async def test_a_deviation_is_found_where_there_is_one() -> None:
+    """Every row finds the one thing that it is about, and nothing in a good stream."""
+    assert not [name for name, deviates in CHAT.items() if deviates(GOOD_CHAT)]
+    assert {name for _, _, name in SPOILED} == set(CHAT)
+    for good, bad, name in SPOILED:
+        assert GOOD_CHAT.count(good) == 1, good
+        assert CHAT[name](GOOD_CHAT.replace(good, bad)), name
+
+
 async def raw_stream(running: Running, path: str, body: dict[str, Any]) -> str:
     """The bytes of a stream, as text."""
     answer = await running.http.post(path, json={**body, "stream": True})
@@ -183,10 +220,10 @@ async def test_no_deviation_is_in_a_chat(running: Running, model: str) -> None:
     body = {"model": model, "messages": [USER], "tools": CHAT_TOOLS}
     for more in ({}, {"stream_options": {"include_usage": True}}, {"max_tokens": 1}, {"session_id": model}):
         raw = await raw_stream(running, "/v1/chat/completions", {**body, **more})
-        assert (model == "slow") == (": ping\n" in raw and "max_tokens" not in more) or "max_tokens" in more
+        assert ": ping\n" in raw or model != "slow"
         for name, deviates in CHAT.items():
             assert not deviates(raw), f"{name}:\n{raw}"
-        assert failed(raw) == (model == "failing" and "max_tokens" not in more)
+        assert failed(raw) == (model == "failing")
 
 
 @pytest.mark.parametrize("model", SCRIPTS)
@@ -203,6 +240,33 @@ async def test_no_deviation_is_in_a_response(running: Running, model: str) -> No
         for told in (raw, again):
             for name, deviates in RESPONSES.items():
                 assert not deviates(told), f"{name}:\n{told}"
+
+
+SPOILED_RESPONSES = [
+    ("everything", r"\Aevent: [^\n]*\n", "", "no name, or another than the type"),
+    ("everything", r"\A.*?\n\n", "", "response.created is not first"),
+    ("everything", r"output_item\.added", "output_item.made", "an item that was not added"),
+    ("everything", r"content_part\.added", "content_part.made", "text without its part"),
+    ("everything", r'"id":"resp_', '"id":"resp_0', "another response's id"),
+    ("everything", r"event: response\.completed.*", "", "no end"),
+    ("everything", r'(response\.completed.*)"output":\[', r'\1"output":[{},', "an end without what was said"),
+    ("failing", r"runner_crashed: crashed", "", "an error without its words"),
+    ("everything", r'"name":"f","arguments"', '"name":"","arguments"', "a call's end without its name"),
+    ("everything", r'("delta":"I look."),"logprobs":\[\]', r"\1", "text without log probabilities"),
+    ("everything", r'"sequence_number":5', '"sequence_number":55', "numbers with gaps"),
+    ("everything", r"cache_write_tokens", "written", "usage without its details"),
+]
+
+
+async def test_a_deviation_of_a_response_is_found_where_there_is_one(running: Running) -> None:
+    """Every row finds the one thing that it is about, in a real stream with that one thing changed."""
+    assert {case[-1] for case in SPOILED_RESPONSES} == set(RESPONSES) - set(BOTH)
+    for model, good, bad, name in SPOILED_RESPONSES:
+        raw = await raw_stream(running, "/v1/responses", {"model": model, "input": "hello", "tools": RESPONSE_TOOLS})
+        count = 1 if "resp_" in good else 0
+        spoiled = re.sub(good, bad, raw, count=count, flags=re.DOTALL)
+        assert spoiled != raw, name
+        assert RESPONSES[name](spoiled), name
 
 
 async def test_the_client_reads_streams_with_comments_in_them(running: Running) -> None:
