@@ -404,7 +404,7 @@ async def test_a_late_refusal_is_told_in_the_stream() -> None:
     async def held(_: int) -> None:
         await go_on.wait()
 
-    engine = ScriptedEngine(Script(before_delta=held), limits=AdmissionLimits(running_max=1, wait_max_s=0.05))
+    engine = ScriptedEngine(Script(before_delta=held), limits=AdmissionLimits(running_max=1, wait_max_s=0.2))
     limits = HttpLimits(ping_interval_s=0.01)
     async with running_server(engine=engine, limits=limits) as running, running.openai() as client:
         await create(running, background=True)
