@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +11,27 @@ import httpx
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.scripted import Script, Thought
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.projections.stream_files import FileStreams
-from manent.adapters.store.memory import MemoryEventStore
 from manent.app.background import in_background
-from manent.app.system import RandomIds, SystemClock
+from manent.app.system import SystemClock
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.response_errors import RunsElsewhere
-from manent.domain.streams import NoStreamBuffer, StreamBuffer
+from manent.domain.streams import NoStreamBuffer
 from manent.domain.usecases.cancel_response import CancelResponse
 from manent.domain.usecases.sessions import Sessions
 from tests.support.hooks import Held
-from tests.support.http import WAIT_S, Running, client, running_server
+from tests.support.http import WAIT_S, Running, client
 from tests.support.strict import check_order, strict_events, strict_response
+from tests.support.world import World
 
 SDK, RETRY = {"X-Stainless-Retry-Count": "0"}, {"X-Stainless-Retry-Count": "1"}
 CALL = ToolCall(id="call_1", name="f", arguments='{"a": 1}')
 PIECES = (Thought("hm"), Thought("m"), "so ", "it ", CALL, "is")
 CREATE = "/v1/responses"
-
-
-class World:
-    """A log and a buffer that servers share, and the engine of the one that generates."""
-
-    def __init__(self, buffer: StreamBuffer, *pieces: str | ToolCall, **hooks: Any) -> None:
-        self.store = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
-        self.engine = ScriptedEngine(Script(pieces=pieces or PIECES, **hooks))
-        self.buffer = buffer
-
-    @asynccontextmanager
-    async def server(self, **options: Any) -> AsyncGenerator[Running]:
-        """One of the servers."""
-        async with running_server(store=self.store, engine=self.engine, streams=self.buffer, **options) as running:
-            yield running
 
 
 async def post(running: Running, headers: dict[str, str] | None = None, **members: Any) -> httpx.Response:
@@ -69,7 +52,7 @@ async def stream_of(running: Running, response_id: str, after: int = -1) -> list
 async def test_a_response_is_followed_on_another_server_while_it_runs(tmp_path: Path, *, kept: bool) -> None:
     """Event by event through the buffer; without one, from the log at its end: the same events, from any number on."""
     held = Held(3)
-    world = World(FileStreams(tmp_path) if kept else NoStreamBuffer(), before_delta=held)
+    world = World(PIECES, FileStreams(tmp_path) if kept else NoStreamBuffer(), before_delta=held)
     async with world.server() as first, world.server() as second:
         response_id = (await post(first, background=True)).json()["id"]
         await asyncio.wait_for(held.reached.wait(), WAIT_S)
@@ -96,7 +79,7 @@ async def test_a_response_is_followed_on_another_server_while_it_runs(tmp_path: 
 async def test_whoever_leaves_another_servers_stream_leaves_it_alone(tmp_path: Path) -> None:
     """The response goes on where it runs, in the background or not; nothing goes on where its reader was."""
     held = Held(1)
-    world = World(FileStreams(tmp_path), before_delta=held)
+    world = World(PIECES, FileStreams(tmp_path), before_delta=held)
     async with world.server() as first, world.server() as second:
         asking = asyncio.create_task(post(first))
         await asyncio.wait_for(held.reached.wait(), WAIT_S)
@@ -115,7 +98,7 @@ async def test_whoever_leaves_another_servers_stream_leaves_it_alone(tmp_path: P
 async def test_a_response_is_cancelled_through_another_server(tmp_path: Path) -> None:
     """That one records the wish, the one that runs it reads it there: one terminal event, told by both."""
     held = Held(3)
-    world = World(FileStreams(tmp_path), before_delta=held)
+    world = World(PIECES, FileStreams(tmp_path), before_delta=held)
     async with world.server() as first, world.server() as second:
         watches = {"watch": first.use_cases.responses.watch.keep_watching}
         async with in_background(watches):
@@ -143,7 +126,7 @@ async def test_a_response_is_cancelled_through_another_server(tmp_path: Path) ->
 async def test_a_server_that_does_not_answer_is_not_waited_for_long(tmp_path: Path) -> None:
     """The wish stands in the log, and whoever asked is told that it was not heard yet; strangers cannot ask."""
     held = Held(1)
-    world = World(FileStreams(tmp_path), before_delta=held)
+    world = World(PIECES, FileStreams(tmp_path), before_delta=held)
     stranger = client("eve", LOCAL_OPERATOR.tenant)
     async with world.server() as first, world.server() as second, world.server(principal=stranger) as hers:
         response_id = (await post(first, background=True)).json()["id"]
@@ -161,7 +144,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_long(tmp_path: Pa
 
 async def test_a_reader_goes_on_behind_the_last_event_that_it_has() -> None:
     """Last-Event-ID says what starting_after says; ids are sent to those who read events and nothing else."""
-    world = World(NoStreamBuffer())
+    world = World(PIECES, NoStreamBuffer())
     async with world.server() as running:
         response_id = (await post(running)).json()["id"]
         path, query = f"{CREATE}/{response_id}", {"stream": "true"}
@@ -193,7 +176,7 @@ async def test_a_reader_goes_on_behind_the_last_event_that_it_has() -> None:
 async def test_a_retry_gets_what_the_attempt_before_it_asked_for(members: dict[str, Any]) -> None:
     """The same bytes by the same sender with a count above 0, while it runs and after; and nothing else does."""
     held = Held(1)
-    world = World(NoStreamBuffer(), before_delta=held)
+    world = World(PIECES, NoStreamBuffer(), before_delta=held)
     async with world.server() as running:
 
         async def ask(headers: dict[str, str], **more: Any) -> str:
@@ -228,7 +211,7 @@ def _id(answer: httpx.Response) -> str:
 async def test_an_sdk_that_lost_its_connection_finds_its_response(*, comes_back: bool) -> None:
     """A whole answer goes on for ``retry_grace_s``: one generation for an SDK that comes back, cancelled otherwise."""
     held = Held(1)
-    world = World(NoStreamBuffer(), before_delta=held)
+    world = World(PIECES, NoStreamBuffer(), before_delta=held)
     async with world.server(limits=HttpLimits(retry_grace_s=WAIT_S if comes_back else 0.05)) as running:
         asking = asyncio.create_task(post(running, SDK))
         await asyncio.wait_for(held.reached.wait(), WAIT_S)
@@ -246,7 +229,7 @@ async def test_an_sdk_that_lost_its_connection_finds_its_response(*, comes_back:
 
 async def test_a_retry_of_what_failed_is_generated_anew() -> None:
     """An attempt that came to nothing is no answer."""
-    world = World(NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
+    world = World(PIECES, NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
     async with world.server() as running:
         assert (await post(running, SDK)).status_code == 503
         world.engine.script = Script()
@@ -256,7 +239,7 @@ async def test_a_retry_of_what_failed_is_generated_anew() -> None:
 async def test_a_key_has_one_response_wherever_it_is_sent(tmp_path: Path) -> None:
     """Twice at once, on another server while it runs, and afterwards; also where it goes on from another response."""
     held = Held(2)
-    world = World(FileStreams(tmp_path), "first")
+    world = World(("first",), FileStreams(tmp_path))
     async with world.server() as first, world.server() as second:
         before = (await post(first)).json()["id"]
         world.engine.script = Script(before_delta=held)
