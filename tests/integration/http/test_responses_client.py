@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.responses import ResponseFunctionToolCall
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from manent.adapters.inference.scripted import Script, Thought
 from manent.domain.messages import ToolCall
-from tests.support.http import running_server
+from tests.support.http import WAIT_S, running_server
 
 TOOL: Any = {
     "type": "function",
@@ -142,6 +143,9 @@ async def test_a_background_stream_is_resumed_at_every_number() -> None:
             assert seen == list(range(number + 1, last + 1))
         for number in range(last + 1):
             assert await _numbers(client, begun.id, starting_after=number) == list(range(number + 1, last + 1))
+        for after in (0, 2, 5, last - 1):
+            async with client.responses.stream(response_id=begun.id, starting_after=after) as again:
+                assert (await again.get_final_response()).output_text == "Hello, this is scripted."
         done = await client.responses.retrieve(begun.id)
         assert (done.status, done.output_text) == ("completed", "Hello, this is scripted.")
         assert (await client.responses.cancel(begun.id)).status == "completed"
@@ -150,6 +154,51 @@ async def test_a_background_stream_is_resumed_at_every_number() -> None:
 async def _numbers(client: openai.AsyncOpenAI, response_id: str, *, starting_after: int) -> list[int]:
     stream = await client.responses.retrieve(response_id, stream=True, starting_after=starting_after)
     return [event.sequence_number async for event in stream]
+
+
+class CutOnce(httpx2.AsyncHTTPTransport):
+    """A network that loses the first request once the server is at work on it."""
+
+    def __init__(self, at_work: asyncio.Event, go_on: asyncio.Event) -> None:
+        super().__init__()
+        self._at_work = at_work
+        self._go_on = go_on
+        self.attempts: list[str] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Lose the first one, and let the server go on when the second one is there."""
+        self.attempts.append(request.headers["x-stainless-retry-count"])
+        answering = asyncio.create_task(super().handle_async_request(request))
+        await self._at_work.wait()
+        if len(self.attempts) == 1:
+            answering.cancel()
+            raise httpx2.ReadError("the connection was cut", request=request)
+        await asyncio.sleep(0.05)
+        self._go_on.set()
+        return await answering
+
+
+async def test_the_client_tries_again_by_itself_and_finds_its_response() -> None:
+    """A cut connection costs neither a second generation nor the first one."""
+    go_on, at_work = asyncio.Event(), asyncio.Event()
+
+    async def held(_: int) -> None:
+        at_work.set()
+        await go_on.wait()
+
+    async with running_server(Script(before_delta=held)) as running:
+        network = CutOnce(at_work, go_on)
+        async with openai.AsyncOpenAI(
+            base_url=f"{running.address}/v1",
+            api_key="any",
+            max_retries=2,
+            http_client=httpx2.AsyncClient(transport=network, timeout=WAIT_S),
+        ) as client:
+            answer = await client.responses.create(model="default", input="x")
+        assert (network.attempts, answer.output_text) == (["0", "1"], "Hello, this is scripted.")
+        assert len(running.engine.requests) == 1
+        requested = await running.payload_of("CompletionRequested")
+        assert requested["completion_id"] == answer.id
 
 
 async def test_errors_are_the_clients_own() -> None:
