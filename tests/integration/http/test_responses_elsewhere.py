@@ -21,6 +21,7 @@ from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.response_errors import RunsElsewhere
 from manent.domain.streams import NoStreamBuffer
+from manent.domain.usecases import tell_recorded
 from manent.domain.usecases.cancel_response import CancelResponse
 from manent.domain.usecases.sessions import Sessions
 from tests.support.hooks import Held
@@ -74,6 +75,25 @@ async def test_a_response_is_followed_on_another_server_while_it_runs(tmp_path: 
         for running in (first, second):
             assert await stream_of(running, response_id) == whole
         assert not second.use_cases.resume.following
+
+
+async def test_what_cannot_be_followed_longer_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream ends in an error with the next number, and the response goes on: so does whoever comes back."""
+    held = Held(3)
+    world = World(PIECES, FileStreams(tmp_path), before_delta=held)
+    async with world.server() as first, world.server() as second:
+        response_id = (await post(first, background=True)).json()["id"]
+        await asyncio.wait_for(held.reached.wait(), WAIT_S)
+        with monkeypatch.context() as patched:
+            patched.setattr(tell_recorded, "FOLLOW_S", 0.1)
+            *told, error = await stream_of(second, response_id)
+        assert (error["type"], error["code"]) == ("error", "runner_crashed")
+        assert "resume" in error["message"]
+        held.released.set()
+        await first.payload_of("CompletionGenerated")
+        rest = await stream_of(second, response_id, told[-1]["sequence_number"])
+        assert [*told, *rest] == await stream_of(first, response_id)
+        assert check_order([*told, *rest])["status"] == "completed"
 
 
 async def test_whoever_leaves_another_servers_stream_leaves_it_alone(tmp_path: Path) -> None:
