@@ -119,6 +119,7 @@ class Manent:
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
+                "recording failed logins": self.identity.failures.keep_recording,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )
