@@ -38,7 +38,7 @@ test('representative: a streamed response is what the whole one is', async () =>
   assert.deepEqual(told.output, JSON.parse(JSON.stringify(final.output, (key, value) => (key === 'parsed' ? undefined : value))));
 });
 
-test('representative: a forced call, parsed by zod', async () => {
+test('a forced call, parsed by zod', async () => {
   const Arguments = z.object({ city: z.enum(['Paris', 'London']) });
   const tools = [zodResponsesFunction({ name: 'get_weather', parameters: Arguments })];
   const forced = { ...asked, tools, tool_choice: 'required', parallel_tool_calls: false, max_output_tokens: 60 };
