@@ -31,7 +31,7 @@ from manent.adapters.http.response_stream import frame_of_new, stream_new, strea
 from manent.adapters.http.wire_response_answers import InputTokens, Response, ResponseDeleted
 from manent.adapters.http.wire_response_requests import Includable, ResponseRequest
 from manent.domain.errors import CompletionCancelledError
-from manent.domain.output_pieces import Piece, PieceReader
+from manent.domain.output_pieces import pieces_of
 from manent.domain.usecases.conversation_items import item_page
 from manent.domain.usecases.create_response import ResponseCommand
 from manent.domain.usecases.running import RunningCompletion
@@ -95,7 +95,7 @@ async def _whole(exchange: Exchange, command: ResponseCommand, running: RunningC
         generated = await running.generated()
     except CompletionCancelledError as error:
         raise told_error(running, error) from None
-    told = frame.ended(generated, _pieces(running))
+    told = frame.ended(generated, pieces_of(running.produced))
     return json_answer(Response.model_validate(told), headers=headers)
 
 
@@ -171,8 +171,3 @@ def _after(exchange: Exchange) -> int | None:
             param="starting_after",
         )
     return int(last_id)
-
-
-def _pieces(running: RunningCompletion) -> list[Piece]:
-    reader = PieceReader()
-    return [piece for delta in running.produced for piece in reader.push(delta)]
