@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from manent.domain.access_events import KeyChanged, KeyCreated, KeyRevoked, KeyRotated, LoginFailed, access_stream
+from manent.domain.batch_events import FileDeleted, file_stream
 from manent.domain.events import DomainEvent, SessionDeleted, completion_stream, session_stream
 from manent.domain.records import EventHeader
 from manent.domain.response_events import ResponseDeleted
@@ -33,7 +34,7 @@ EVENTS_OF: Mapping[AuditType, Sequence[type[DomainEvent]]] = {
     AuditType.KEY_UPDATED: (KeyChanged, KeyRotated),
     AuditType.KEY_DELETED: (KeyRevoked,),
     AuditType.LOGIN_FAILED: (LoginFailed,),
-    AuditType.RESOURCE_DELETED: (SessionDeleted, ResponseDeleted, StoredCompletionDeleted),
+    AuditType.RESOURCE_DELETED: (SessionDeleted, ResponseDeleted, StoredCompletionDeleted, FileDeleted),
 }
 """The events that become entries of a type."""
 
@@ -99,6 +100,8 @@ def audit_entry(header: EventHeader, event: DomainEvent) -> AuditEntry:
             resource_id = event.response_id
         case StoredCompletionDeleted():
             resource_id = event.completion_id
+        case FileDeleted():
+            resource_id = event.file_id
         case _:  # erased, or of a later version: that it happened stands in its header
             pass
     return AuditEntry(
@@ -124,6 +127,8 @@ def stream_of(event: type[DomainEvent], resource_id: str) -> str:
         return completion_stream(resource_id)
     if event is StoredCompletionDeleted:
         return stored_stream(resource_id)
+    if event is FileDeleted:
+        return file_stream(resource_id)
     return access_stream(resource_id)
 
 

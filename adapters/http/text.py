@@ -13,6 +13,7 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import members_answer, queue_headers
 from manent.adapters.http.chat_command import check_stream_options, requested_parameters
 from manent.adapters.http.chat_stream import told_error
+from manent.adapters.http.command_members import command_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
@@ -86,8 +87,7 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
     """One for each prompt. With an idempotency key each prompt has one of its own."""
     key = idempotency_key(exchange)
     command = ChatCommand(
-        principal=exchange.principal,
-        model=asked.model,
+        **command_members(asked, exchange),
         messages=(),
         parameters=requested_parameters(
             asked,
@@ -95,14 +95,6 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
             logprobs=asked.logprobs is not None,
             top_logprobs=asked.logprobs or 0,
         ),
-        stream=bool(asked.stream),
-        priority=exchange.priority(asked.priority),
-        timeout_s=asked.timeout_s,
-        user=asked.user,
-        metadata=asked.metadata,
-        request_id=exchange.request.request_id,
-        correlation_id=exchange.request.correlation_id,
-        address=exchange.request.origin.address,
     )
     return [
         replace(
