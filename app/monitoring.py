@@ -30,6 +30,7 @@ from manent.domain.breaker import Circuit
 from manent.domain.generation import ModelCard
 from manent.domain.residency import Phase
 from manent.domain.telemetry import Telemetry
+from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import NAME as CONTEXTS
 
 VERSIONS = (version("manent"), platform.python_version(), version("mlx"))
@@ -46,6 +47,7 @@ class Parts:
     contexts: Contexts
     projections: Projections | None
     limits: Limits
+    deliveries: DeliverWebhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ class Metrics:
             "limits": lambda: _limits(parts.limits),
             "log": lambda: _log(parts, sampler),
             "contexts": lambda: _contexts(parts, sampler),
+            "webhooks": lambda: _webhooks(parts.deliveries),
             "health": lambda: _health(health),
             "process": _process,
             "server": lambda: _server(sampler),
@@ -139,6 +142,11 @@ def _completions(use_cases: UseCases) -> Iterator[Reading]:
 
 def _limits(limits: Limits) -> Iterator[Reading]:
     yield Reading("manent_rate_limit_fallbacks_total", limits.fallbacks)
+
+
+def _webhooks(deliveries: DeliverWebhooks) -> Iterator[Reading]:
+    for outcome, count in deliveries.outcomes.items():
+        yield Reading("manent_webhook_deliveries_total", count, (outcome,))
 
 
 def _log(parts: Parts, sampler: Sampler) -> Iterator[Reading]:
