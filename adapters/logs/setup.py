@@ -13,6 +13,7 @@ from types import TracebackType
 
 from manent.adapters.logs.lines import JsonLines, console_lines
 from manent.adapters.logs.writer import BackgroundHandler
+from manent.domain.errors import DomainError
 from manent.domain.safe_errors import safe_traceback
 
 STANDARD_STREAMS = 3
@@ -43,8 +44,16 @@ def configure_logging(*, level: str, log_format: str, levels: Mapping[str, str] 
     logging.getLogger("manent").setLevel(level.upper())
     # It announces a "production mode" and options that Manent does not have.
     logging.getLogger("sanic").setLevel(logging.ERROR)
+    for name in ("sanic.error", "sanic.root"):
+        logging.getLogger(name).addFilter(_is_news)
     for name, own_level in (levels or {}).items():
         logging.getLogger(name).setLevel(own_level.upper())
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Sanic's tells what Manent's own do not: a stream that ended in a known error is in those."""
+    error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+    return not isinstance(error, DomainError)
 
 
 def stop_logging() -> None:
