@@ -54,7 +54,10 @@ class Listener:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 is_span = self.path == "/v1/traces"
-                (listener.spans if is_span else listener.hooks).append(body if is_span else self.path)  # type: ignore[attr-defined]  # one of both
+                if is_span:
+                    listener.spans.append(body)
+                else:
+                    listener.hooks.append(self.path)
                 self.send_response(200 if is_span else 500, CANARY)
                 self.end_headers()
                 self.wfile.write(b"" if is_span else CANARY.encode())
