@@ -65,7 +65,7 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[EventStore, Webhoo
 def _opening(settings: Settings, keys: int) -> Finding:
     """Whether a server may listen where the settings say: it would not start."""
     takes_tokens = settings.jwt_algorithm is not None
-    who = f"{keys} API keys hold" + (f", and JWTs of {settings.jwt_issuer}" if takes_tokens else "")
+    who = f"{keys or 'no'} API keys hold" + (f", and JWTs of {settings.jwt_issuer}" if takes_tokens else "")
     if settings.is_loopback:
         return ok("access", f"programs of this machine alone; {who}")
     if settings.anonymous == "local":
