@@ -272,7 +272,7 @@ class AcceptCompletion:
             metadata=dict(command.metadata or {}),
             requested_at_us=self._clock.now_us(),
             priority=command.priority,
-            timeout_s=command.timeout_s,
+            timeout_s=running.timeout_s,
             queue_wait_s=running.place.waited_s,
             instructions=None if context is None else command.instructions,
             response=command.response,
