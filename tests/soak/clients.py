@@ -34,11 +34,11 @@ class Tally:
     first_content_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        codes = ", ".join(f"{count} {code}" for code, count in sorted(self.told.items()))
+        told = ", ".join(f"{count} {code}" for code, count in sorted(self.told.items()))
         return (
-            f"{len(self.whole)} whole answers, {self.left} left by their client, {self.told.total()} ended by an error that "
-            f"was told ({codes or 'none'}), {self.refused} refused, {self.cut} cut off; {self.runner_kills} runners and "
-            f"{self.redis_restarts} Redis killed"
+            f"{len(self.whole)} whole answers, {self.left} left by their client, {self.told.total()} ended by an "
+            f"error that was told ({told or 'none'}), {self.refused} refused, {self.cut} cut off; {self.runner_kills} "
+            f"runners and {self.redis_restarts} Redis killed"
         )
 
 
