@@ -23,7 +23,7 @@ from manent.app.doctor_log import examine_log
 from manent.app.doctor_machine import examine_machine
 from manent.app.doctor_records import examine_records
 from manent.app.findings import Finding, Verdict, warning
-from manent.app.home import HomeError, prepare_folder
+from manent.app.home import HomeError, data_folders, prepare_folder
 from manent.app.settings import ENV_FILE, PREFIX, Settings
 
 DISK_FREE_BYTES_MIN = 1_000_000_000
@@ -109,8 +109,7 @@ def _readable_elsewhere(settings: Settings) -> Path | None:
 
 
 def _disk(settings: Settings) -> Finding:
-    needed = [settings.home, *([settings.database.parent] if isinstance(settings.database, Path) else [])]
-    folders = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in needed]
+    folders = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in data_folders(settings)]
     free_bytes, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
     detail = f"{free_bytes / 1e9:.1f} GB free in {folder}"
     if free_bytes < DISK_FREE_BYTES_MIN:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import platform
 import resource
-import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from manent.adapters.metrics.collector import Read, Reading, ReadingsCollector
 from manent.adapters.metrics.exposition import Exposition
 from manent.adapters.metrics.recorder import Recorder
 from manent.adapters.store.sql import SQLEventStore
-from manent.app.health import HealthCheck
+from manent.app.health import HealthCheck, free_for
+from manent.app.home import data_folders
 from manent.app.limits import Limits
 from manent.app.projections import Contexts, Projections
 from manent.app.sampling import Sampler
@@ -96,7 +96,7 @@ def watched(parts: Parts, metrics: Metrics, telemetry: Telemetry) -> Monitoring:
         asks["projection"] = lambda: projections.subscriptions.position(CONTEXTS)
     sampler = Sampler(asks)
     health = HealthCheck(
-        home=parts.settings.home,
+        folders=data_folders(parts.settings),
         use_cases=parts.use_cases,
         checkpoints=parts.transparency.checkpoints,
         checkpoint_interval_s=parts.settings.checkpoint_interval_s,
@@ -108,7 +108,7 @@ def watched(parts: Parts, metrics: Metrics, telemetry: Telemetry) -> Monitoring:
 
 
 async def _free_bytes(parts: Parts) -> float:
-    return (await asyncio.to_thread(shutil.disk_usage, parts.settings.home)).free
+    return await asyncio.to_thread(free_for, data_folders(parts.settings))
 
 
 async def _problems(health: HealthCheck) -> float:
