@@ -64,8 +64,12 @@ def _taken(check: str, url: str, address: str, error: OSError, setting: str) -> 
     """Whether it is a Manent that runs there, and how it is."""
     cannot = f"{address} cannot be listened on ({error.strerror})"
     try:
-        # Whose certificate it is does not matter: nothing is said that others must not hear.
-        health = httpx.get(f"{url}/health/ready", timeout=ANSWER_S, verify=False, trust_env=False).json()  # noqa: S501
+        with httpx.Client(
+            timeout=ANSWER_S,
+            trust_env=False,
+            verify=False,  # noqa: S501 (whose certificate it is does not matter: nothing is said that others must not hear)
+        ) as client:
+            health = client.get(f"{url}/health/ready").json()
         status, troubles = health["status"], {**health["problems"], **health["degraded"]}
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return warning(check, f"{cannot}, and no Manent answers there", f"stop what does, or set {setting}")

@@ -99,7 +99,7 @@ def test_docs_blocks_that_are_not_run_are_right(language: str, code: str, tmp_pa
     assert any(words in code for words in (*NOT_RUN, *REASONS)), "run it, or say why not"
     given = {name.removeprefix(PREFIX).lower(): value.strip("'") for name, value in SETTING.findall(code)}
     assert given.keys() <= Settings.model_fields.keys()
-    Settings(_env_file=None, **given)  # type: ignore[arg-type]  # by name
+    Settings(_env_file=None, **given)
     if language == "toml":
         (tmp_path / "models.toml").write_text(code, encoding="utf-8")
         (tmp_path / "hosts.json").write_text("{}", encoding="utf-8")

@@ -183,7 +183,7 @@ JWT = {"jwt_algorithm": "RS256", "jwt_issuer": "https://a.example", "jwt_audienc
         (expire_certificate, TLS, "tls", "failure", "was valid until"),
         (near_the_end, TLS, "tls", "warning", "is valid until"),
         (show_certificates_key, TLS, "tls", "warning", "others can read"),
-        (change_nothing, {"host": "0.0.0.0"}, "access", "failure", "neither an API key nor a JWT"),  # noqa: S104
+        (change_nothing, {"host": "192.0.2.1"}, "access", "failure", "neither an API key nor a JWT"),
         (change_nothing, {"unix_socket": "no/where"}, "socket", "failure", "its folder is missing"),
         (change_nothing, {**JWT, "jwt_jwks": "no.json"}, "jwks", "failure", "no.json"),
         (change_nothing, {**JWT, "jwt_jwks": "http://127.0.0.1:1/k"}, "jwks", "warning", "127.0.0.1:1"),
