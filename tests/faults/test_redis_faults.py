@@ -14,7 +14,6 @@ import pytest
 
 from manent.adapters.projections.frames import TRAILER
 from manent.adapters.projections.redis_contexts import ContextLimits, RedisContextCache
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import ensure_log
 from manent.app.system import RandomIds
 from manent.domain.history import History
@@ -22,6 +21,7 @@ from manent.domain.projections import CacheUnavailable
 from manent.domain.records import EventContext
 from manent.domain.session import SessionState
 from tests.support.conversation import said, started, user
+from tests.support.database import empty_database
 from tests.support.sharing import TIMEOUT_S, Node, folded, sharing_node
 from tests.support.valkey import ValkeyServer
 
@@ -42,7 +42,7 @@ GARBAGE: list[tuple[str, list[tuple[Any, ...]]]] = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database with today's schema."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     return tmp_path / "manent.db"
 
 
@@ -227,6 +227,27 @@ async def test_contexts_expire_and_are_bounded(path: Path, own_valkey: ValkeySer
         node.forget_near()
         assert await node.sessions.load("acme", "s") == state
         assert own_valkey.run("STRLEN", key) == TRAILER.size
+
+
+@pytest.mark.parametrize("bytes_max", [10_000, 100])
+async def test_a_rebuild_fills_in_what_the_script_would_write(
+    path: Path, own_valkey: ValkeyServer, bytes_max: int
+) -> None:
+    """The same bytes for the same time, also of a context that is too large to be kept."""
+    await ensure_log(path, RandomIds())
+    own_valkey.run("FLUSHALL")
+    limits = ContextLimits(ttl_s=100.0, session_bytes_max=bytes_max)
+    async with sharing_node(path, own_valkey.url, limits=limits, timeout_s=5.0) as node:
+        state = await converse(node)
+        await node.shared.forget("acme", "s")
+        await node.shared.put(state)
+        written = kept(own_valkey, await key_of(node))
+        epoch = await node.shared.begin_epoch()
+        await node.shared.fill(epoch, [state])
+        await node.shared.switch(epoch)
+        assert written is not None
+        assert kept(own_valkey, await key_of(node)) == written
+        assert 90_000 < own_valkey.run("PTTL", await key_of(node)) <= 100_000
 
 
 async def test_two_nodes_write_to_one_session_at_once(path: Path, own_valkey: ValkeyServer) -> None:

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from manent.adapters.store.event_query import select_page
-from manent.adapters.store.migrate import upgrade
 from manent.domain.records import EventFilter
+from tests.support.database import empty_database
 
 # How the plan names the index that each filter must lead with, narrowest first; each stands with the reader's tenant.
 LEADS = {
@@ -36,7 +36,7 @@ SUBSETS = [names for count in range(len(NAMES) + 1) for names in itertools.combi
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     """An empty log without statistics, as every new one is."""
     path = tmp_path_factory.mktemp("log") / "manent.db"
-    upgrade(path)
+    empty_database(path)
     with closing(sqlite3.connect(path)) as connection:
         yield connection
 

@@ -12,12 +12,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionDeleted
 from manent.adapters.http.wire_stored import StoredChatCompletion, StoredCompletionList, StoredMessageList
 from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
 from manent.adapters.store.memory import MemoryEventStore
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import Principal, Scope
 from manent.domain.generation import ModelCard
 from manent.domain.messages import ToolCall
+from tests.support.database import empty_database
 from tests.support.http import USER, Running, running_server
 
 ANN = Principal(tenant="t", subject="ann", scopes=frozenset({Scope.CHAT, Scope.SESSIONS}))
@@ -178,7 +178,7 @@ async def test_a_deleted_session_takes_its_completions_along() -> None:
 async def test_they_survive_a_restart(tmp_path: Path) -> None:
     """On a database, with another process's store over the same file."""
     path = tmp_path / "manent.db"
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, RandomIds())
     for _ in range(2):
         store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
