@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import Context
 
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import DomainEvent
@@ -42,7 +43,7 @@ class RecordModelEvents:
 
     async def record(self, event: ModelEvent) -> None:
         """Append ``event`` to the stream of its model, and tell the observers."""
-        _log.log(*_line(event))
+        Context().run(_log.log, *_line(event))  # of no request: least of all of the one that the model was loaded for
         for observer in self._observers:
             observer(event)
         context = EventContext(tenant=self._tenant, actor="manent")
