@@ -94,6 +94,7 @@ class Manent:
             session_list=use_cases.list_sessions,
             session_messages=use_cases.session_messages,
             log=use_cases.query_log,
+            audit_log=use_cases.audit_log,
             follow=use_cases.follow_log,
             replays=use_cases.replays,
             responses=use_cases.responses,
@@ -130,6 +131,7 @@ class Manent:
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
+                "recording failed logins": self.identity.failures.keep_recording,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )

@@ -31,6 +31,11 @@ async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
         lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
     )
     exchange.request.watch_connection()
+    return await answer_chat(exchange, asked)
+
+
+async def answer_chat(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | None:
+    """Answer a chat that was read and checked; None where the answer was streamed."""
     with exchange.request.streams.place() if asked.stream else nullcontext():
         return await _answer(exchange, asked)
 

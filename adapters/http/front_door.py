@@ -82,10 +82,11 @@ def front_headers(request: HttpRequest, headers: MutableMapping[str, Any], limit
 def _check_origin(request: HttpRequest, limits: HttpLimits) -> None:
     """Refuse what a web page of another origin would change; what it would read, its browser keeps from it.
 
-    A page may send some requests without asking first, and does not need the answer for the harm.
+    A page may send some requests without asking first, and does not need the answer for the harm. A WebSocket it may
+    open and read: of that, no browser keeps anything from it.
     """
     origin = request.headers.get("origin")
-    if origin is None or request.method in READING:
+    if origin is None or (request.method in READING and not request.is_upgrade):
         return
     own = request.origin
     if origin.lower() != f"{own.scheme}://{own.host}".lower() and not limits.origins.allows(origin):

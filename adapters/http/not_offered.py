@@ -26,7 +26,7 @@ NOT_OFFERED: Mapping[str, str] = {
     "evals": "there are no evals; `manent sessions rerun` and /v1/sessions/{id}/rerun compare models",
     "graders": "there are no graders",
     "chatkit": "there is no ChatKit",
-    "organization": "there are no organizations; the log of events is at /v1/events",
+    "organization": "there are no organizations; their log is at /v1/organization/audit_logs, and /v1/events",
     "projects": "there are no projects",
     "edits": "OpenAI ended it; use chat completions",
     "engines": "OpenAI ended it; use /v1/models",

@@ -36,6 +36,7 @@ COMMON_ERRORS = (
 )
 LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
+SWITCHED = 101
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (mnt_…) or a JWT."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or a JWT."},
@@ -135,6 +136,8 @@ def _responses(route: Route) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": _ref(route.streams)}
     headers = {**HEADERS, **ETAG} if route.etag else HEADERS
     responses = {str(route.status): {"description": "The answer.", "headers": headers, "content": content}}
+    if route.status == SWITCHED:
+        responses = {str(SWITCHED): {"description": "A WebSocket, on the same connection.", "headers": headers}}
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)

@@ -149,6 +149,7 @@ async def running_server(
         session_list=use_cases.list_sessions,
         session_messages=use_cases.session_messages,
         log=use_cases.query_log,
+        audit_log=use_cases.audit_log,
         follow=use_cases.follow_log,
         replays=use_cases.replays,
         responses=use_cases.responses,
