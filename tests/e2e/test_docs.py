@@ -42,6 +42,7 @@ REASONS = {
     "manent models add": "its model is not there; tests/integration/test_model_import.py adds one",
     "MANENT_PLUGINS": "tests/integration/test_plugins.py starts it",
     "scrape_configs": "a part of Prometheus's configuration",
+    "new WebSocket(": "a browser's; tests/integration/http/test_socket_access.py opens one so",
     "[[models]]": "a part of models.toml, read here",
     '"backend": "ring"': "a file of hosts, for tests/unit/test_shard_hosts.py",
 }
