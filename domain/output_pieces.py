@@ -75,10 +75,15 @@ class RecordedOutput:
         return list(_restored(self, self.sizes))
 
 
+def pieces_of(deltas: Iterable[TextDelta]) -> list[Piece]:
+    """The pieces of all of ``deltas``."""
+    reader = PieceReader()
+    return [piece for delta in deltas for piece in reader.push(delta)]
+
+
 def sizes_of(deltas: Iterable[TextDelta], *, with_logprobs: bool) -> PieceSizes:
     """What is recorded of the pieces of ``deltas``."""
-    reader = PieceReader()
-    pieces = [piece for delta in deltas for piece in reader.push(delta)]
+    pieces = pieces_of(deltas)
     return PieceSizes(
         sizes=tuple(len(piece.text) - len(piece.reasoning) for piece in pieces),
         logprobs=tuple(len(piece.logprobs) for piece in pieces if piece.text) if with_logprobs else (),

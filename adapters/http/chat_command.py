@@ -44,7 +44,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
-    _check_widths(body, messages_max)
+    check_widths(body, messages_max)
     asked = _with_session(validated(ChatRequest, honored_chat(body)))
     check_messages(asked.messages)
     _check_together(asked)
@@ -59,7 +59,7 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
     Raises:
         RequestRefused: as ``read_chat_request``.
     """
-    _check_widths(body, messages_max)
+    check_widths(body, messages_max)
     asked = validated(SessionRequest, honored_session(body))
     check_messages(asked.messages)
     return asked
@@ -188,8 +188,8 @@ def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def _check_widths(body: Mapping[str, Any], messages_max: int) -> None:
-    """Refuse by length before anything looks at each item."""
+def check_widths(body: Mapping[str, Any], messages_max: int) -> None:
+    """Refuse by length, with RequestRefused, before anything looks at each item."""
     messages = body.get("messages")
     if isinstance(messages, list):
         _check_width("messages", len(messages), messages_max)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sanic import HTTPResponse
@@ -35,12 +36,42 @@ POSITION_S = 30.0
 """How long a reader who comes back waits for the deltas that it has seen to be there again."""
 
 _T = TypeVar("_T")
+_Writer = TypeVar("_Writer", bound=ChunkWriter)
 
 _log = logging.getLogger("manent.http")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamWords:
+    """How an API says in a stream that there is nothing to say yet, and what went wrong."""
+
+    ping: bytes
+    error: Callable[[DomainError], bytes]
+
+
+def _error_event(error: DomainError) -> bytes:
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+OPENAI_WORDS = StreamWords(ping=PING, error=_error_event)
+
+
 async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage: bool) -> None:
-    """Stream a completion to the client.
+    """Stream a completion to the client; raises as ``stream_accepted``."""
+
+    async def follow(writer: ChunkWriter, accepting: asyncio.Task[Accepted]) -> None:
+        await _from_the_first(writer, reader.running, accepting, include_usage=include_usage)
+
+    await stream_accepted(exchange, reader, lambda: _opened(exchange, reader), follow)
+
+
+async def stream_accepted(
+    exchange: Exchange,
+    reader: Reader,
+    opening: Callable[[], Awaitable[_Writer]],
+    follow: Callable[[_Writer, asyncio.Task[Accepted]], Awaitable[None]],
+) -> None:
+    """Open a stream for a completion, and have ``follow`` send it; its task ends once the request is accepted.
 
     A request that is not accepted soon, because its model is being loaded say, has its stream opened and kept alive;
     what refuses it after that is told in the stream.
@@ -54,9 +85,8 @@ async def stream_completion(exchange: Exchange, reader: Reader, *, include_usage
         await asyncio.wait({accepting}, timeout=exchange.limits.ping_interval_s)
         if accepting.done():
             accepting.result()
-        writer = await _opened(exchange, reader)
-        sending = _from_the_first(writer, running, accepting, include_usage=include_usage)
-        await stream_to_the_end(exchange, [reader], sending, writer)
+        writer = await opening()
+        await stream_to_the_end(exchange, [reader], follow(writer, accepting), writer)
     finally:
         accepting.cancel()
 
@@ -153,13 +183,21 @@ def told_error(running: RunningCompletion, error: DomainError) -> DomainError:
 class EventWriter:
     """The response of a stream. Writing raises ClientStalled where the client does not read what went before."""
 
-    def __init__(self, response: HTTPResponse, *, stalled: Callable[[], None], ping_interval_s: float) -> None:
+    def __init__(
+        self,
+        response: HTTPResponse,
+        *,
+        stalled: Callable[[], None],
+        ping_interval_s: float,
+        words: StreamWords = OPENAI_WORDS,
+    ) -> None:
+        self.words = words
         self._response = response
         self._stalled = stalled
         self.ping_interval_s = ping_interval_s
 
     @classmethod
-    async def open(cls, exchange: Exchange, *readers: Reader) -> EventWriter:
+    async def open(cls, exchange: Exchange, *readers: Reader, words: StreamWords = OPENAI_WORDS) -> EventWriter:
         """Prepare the status line and headers; they go out with the first bytes."""
 
         def stalled() -> None:
@@ -168,10 +206,17 @@ class EventWriter:
 
         running = readers[0].running
         headers = {**queue_headers(running), **session_headers(running.session_id)}
-        return await cls.of(exchange, headers=headers, stalled=stalled)
+        return await cls.of(exchange, headers=headers, stalled=stalled, words=words)
 
     @classmethod
-    async def of(cls, exchange: Exchange, *, headers: Mapping[str, str], stalled: Callable[[], None]) -> EventWriter:
+    async def of(
+        cls,
+        exchange: Exchange,
+        *,
+        headers: Mapping[str, str],
+        stalled: Callable[[], None],
+        words: StreamWords = OPENAI_WORDS,
+    ) -> EventWriter:
         """The same for any stream; ``stalled`` is told where the client does not read."""
         exchange.request.is_stream = True
         response = await exchange.request.respond(
@@ -179,18 +224,18 @@ class EventWriter:
             headers={**EVENT_STREAM_HEADERS, **headers},
             content_type="text/event-stream; charset=utf-8",
         )
-        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s)
+        return cls(response, stalled=stalled, ping_interval_s=exchange.limits.ping_interval_s, words=words)
 
     async def kept_alive(self, work: asyncio.Task[_T]) -> _T:
-        """The result of ``work``; until it is there, silence is filled with comments."""
+        """The result of ``work``; until it is there, silence is filled with pings."""
         while not work.done():
-            await self.send(PING)
+            await self.send(self.words.ping)
             await asyncio.wait({work}, timeout=self.ping_interval_s)
         return work.result()
 
     async def chunks(self, chunks: Sequence[Chunk]) -> None:
         """Send ``chunks``, or a sign of life where there are none."""
-        await self.send(b"".join(map(_event, chunks)) or PING)
+        await self.send(b"".join(map(_event, chunks)) or self.words.ping)
 
     async def finish(self, chunks: Sequence[Chunk]) -> None:
         """Send ``chunks``, the last ones, and ``[DONE]``."""
@@ -198,7 +243,7 @@ class EventWriter:
 
     async def fail(self, error: DomainError) -> None:
         """Send why nothing follows."""
-        await self.end(b"data: " + error_body(error) + b"\n\n")
+        await self.end(self.words.error(error))
 
     async def send(self, data: bytes) -> None:
         """Send ``data``."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from manent.adapters.http import anthropic_parameters as anthropic
 from manent.adapters.http import parameters, wire_keys
 from manent.adapters.http import response_parameters as responses
 from manent.adapters.http.parameter_table import Parameter
@@ -33,6 +34,9 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("POST /v1/conversations/{id}", responses.CONVERSATION_UPDATE_PARAMETERS),
     ("POST /v1/conversations/{id}/items", responses.ITEMS_PARAMETERS),
     ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
+    ("POST /v1/messages", anthropic.MESSAGE_PARAMETERS),
+    ("POST /v1/messages/count_tokens", anthropic.COUNT_PARAMETERS),
+    ("messages[].content[] of these, by type", anthropic.BLOCK_PARAMETERS),
     ("messages[].content[].image_url", parameters.IMAGE_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
     ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),

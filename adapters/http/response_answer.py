@@ -16,10 +16,10 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
     CompletionRequested,
-    output_of,
 )
 from manent.domain.generation import FinishReason, Truncation, Usage
 from manent.domain.output_pieces import Piece
+from manent.domain.recorded_output import output_of
 from manent.domain.responses import ResponseDetails
 from manent.domain.usecases.read_responses import RecordedResponse, status_of
 

@@ -135,8 +135,11 @@ async def input_command(asked: InputTokensRequest, exchange: Exchange) -> Respon
     )
 
 
-def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
-    """Have the errors of a handler name its parameters, where the domain names those of chats and sessions."""
+def in_other_words(names: Mapping[str, str], *, schema: str = "parameters") -> Callable[[Handler], Handler]:
+    """Have the errors of a handler name its parameters, where the domain names those of chats and sessions.
+
+    ``schema`` is what the schema of a tool's arguments is called.
+    """
 
     def wrapping(handler: Handler) -> Handler:
         @wraps(handler)
@@ -148,7 +151,8 @@ def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
             except DomainError as error:
                 param = error.param
                 if param is not None:
-                    error.param = names.get(param, param.replace("].function.", "].", 1))
+                    renamed = param.replace("].function.parameters", f"].{schema}", 1).replace("].function.", "].", 1)
+                    error.param = names.get(param, renamed)
                     error.message = error.message.replace(param, error.param) if "." in param else error.message
                 raise
 

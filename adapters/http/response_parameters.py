@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameter_table import Parameter, Treatment, honored_members
+from manent.adapters.http.parameter_table import Parameter, Treatment, check_type, honored_members
 from manent.adapters.http.wire_response_items import ITEM_TYPES, PART_TYPES
 
 
@@ -147,20 +147,9 @@ def check_items(items: object, path: str, *, items_max: int) -> None:
         )
     for index, item in enumerate(items):
         if isinstance(item, dict):
-            _check_type(item, f"{path}[{index}]", ITEM_TYPES, "item")
+            check_type(item, f"{path}[{index}]", ITEM_TYPES, "item")
             for member in ("content", "output"):
                 parts = item.get(member)
                 for number, part in enumerate(parts if isinstance(parts, list) else ()):
                     if isinstance(part, dict):
-                        _check_type(part, f"{path}[{index}].{member}[{number}]", PART_TYPES, "part")
-
-
-def _check_type(members: Mapping[str, Any], path: str, known: Sequence[str], what: str) -> None:
-    kind = members.get("type")
-    if isinstance(kind, str) and kind not in known:
-        raise RequestRefused(
-            "unsupported_parameter",
-            f"Unsupported parameter: '{path}.type': {kind[:80]!r} is no {what} that Manent has; those that it has: "
-            f"{', '.join(known)}.",
-            param=f"{path}.type",
-        )
+                        check_type(part, f"{path}[{index}].{member}[{number}]", PART_TYPES, "part")

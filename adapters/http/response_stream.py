@@ -15,8 +15,9 @@ from manent.adapters.http.request_log import log_stream
 from manent.adapters.http.response_answer import ResponseFrame, frame_of
 from manent.adapters.http.response_events import ResponseEvents, refusal_event
 from manent.domain.errors import DomainError, InternalError
-from manent.domain.events import CompletionOutcome, output_of
+from manent.domain.events import CompletionOutcome
 from manent.domain.output_pieces import PieceReader
+from manent.domain.recorded_output import output_of
 from manent.domain.usecases.create_response import ResponseCommand
 from manent.domain.usecases.read_responses import RecordedResponse
 from manent.domain.usecases.reader import Reader

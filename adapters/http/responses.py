@@ -28,9 +28,8 @@ from manent.adapters.http.response_stream import frame_of_new, stream_new, strea
 from manent.adapters.http.wire_response_answers import InputTokens, Response, ResponseDeleted
 from manent.adapters.http.wire_response_requests import Includable, ResponseRequest
 from manent.domain.errors import CompletionCancelledError
-from manent.domain.output_pieces import Piece, PieceReader
+from manent.domain.output_pieces import pieces_of
 from manent.domain.usecases.conversation_items import item_page
-from manent.domain.usecases.running import RunningCompletion
 
 INCLUDE_QUERY = ListQuery(
     name="include",
@@ -75,7 +74,7 @@ async def create_response(exchange: Exchange) -> HTTPResponse | None:
         raise
     except CompletionCancelledError as error:
         raise told_error(running, error) from None
-    told = frame.ended(generated, _pieces(running))
+    told = frame.ended(generated, pieces_of(running.produced))
     return json_answer(Response.model_validate(told), headers=headers)
 
 
@@ -127,8 +126,3 @@ async def count_input_tokens(exchange: Exchange) -> HTTPResponse:
 def _read(exchange: Exchange) -> tuple[dict[str, Any], ResponseRequest]:
     body = json_object(exchange.request)
     return body, read_response_request(body, items_max=exchange.limits.messages_max)
-
-
-def _pieces(running: RunningCompletion) -> list[Piece]:
-    reader = PieceReader()
-    return [piece for delta in running.produced for piece in reader.push(delta)]

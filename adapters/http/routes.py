@@ -15,6 +15,7 @@ from manent.adapters.http import (
     text,
 )
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.anthropic_routes import ANTHROPIC_ROUTES
 from manent.adapters.http.audit_logs import AUDIT_ROUTE
 from manent.adapters.http.chat_routes import CREATE_CHAT, RESUME_CHAT
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
@@ -73,6 +74,7 @@ ROUTES: Sequence[Route] = (
         errors=EMBEDDING_ERRORS,
     ),
     *RESPONSE_ROUTES,
+    *ANTHROPIC_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,

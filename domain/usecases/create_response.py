@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal, may_use
-from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import InvalidValue, PreconditionFailed, SessionBusy
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, Ids, InferenceEngine
@@ -23,6 +22,7 @@ from manent.domain.session import SessionState, SessionStatus, check_usable
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_prompt import count_prompt
 from manent.domain.usecases.fork_session import ForkSession
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.read_responses import ReadResponses, RecordedResponse
@@ -111,10 +111,7 @@ class CreateResponse:
         messages = self._alone(command, past, said).messages
         if not messages:
             raise InvalidValue("input is empty; send at least one item", param="input")
-        check_type(chat.model, self._engine.resolve(chat.model).type, *CHAT_TYPES)
-        async with self._engine.place(chat.model) as place:
-            prompt = await self._engine.render(place.model_id, messages, shape=chat.parameters.shape)
-        return len(prompt.token_ids)
+        return await count_prompt(self._engine, by, chat.model, messages, shape=chat.parameters.shape)
 
     async def _continued(self, chat: ChatCommand, previous: RecordedResponse, past: SessionState) -> RunningCompletion:
         by, session_id = chat.principal, previous.session_id
