@@ -226,7 +226,7 @@ class Wiring:
     def responses(self) -> Responses:
         """Responses, and the items of conversations."""
         chat, manage, turns = self.complete_chat, self.manage_sessions, self.turns
-        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids)
+        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids, streams=self.streams)
         return build_responses(chat, manage, self.recorded, self.sessions, turns, live=self.live, ports=ports)
 
     @cached_property

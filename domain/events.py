@@ -25,7 +25,7 @@ from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
 from manent.domain.output_pieces import PieceSizes
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
-from manent.domain.response_events import ItemRemoved, ResponseDeleted
+from manent.domain.response_events import ConversationEvent, ResponseDeleted
 from manent.domain.responses import ResponseDetails
 from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
@@ -257,7 +257,7 @@ SessionEvent = (
     | RerunStarted
     | RerunEnded
     | SessionImported
-    | ItemRemoved
+    | ConversationEvent
     | UnknownEvent
     | ErasedEvent
 )

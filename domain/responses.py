@@ -14,6 +14,7 @@ MESSAGE_IDS = "msg_"
 class ResponseStatus(StrEnum):
     """How a response stands, in OpenAI's words."""
 
+    QUEUED = "queued"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     INCOMPLETE = "incomplete"

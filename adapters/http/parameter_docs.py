@@ -29,6 +29,8 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("messages[].content[]", parameters.PART_PARAMETERS),
     ("POST /v1/responses", responses.RESPONSE_PARAMETERS),
     ("input[] of responses, items[] of conversations, by type", responses.ITEM_PARAMETERS),
+    ("content[] and output[] of items, by type", responses.ITEM_PART_PARAMETERS),
+    ("tools[] of responses, by type", responses.TOOL_PARAMETERS),
     ("POST /v1/responses/input_tokens", responses.INPUT_PARAMETERS),
     ("POST /v1/conversations", responses.CONVERSATION_PARAMETERS),
     ("POST /v1/conversations/{id}", responses.CONVERSATION_UPDATE_PARAMETERS),

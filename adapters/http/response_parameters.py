@@ -110,6 +110,28 @@ ITEM_PARAMETERS: Sequence[Parameter] = (
     *_rows(Treatment.REFUSED, {"all other types": "they belong to tools that Manent does not have"}),
 )
 
+ITEM_PART_PARAMETERS: Sequence[Parameter] = (
+    *_rows(
+        Treatment.HONORED,
+        {
+            "input_text": "text; output_text, text, summary_text and reasoning_text are the same",
+            "input_image": "image_url is a data: URL, or another where MANENT_IMAGE_URLS allows it; detail is kept",
+        },
+    ),
+    *_rows(Treatment.ACCEPTED, {"further members": "annotations, log probabilities and whatever else a part has"}),
+    *_rows(Treatment.REFUSED, {"all other types": "files, audio, refusals"}),
+)
+TOOL_PARAMETERS: Sequence[Parameter] = (
+    *_rows(
+        Treatment.HONORED,
+        {
+            "function": "name, description, parameters; strict has its arguments enforced",
+            "custom": "name and description, as a function with one text; a grammar is told to the model, not enforced",
+        },
+    ),
+    *_rows(Treatment.ACCEPTED, {"all other types": "told back, and refused only where tool_choice asks for one"}),
+)
+
 CONVERSATION_PARAMETERS: Sequence[Parameter] = _rows(
     Treatment.HONORED, {"items": "up to 20 that it begins with", "metadata": "up to 16 pairs"}
 )

@@ -50,6 +50,7 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "CompletionVerified": (v.CompletionVerified, 1),
     "ResponseDeleted": (t.ResponseDeleted, 1),
     "ItemRemoved": (t.ItemRemoved, 1),
+    "CancellationRequested": (t.CancellationRequested, 1),
     "KeyCreated": (a.KeyCreated, 1),
     "KeyChanged": (a.KeyChanged, 1),
     "KeyRotated": (a.KeyRotated, 1),

@@ -52,7 +52,7 @@ def node(*suites: str) -> list[Path | str]:
 RUNNERS = {
     "langchain, litellm, agents": python("clients", "langchain", "litellm", "agents", "documents"),
     "llamaindex": python("llamaindex", "llamaindex", "documents"),
-    "openai-node, ai-sdk": node("openai", "ai_sdk", "documents"),
+    "openai-node, ai-sdk": node("openai", "responses", "ai_sdk", "documents"),
 }
 PASSED = re.compile(r"^# pass [1-9]|\b[1-9]\d* passed\b", re.MULTILINE)
 

@@ -204,7 +204,16 @@ async def test_the_official_client_finds_them() -> None:
         assert (await stored.retrieve(made[0])).id == made[0]
         updated = await stored.update(made[0], metadata={"k": "w"})
         assert updated.model_dump()["metadata"] == {"k": "w"}
+        assert [one.id async for one in stored.list(limit=1, metadata={"k": "v"})] == made[1:]
+        assert [one.id async for one in stored.list(metadata={"k": "v", "m": "v"})] == []
+        first = await stored.list(limit=3)
+        assert (first.has_next_page(), [one.id for one in first.data]) == (True, made[:3])
+        assert [one.id for one in (await first.get_next_page()).data] == made[3:]
         assert [message.content async for message in stored.messages.list(made[0])] == ["hello"]
+        said_three = await said(running, store=True, messages=[{"role": "user", "content": text} for text in "abc"])
+        for order, words in (("asc", "abc"), ("desc", "cba")):
+            pages = stored.messages.list(said_three, limit=1, order=order)  # type: ignore[arg-type]  # one of the two
+            assert "".join([message.content or "" async for message in pages]) == words
         deleted = await stored.delete(made[0])
         ChatCompletionDeleted.model_validate(deleted.model_dump(), strict=True)
         with pytest.raises(openai.NotFoundError):
