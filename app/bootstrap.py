@@ -194,6 +194,7 @@ async def _over(
         store.report_to(telemetry)
         recorded.observe(use_cases.warm_prefixes.observe)
         recorded.observe(metrics.recorder.model_event)
+        delivering = deliveries(settings, webhooks, store, clock)
         parts = Parts(
             settings=settings,
             store=store,
@@ -202,6 +203,7 @@ async def _over(
             contexts=cached,
             projections=projections,
             limits=limits,
+            deliveries=delivering,
         )
         yield Manent(
             settings=settings,
@@ -210,7 +212,7 @@ async def _over(
             webhooks=webhooks,
             batches=batches,
             middleware=MiddlewareChain(plugins.middleware),
-            deliveries=deliveries(settings, webhooks, store, clock),
+            deliveries=delivering,
             identity=await identity(settings, store, clock=clock, ids=ids),
             monitoring=watched(parts, metrics, telemetry),
             limits=limits,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,17 @@ from manent.adapters.inference.registry_entries import RegistryError
 from manent.adapters.inference.starter import STARTER_ID
 from manent.adapters.store.database import database_name
 from manent.adapters.store.migrate import MigrationError, current_revision, latest_revision
+from manent.app.doctor_listen import examine_listening
 from manent.app.doctor_log import examine_log
 from manent.app.doctor_machine import examine_machine
-from manent.app.findings import Finding, Verdict
-from manent.app.home import HomeError, prepare_folder
+from manent.app.doctor_records import examine_records
+from manent.app.findings import Finding, Verdict, warning
+from manent.app.home import HomeError, data_folders, prepare_folder
 from manent.app.settings import ENV_FILE, PREFIX, Settings
 
 DISK_FREE_BYTES_MIN = 1_000_000_000
 OTHERS = 0o077
+SECRET_VARIABLES = tuple(f"{PREFIX}{name}" for name in ("JWT_SECRET", "DATABASE_URL", "REDIS_URL", "API_KEY"))
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -42,7 +44,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from examine_log(settings)
     yield from _models(settings)
     yield from examine_machine(settings)
-    yield _port(settings)
+    yield from examine_listening(settings)
+    yield from examine_records(settings)
 
 
 def _settings() -> Finding:
@@ -88,13 +91,27 @@ def _home(settings: Settings) -> Finding:
     if settings.home.stat().st_mode & OTHERS:
         advice = f"run `chmod go= {settings.home}`: conversations and keys are in it"
         return Finding(check="home", verdict=Verdict.WARNING, detail=f"others can read {settings.home}", advice=advice)
+    if (elsewhere := _readable_elsewhere(settings)) is not None:
+        return warning("home", f"others can read {elsewhere}", f"run `chmod go= {elsewhere}`")
     return Finding(check="home", verdict=Verdict.OK, detail=str(settings.home))
 
 
+def _readable_elsewhere(settings: Settings) -> Path | None:
+    """What lies outside of the home and is not for everybody: a database of its own place, passwords in ``.env``."""
+    env_file = Path(ENV_FILE).absolute()
+    if any(dotenv_values(env_file).get(name) for name in SECRET_VARIABLES) and env_file.stat().st_mode & OTHERS:
+        return env_file
+    database = settings.database
+    if isinstance(database, Path) and database.exists() and not database.is_relative_to(settings.home):
+        is_open = database.stat().st_mode & OTHERS and database.parent.stat().st_mode & OTHERS
+        return database if is_open else None
+    return None
+
+
 def _disk(settings: Settings) -> Finding:
-    folder = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
-    free_bytes = shutil.disk_usage(folder).free
-    detail = f"{free_bytes / 1e9:.1f} GB free"
+    folders = [next(folder for folder in (path, *path.parents) if folder.exists()) for path in data_folders(settings)]
+    free_bytes, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders)
+    detail = f"{free_bytes / 1e9:.1f} GB free in {folder}"
     if free_bytes < DISK_FREE_BYTES_MIN:
         advice = "free some space: when the disk is full, nothing can be recorded and every request is refused"
         return Finding(check="disk", verdict=Verdict.WARNING, detail=detail, advice=advice)
@@ -141,19 +158,3 @@ def _starter(settings: Settings) -> Finding:
         advice = f"remove {folder} and run `manent models install`"
         return Finding(check=f"model {STARTER_ID}", verdict=Verdict.FAILURE, detail="; ".join(problems), advice=advice)
     return Finding(check=f"model {STARTER_ID}", verdict=Verdict.OK, detail="there, every file as it was written")
-
-
-def _port(settings: Settings) -> Finding:
-    address = f"{settings.host}:{settings.port}"
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            return Finding(
-                check="port",
-                verdict=Verdict.WARNING,
-                detail=f"{address} cannot be listened on ({error.strerror}); a running Manent may be why",
-                advice="choose another with MANENT_PORT",
-            )
-    return Finding(check="port", verdict=Verdict.OK, detail=f"{address} is free")

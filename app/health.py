@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from manent.app.projections import Contexts
@@ -22,20 +22,25 @@ LAG_EVENTS_MAX = 10_000
 CHECKPOINTS_MISSED_MAX = 3
 
 
+def free_for(folders: Iterable[Path]) -> int:
+    """Bytes that are free where there are fewest."""
+    return min(shutil.disk_usage(folder).free for folder in folders)
+
+
 class HealthCheck:
     """Looks, for whoever probes. What it says is read without a credential: no paths, names or reasons of others."""
 
     def __init__(
         self,
         *,
-        home: Path,
+        folders: Sequence[Path],
         use_cases: UseCases,
         checkpoints: IssueCheckpoint,
         checkpoint_interval_s: float,
         contexts: Contexts,
         sampler: Sampler,
     ) -> None:
-        self._home = home
+        self._folders = folders
         self._use_cases = use_cases
         self._checkpoints = checkpoints
         self._checkpoint_interval_s = checkpoint_interval_s
@@ -47,7 +52,7 @@ class HealthCheck:
     async def look(self) -> Health:
         """How it is now."""
         problems, degraded = await self._store(), dict(self._degraded())
-        free_bytes = (await asyncio.to_thread(shutil.disk_usage, self._home)).free
+        free_bytes = await asyncio.to_thread(free_for, self._folders)
         if free_bytes < DISK_FULL_BYTES:
             problems["disk"] = (
                 f"{free_bytes // 1_000_000} MB are free for the data folder; nothing more is recorded soon"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from manent.app.settings import Settings
+
 
 class HomeError(Exception):
     """The data folder cannot be used; the message says why and what to do."""
@@ -29,6 +31,11 @@ def prepare_folder(folder: Path) -> None:
             f"the data folder {folder} cannot be written ({error.strerror}); give yourself the right, or set "
             "MANENT_HOME to a folder of yours"
         ) from error
+
+
+def data_folders(settings: Settings) -> list[Path]:
+    """Where data is written: the home, and the folder of a SQLite database that is elsewhere."""
+    return [settings.home, *([settings.database.parent] if isinstance(settings.database, Path) else [])]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import platform
 import resource
-import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from manent.adapters.metrics.collector import Read, Reading, ReadingsCollector
 from manent.adapters.metrics.exposition import Exposition
 from manent.adapters.metrics.recorder import Recorder
 from manent.adapters.store.sql import SQLEventStore
-from manent.app.health import HealthCheck
+from manent.app.health import HealthCheck, free_for
+from manent.app.home import data_folders
 from manent.app.limits import Limits
 from manent.app.projections import Contexts, Projections
 from manent.app.sampling import Sampler
@@ -30,6 +30,7 @@ from manent.domain.breaker import Circuit
 from manent.domain.generation import ModelCard
 from manent.domain.residency import Phase
 from manent.domain.telemetry import Telemetry
+from manent.domain.usecases.deliver_webhooks import DeliverWebhooks
 from manent.domain.usecases.project_contexts import NAME as CONTEXTS
 
 VERSIONS = (version("manent"), platform.python_version(), version("mlx"))
@@ -46,6 +47,7 @@ class Parts:
     contexts: Contexts
     projections: Projections | None
     limits: Limits
+    deliveries: DeliverWebhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ class Metrics:
             "limits": lambda: _limits(parts.limits),
             "log": lambda: _log(parts, sampler),
             "contexts": lambda: _contexts(parts, sampler),
+            "webhooks": lambda: _webhooks(parts.deliveries),
             "health": lambda: _health(health),
             "process": _process,
             "server": lambda: _server(sampler),
@@ -93,7 +96,7 @@ def watched(parts: Parts, metrics: Metrics, telemetry: Telemetry) -> Monitoring:
         asks["projection"] = lambda: projections.subscriptions.position(CONTEXTS)
     sampler = Sampler(asks)
     health = HealthCheck(
-        home=parts.settings.home,
+        folders=data_folders(parts.settings),
         use_cases=parts.use_cases,
         checkpoints=parts.transparency.checkpoints,
         checkpoint_interval_s=parts.settings.checkpoint_interval_s,
@@ -105,7 +108,7 @@ def watched(parts: Parts, metrics: Metrics, telemetry: Telemetry) -> Monitoring:
 
 
 async def _free_bytes(parts: Parts) -> float:
-    return (await asyncio.to_thread(shutil.disk_usage, parts.settings.home)).free
+    return await asyncio.to_thread(free_for, data_folders(parts.settings))
 
 
 async def _problems(health: HealthCheck) -> float:
@@ -139,6 +142,11 @@ def _completions(use_cases: UseCases) -> Iterator[Reading]:
 
 def _limits(limits: Limits) -> Iterator[Reading]:
     yield Reading("manent_rate_limit_fallbacks_total", limits.fallbacks)
+
+
+def _webhooks(deliveries: DeliverWebhooks) -> Iterator[Reading]:
+    for outcome, count in deliveries.outcomes.items():
+        yield Reading("manent_webhook_deliveries_total", count, (outcome,))
 
 
 def _log(parts: Parts, sampler: Sampler) -> Iterator[Reading]:

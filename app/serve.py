@@ -20,7 +20,7 @@ from manent.adapters.auth.secret_file import AccessSecretUnusable
 from manent.adapters.http.server import HttpServer
 from manent.adapters.http.tls import Certificate, CertificateUnusable
 from manent.adapters.inference.registry_entries import RegistryError
-from manent.adapters.logs.setup import configure_logging, stop_logging
+from manent.adapters.logs.setup import configure_logging, fill_standard_streams, log_defects, stop_logging
 from manent.adapters.merkle.signer import KeyUnusable
 from manent.adapters.store.migrate import MigrationError, upgrade
 from manent.app.background import in_background
@@ -68,7 +68,9 @@ def serve_until_stopped(settings: Settings) -> None:
     Raises:
         StartError: a folder, the database, the registry or the port cannot be used.
     """
+    fill_standard_streams()
     configure_logging(level=settings.log_level, log_format=settings.log_format, levels=settings.logger_levels)
+    log_defects()
     with ExitStack() as stack:
         stack.callback(stop_logging)
         try:

@@ -225,8 +225,9 @@ class Settings(BatchSettings, ExtensionSettings, IdentitySettings, LimitSettings
         ]
         for name, value in query:
             if name not in POSTGRESQL_OPTIONS or (name == "ssl" and value not in SSL_MODES):
+                shown = f"{name}={value}" if name == "ssl" else name  # of others the value may be a password
                 raise ValueError(
-                    f"{name}={value} is not understood; behind the ? it takes host (a socket's folder), port, and ssl "
+                    f"{shown} is not understood; behind the ? it takes host (a socket's folder), port, and ssl "
                     f"({', '.join(SSL_MODES)})"
                 )
         return urlunsplit(parts._replace(query=urlencode(query)))

@@ -20,4 +20,9 @@ def told(problem: ErrorDetails, prefix: str) -> str:
 
 
 def _without_password(value: object) -> object:
-    return re.sub(r"(://[^:@/]*:)[^@]*@", r"\1***@", value) if isinstance(value, str) else value
+    """The value without what stands for a password in it, also in an address that is written wrongly."""
+    if not isinstance(value, str):
+        return value
+    # Up to the last @, or where there is none, what stands in the place of a port and is no number.
+    masked = re.sub(r"(://[^:@/[]*:)(?:.*@|(?!\d*(?:[/?]|$))[^@]*$)", r"\1***@", value)
+    return re.sub(r"(?i)(pass\w*|pwd|token|secret)=[^&\s]*", r"\1=***", masked)

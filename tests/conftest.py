@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import settings
 from sqlalchemy import URL
 
 from manent.adapters.inference import minilm
@@ -21,6 +22,10 @@ from tests.support.postgres import PostgresServer, given_postgres, serving_postg
 from tests.support.valkey import ValkeyServer, serving_valkey
 
 pytest_plugins = ["tests.support.bounded", "tests.support.workplace"]
+
+# Machines are shared: how long an example takes says nothing of what it tests.
+settings.register_profile("manent", deadline=None)
+settings.load_profile("manent")
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"

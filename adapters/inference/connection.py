@@ -43,6 +43,7 @@ OnProcess = Callable[[int], None]
 
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
+_DEATH_S = 1.0
 
 
 class Runner:
@@ -210,7 +211,7 @@ class Runner:
                 return facts
             case LoadFailed(reason=reason):
                 raise (LoadOutOfMemory if OUT_OF_MEMORY.search(reason) else ModelLoadError)(reason)
-        await self._process.end(deadline_s=1.0)
+        await self._process.end(deadline_s=_DEATH_S)
         reason = f"the runner {self._describe_end()} while it loaded the model"
         raise (LoadOutOfMemory if self._killed_from_outside else ModelLoadError)(reason)
 
@@ -222,11 +223,14 @@ class Runner:
         except ProtocolError as error:
             self._kill_reason = self._kill_reason or str(error)
         except OSError as error:
-            self._kill_reason = self._kill_reason or f"its socket broke: {error}"
+            self._alive = False
+            # A process that dies with something unread resets its socket: what ended it is its exit status then.
+            if not await self._process.wait(_DEATH_S):
+                self._kill_reason = self._kill_reason or f"its socket broke: {error}"
         self._alive = False
         self._writer.close()
         if not self._closing:
-            await self._process.end(deadline_s=0 if self._kill_reason else 1.0)
+            await self._process.end(deadline_s=0 if self._kill_reason else _DEATH_S)
         requests = list(self._exchanges.values())
         how = "was stopped" if self._closing else self._describe_end(with_last_words=False)
         ended = RunnerKilled if self._killed_from_outside else EngineUnavailable

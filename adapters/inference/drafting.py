@@ -6,7 +6,6 @@ same tokens as without. After each step the batch is in the state of a plain one
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mlx_lm.generate import GenerationBatch
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from manent.adapters.inference.joining import JoiningGenerator
+from manent.adapters.inference.runner_log import say
 from manent.adapters.inference.sampling import TokenChooser
 
 
@@ -217,7 +217,7 @@ class DraftingGenerator(JoiningGenerator):
             return True, self._drafter.propose(tokens, batch.latest_token, count, chooser)
         except Exception as error:  # noqa: BLE001 (whatever the draft model raises must not fail the request)
             self._drafter, self._given_up = None, uid
-            sys.stderr.write(f"the draft model failed: {type(error).__name__}: {error}\n")
+            say("the draft model failed", error=error)
             return False, []
 
     def _verified(self, batch: SpeculativeBatch, chooser: TokenChooser, proposed: list[int]) -> list[Any]:

@@ -147,13 +147,13 @@ class RunnerProcess:
         return lines[-1].decode("utf-8", "replace").strip()[:500] if lines else ""
 
     async def _end(self, deadline_s: float) -> None:
-        ended = await self._wait(deadline_s)
+        ended = await self.wait(deadline_s)
         for insist, patience_s in ((self._process.terminate, _TERMINATE_S), (self._process.kill, _KILL_S)):
             if ended:
                 break
             with contextlib.suppress(ProcessLookupError):
                 insist()
-            ended = await self._wait(patience_s)
+            ended = await self.wait(patience_s)
         if not ended:  # pragma: no cover (a process that the kernel cannot end)
             _logger.error("runner %d does not end, not even by SIGKILL", self.pid)
         if (tail_task := self._tail_task) is not None:
@@ -162,7 +162,8 @@ class RunnerProcess:
             tail_task.cancel()
             await asyncio.wait({tail_task}, timeout=_TAIL_S)
 
-    async def _wait(self, deadline_s: float) -> bool:
+    async def wait(self, deadline_s: float) -> bool:
+        """Whether it ends by itself within so many seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline_s
         while self._process.poll() is None:

@@ -53,6 +53,7 @@ def say_defects() -> None:
 
     sys.excepthook = said
     threading.excepthook = lambda found: said(found.exc_type, found.exc_value, found.exc_traceback)
+    sys.unraisablehook = lambda found: said(found.exc_type, found.exc_value, found.exc_traceback)
 
 
 class RunnerLines:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
 
 from manent.adapters.logs.lines import JsonLines, console_lines
 from manent.adapters.logs.writer import BackgroundHandler
+from manent.domain.errors import DomainError
+from manent.domain.safe_errors import safe_traceback
+
+STANDARD_STREAMS = 3
 
 _handler: BackgroundHandler | None = None
+_log = logging.getLogger("manent.defects")
 
 
 def configure_logging(*, level: str, log_format: str, levels: Mapping[str, str] | None = None) -> None:
@@ -34,8 +44,16 @@ def configure_logging(*, level: str, log_format: str, levels: Mapping[str, str] 
     logging.getLogger("manent").setLevel(level.upper())
     # It announces a "production mode" and options that Manent does not have.
     logging.getLogger("sanic").setLevel(logging.ERROR)
+    for name in ("sanic.error", "sanic.root"):
+        logging.getLogger(name).addFilter(_is_news)
     for name, own_level in (levels or {}).items():
         logging.getLogger(name).setLevel(own_level.upper())
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Sanic's tells what Manent's own do not: a stream that ended in a known error is in those."""
+    error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+    return not isinstance(error, DomainError)
 
 
 def stop_logging() -> None:
@@ -47,3 +65,32 @@ def stop_logging() -> None:
 def dropped_lines() -> int:
     """How many lines were dropped, since nobody took them in time."""
     return 0 if _handler is None else _handler.dropped
+
+
+def log_defects() -> None:
+    """Have exceptions that nobody catches told without their messages, and a crash of the process by its frames.
+
+    Python itself would write what they say, and so perhaps somebody's words.
+    """
+
+    def ended(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+        with suppress(AttributeError, OSError, ValueError):  # by now nothing else writes, and it may be closed
+            sys.stderr.write(f"{safe_traceback(error)}\n")
+
+    def lost(error: BaseException | None, where: str) -> None:
+        _log.error("an exception in %s was caught by nobody", where, exc_info=error)
+
+    sys.excepthook = ended
+    threading.excepthook = lambda found: lost(found.exc_value, "a thread")
+    sys.unraisablehook = lambda found: lost(found.exc_value, "a finalizer")
+    with suppress(AttributeError, OSError, RuntimeError, ValueError):  # standard error is closed
+        faulthandler.enable()
+
+
+def fill_standard_streams() -> None:
+    """Put the null device where a standard stream is closed, or the next file to be opened would be one."""
+    for descriptor in range(STANDARD_STREAMS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free

@@ -174,6 +174,12 @@ METRICS: Sequence[Metric] = (
     ),
     _read("manent_context_cache_bytes", "What this process's context cache keeps, by estimate."),
     _read("manent_redis_commands_total", "Round trips to Redis: answered or failed.", "result", kind=Kind.COUNTER),
+    _read(
+        "manent_webhook_deliveries_total",
+        "Attempts of this process to deliver an event: taken, or failed; abandoned are those that made a dead letter.",
+        "outcome",
+        kind=Kind.COUNTER,
+    ),
     # The process.
     _read("manent_ready", "1 if requests can be served, else 0."),
     _read("manent_degraded", "1 for each part that does not work as it should while requests are served.", "part"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from manent.domain.usecases.webhook_records import found_webhook, record_webhook
 from manent.domain.webhooks import SUBSCRIPTIONS, DeliveryFailed, Webhook, WebhookNotFound, retry_after_s
 
 GONE = 410
+OUTCOMES = ("taken", "failed", "abandoned")
 RELEASE_S = 2.0
 
 _log = logging.getLogger("manent.webhooks")
@@ -75,6 +77,8 @@ class DeliverWebhooks:
         self._workers: dict[str, tuple[Webhook, asyncio.Task[None]]] = {}
         self._known: dict[str, tuple[dict[str, Webhook], int]] = {}
         self._changed = asyncio.Event()
+        self.outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
+        """Attempts of this process by what became of them."""
 
     def changed(self) -> None:
         """Look at once: this process changed a webhook."""
@@ -118,6 +122,7 @@ class DeliverWebhooks:
             owner=self._owner,
             at_once=self._at_once,
             limits=self._limits,
+            outcomes=self.outcomes,
         )
 
     async def _stop(self, names: list[str]) -> None:
@@ -147,6 +152,7 @@ class _Worker:
     owner: str
     at_once: asyncio.Semaphore
     limits: DeliveryLimits
+    outcomes: Counter[str]
 
     async def run(self) -> None:
         """Deliver until the log closes, or the webhook is disabled for being gone."""
@@ -190,15 +196,19 @@ class _Worker:
             try:
                 async with self.at_once:
                     await self.letters.send(entry, self.webhook)
+                self.outcomes["taken"] += 1
                 break
             except DeliveryFailed as failure:
                 where = (self.webhook.webhook_id, entry.header.position, attempt, failure.message)
                 _log.info("webhook %s did not take %d at attempt %d: %s", *where)
+                self.outcomes["failed"] += 1
                 if failure.status == GONE:
                     await self._disable("the receiver answered 410 Gone")
                     raise _Disabled from failure
                 if attempt == self.limits.attempts_max:
                     await self.letters.abandon(self.webhook, entry, attempts=attempt, reason=failure.message)
+                    self.outcomes["abandoned"] += 1
+                    _log.warning("webhook %s has a dead letter: %d, after attempt %d: %s", *where)
                     break
                 lease = await self._wait(retry_after_s(attempt, self.chance()), lease)
         return await self.subscriptions.advance(lease, entry.header.position)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import Context
 
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import DomainEvent
-from manent.domain.model_events import ModelEvent, ModelLoaded, model_stream
+from manent.domain.model_events import (
+    ModelEvent,
+    ModelLoaded,
+    ModelLoadFailed,
+    ModelPinChanged,
+    ModelSuspended,
+    ModelUnloaded,
+    RunnerCrashed,
+    model_stream,
+)
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 from manent.domain.usecases.stream_records import stream_records
@@ -33,6 +43,7 @@ class RecordModelEvents:
 
     async def record(self, event: ModelEvent) -> None:
         """Append ``event`` to the stream of its model, and tell the observers."""
+        Context().run(_log.log, *_line(event))  # of no request: least of all of the one that the model was loaded for
         for observer in self._observers:
             observer(event)
         context = EventContext(tenant=self._tenant, actor="manent")
@@ -70,3 +81,25 @@ class RecordModelEvents:
     def _remember(self, event: DomainEvent) -> None:
         if isinstance(event, ModelLoaded):
             self._memory_bytes[event.model_id] = event.memory_bytes
+
+
+def _line(event: ModelEvent) -> tuple[int, str, str, object]:
+    """What an operator reads of it in the server's log: a level, a line and its values."""
+    match event:
+        case ModelLoaded(load_s=load_s):
+            return logging.INFO, "model %s was loaded in %.1f s", event.model_id, load_s
+        case ModelUnloaded(reason=reason):
+            return logging.INFO, "model %s was unloaded: %s", event.model_id, reason
+        case ModelLoadFailed(reason=reason):
+            return logging.WARNING, "model %s could not be loaded: %s", event.model_id, _without_last_words(reason)
+        case RunnerCrashed(reason=reason):
+            return logging.WARNING, "the runner of %s ended: it %s", event.model_id, _without_last_words(reason)
+        case ModelSuspended(suspended_s=suspended_s):
+            return logging.ERROR, "model %s failed too often and is not tried for %.0f s", event.model_id, suspended_s
+        case ModelPinChanged(pinned=pinned):
+            return logging.INFO, "model %s: pinned is %s now", event.model_id, pinned
+
+
+def _without_last_words(reason: str) -> str:
+    """How it ended; what a runner's libraries wrote last stands behind it in the event alone: it may be anything."""
+    return reason.partition(" (")[0].removeprefix("the runner ")

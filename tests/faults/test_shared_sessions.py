@@ -61,7 +61,7 @@ def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @for_all(STEPS)
 def test_every_read_is_the_fold_of_the_log(own_valkey: ValkeyServer, empty_log: Path, steps: Sequence[Step]) -> None:
     """Three nodes, any commands in any order, and any damage to Redis in between."""

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manent.adapters.inference.scripted import Script
+from manent.adapters.store.database import open_store
 from manent.app.home import only_server
+from manent.app.settings import Settings
+from manent.app.system import RandomIds, SystemClock
+from manent.app.webhooks import webhook_cases
+from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import GenerationFailed
+from manent.domain.records import EventFilter
+from manent.domain.usecases.manage_webhooks import WebhookWish
 from tests.support.audited import new_log
+from tests.support.certificates import Authority
 from tests.support.commands import manent
 from tests.support.http import running_server
 from tests.support.server import manent_process
@@ -102,6 +112,55 @@ def break_registry(home: Path) -> None:
     (home / "models.toml").write_text('[[models]]\nid = "a"\nidle_timeout = 5\n', encoding="utf-8")
 
 
+def have_dead_letter(home: Path) -> None:
+    """A receiver did not take an event."""
+    asyncio.run(_with_webhook(home, abandon=True))
+
+
+def lose_webhook_key(home: Path) -> None:
+    """The key of the webhooks' secrets is another than the one that they were made with."""
+    asyncio.run(_with_webhook(home, abandon=False))
+    (home / "keys" / "webhooks.key").write_bytes(bytes(32))
+
+
+async def _with_webhook(home: Path, *, abandon: bool) -> None:
+    settings, clock = Settings(home=home, webhook_urls="http", _env_file=None), SystemClock()
+    store = open_store(settings.database, clock=clock, ids=RandomIds())
+    async with webhook_cases(settings, store, clock) as cases:
+        webhook, _ = await cases.manage.create(LOCAL_OPERATOR, WebhookWish(url="https://a.example/"))
+        if abandon:
+            (entry,) = await store.query(EventFilter(), limit=1)
+            await cases.letters.abandon(webhook, entry, attempts=10, reason="the receiver answered 503")
+    await store.aclose()
+
+
+def tell_passwords(home: Path) -> None:
+    """Others may read the file with the database's password (a command runs in its home)."""
+    (home / ".env").write_text("MANENT_REDIS_URL=redis://:secret@127.0.0.1:1/0\n", encoding="utf-8")
+    (home / ".env").chmod(0o644)
+
+
+def expire_certificate(home: Path) -> None:
+    """Its last day is behind."""
+    Authority(home / "tls").issue(not_after=datetime.now(UTC) - timedelta(hours=1))
+
+
+def near_the_end(home: Path) -> None:
+    """It is valid for some days more."""
+    Authority(home / "tls").issue(not_after=datetime.now(UTC) + timedelta(days=3))
+    (home / "tls" / "server.key").chmod(0o600)
+
+
+def show_certificates_key(home: Path) -> None:
+    """Others may read the certificate's key."""
+    Authority(home / "tls").issue(not_after=datetime.now(UTC) + timedelta(days=90))
+    (home / "tls" / "server.key").chmod(0o644)
+
+
+TLS = {"tls_certificate": "tls/server.crt", "tls_key": "tls/server.key"}
+JWT = {"jwt_algorithm": "RS256", "jwt_issuer": "https://a.example", "jwt_audience": "manent"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "settings", "check", "verdict", "says"),
     [
@@ -117,6 +176,17 @@ def break_registry(home: Path) -> None:
         (change_nothing, {"database_url": "postgresql+asyncpg://127.0.0.1:1/x"}, "database", "failure", "not answer"),
         (change_nothing, {"plugins": "nobody"}, "plugins", "failure", "no such plugin is installed"),
         (change_nothing, {"engine": "nobody"}, "plugins", "failure", "no plugin brings the engine"),
+        (have_dead_letter, {}, "webhooks", "warning", "has 1 dead letters, the last: the receiver answered 503"),
+        (lose_webhook_key, {}, "webhooks", "warning", "another key than this one's made"),
+        (tell_passwords, {}, "home", "warning", "/.env"),
+        (change_nothing, TLS, "tls", "failure", "No such file"),
+        (expire_certificate, TLS, "tls", "failure", "was valid until"),
+        (near_the_end, TLS, "tls", "warning", "is valid until"),
+        (show_certificates_key, TLS, "tls", "warning", "others can read"),
+        (change_nothing, {"host": "192.0.2.1"}, "access", "failure", "neither an API key nor a JWT"),
+        (change_nothing, {"unix_socket": "no/where"}, "socket", "failure", "its folder is missing"),
+        (change_nothing, {**JWT, "jwt_jwks": "no.json"}, "jwks", "failure", "no.json"),
+        (change_nothing, {**JWT, "jwt_jwks": "http://127.0.0.1:1/k"}, "jwks", "warning", "127.0.0.1:1"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -150,6 +220,19 @@ def test_two_servers_on_one_home_are_refused(tmp_path: Path) -> None:
     with only_server(tmp_path / "manent.db"):
         done = manent_process("serve", home=tmp_path, **SCRIPTED)
     assert (done.returncode, f"another Manent server (process {os.getpid()})" in done.stderr) == (1, True)
+
+
+async def test_ports_that_are_taken_are_looked_at(home: Path) -> None:
+    """By a Manent, whose health is told, or by something else."""
+    async with running_server() as server:
+        port = server.address.rpartition(":")[2]
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            other_port = other.getsockname()[1]
+            code, found = await asyncio.to_thread(examined, home, port=port, metrics_port=other_port)
+    assert (code, found["port"]["verdict"]) == (0, "ok")
+    assert found["port"]["detail"].endswith("is listened on by a Manent that is ready")
+    assert found["metrics port"]["verdict"] == "warning"
+    assert "no Manent answers there" in found["metrics port"]["detail"]
 
 
 async def test_smoke_tries_everything_once() -> None:

@@ -104,6 +104,20 @@ async def test_a_runner_that_the_system_kills_is_replaced_and_the_request_repeat
     assert events.names == ["ModelLoaded", "RunnerCrashed", "ModelLoaded", "ModelUnloaded"]
 
 
+async def test_a_kill_is_known_as_one_whatever_was_unread(tmp_path: Path) -> None:
+    """A runner that dies with something to read resets its socket: how it ended is its exit status all the same."""
+    events = RecordedEvents()
+    async with runner_engine(tmp_path / "unread", events=events) as engine:
+        asked = [
+            asyncio.create_task(collect(engine, request(PROMPT, parameters(), completion_id=f"c{number}")))
+            for number in (1, 2)
+        ]
+        await asyncio.wait(asked, timeout=15)
+        assert [result.usage.completion_tokens for _, result in await asyncio.gather(*asked)] == [0, 0]
+    (crash,) = [event for event in events if isinstance(event, RunnerCrashed)]
+    assert "SIGKILL, as the system does" in crash.reason
+
+
 async def test_once_and_not_more(tmp_path: Path) -> None:
     """Where it is killed again, the request ends in an error that says what the system does when memory runs out."""
     events = RecordedEvents()

@@ -94,7 +94,7 @@ def test_tokens_are_those_of_llama_cpp(tokenizer: Any, text: str, expected: list
     assert tokenizer.encode(text) == expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(st.characters(max_codepoint=0x1FFFF, exclude_categories=["Cs"], exclude_characters=UNKNOWN)))
 def test_any_text_survives_the_tokenizer(tokenizer: Any, text: str) -> None:
     """Text of any script, emoji included, comes back from its tokens unchanged."""

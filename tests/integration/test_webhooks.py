@@ -128,6 +128,20 @@ async def test_a_receiver_verifies_what_it_is_sent(tmp_path: Path) -> None:
             ReceiversLibrary(wrong).verify(data, message.headers)
 
 
+async def test_a_message_that_is_replayed_is_refused(tmp_path: Path) -> None:
+    """Who took a message down cannot send it again: in time its id is known, and later its signed time is too old."""
+    world = World(tmp_path, clock=FakeClock(time.time_ns() // 1000 - HOUR_S * 1_000_000))
+    async with receiving() as receiver, world.delivering():
+        _, secret = await world.webhook(receiver)
+        await world.say("hello")
+        (message,) = await receiver.until(1)
+    with pytest.raises(WebhookVerificationError, match="too old"):
+        ReceiversLibrary(secret).verify(message.body, message.headers)
+    younger = {**message.headers, "webhook-timestamp": str(int(time.time()))}
+    with pytest.raises(WebhookVerificationError, match="No matching signature"):
+        ReceiversLibrary(secret).verify(message.body, younger)
+
+
 async def test_content_is_sent_only_where_it_is_asked_for(tmp_path: Path) -> None:
     """Without, a message is the header: the canary is nowhere in it. What is too large is left out."""
     world = World(tmp_path)

@@ -7,6 +7,7 @@ import json
 import random
 import ssl
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx
@@ -25,7 +26,7 @@ class Tally:
 
     whole: list[str] = field(default_factory=list)
     left: int = 0
-    told: int = 0
+    told: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     cut: int = 0
     runner_kills: int = 0
@@ -33,10 +34,11 @@ class Tally:
     first_content_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
+        told = ", ".join(f"{count} {code}" for code, count in sorted(self.told.items()))
         return (
-            f"{len(self.whole)} whole answers, {self.left} left by their client, {self.told} ended by an error that "
-            f"was told, {self.refused} refused, {self.cut} cut off; {self.runner_kills} runners and "
-            f"{self.redis_restarts} Redis killed"
+            f"{len(self.whole)} whole answers, {self.left} left by their client, {self.told.total()} ended by an "
+            f"error that was told ({told or 'none'}), {self.refused} refused, {self.cut} cut off; {self.runner_kills} "
+            f"runners and {self.redis_restarts} Redis killed"
         )
 
 
@@ -80,7 +82,7 @@ class Client:
                     return
                 chunk = json.loads(event.data)
                 if "error" in chunk:
-                    self._tally.told += 1
+                    self._tally.told[chunk["error"]["code"]] += 1
                     return
                 completion_id = chunk["id"]
                 if chunks == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -21,9 +22,9 @@ class Authority:
         self.chain = self.folder / "server.crt"
         self.key = self.folder / "server.key"
 
-    def issue(self, name: str = "localhost") -> int:
+    def issue(self, name: str = "localhost", *, not_after: datetime | None = None) -> int:
         """Write a new certificate and its key; its serial number."""
-        issued = self._authority.issue_cert(name, "localhost", "127.0.0.1")
+        issued = self._authority.issue_cert(name, "localhost", "127.0.0.1", not_after=not_after)
         self.chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
         return self.serial_in(issued.cert_chain_pems[0].bytes())

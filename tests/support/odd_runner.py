@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import socket
 import sys
@@ -36,8 +37,10 @@ def answer(connection: ServerConnection, raw: socket.socket, folder: Path, frame
         raw.sendall(b"\xff\xff\xff\xff")
     elif behavior == "confused" and isinstance(frame, Render):
         connection.write([Delta(id=frame.id, text="?", token_ids=(1,))])
-    elif behavior in {"mortal", "doomed"} and isinstance(frame, Generate):
+    elif behavior in {"mortal", "doomed", "unread"} and isinstance(frame, Generate):
         if not killed_before(folder) or behavior == "doomed":
+            if behavior == "unread":  # dies while more waits to be read: the socket is reset, not closed
+                select.select([raw], [], [], 10)
             os.kill(os.getpid(), signal.SIGKILL)
         connection.write([finished(frame)])
     elif behavior == "slow" and isinstance(frame, Generate):

@@ -27,7 +27,9 @@ from manent.adapters.store.sql import SQLEventStore
 from manent.app.background import in_background
 from manent.app.bootstrap import Manent, assembled
 from manent.app.settings import Settings
+from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.errors import GenerationFailed, ModelLoadError
+from manent.domain.usecases.manage_webhooks import WebhookWish
 from tests.support.engines import supervisor_settings
 from tests.support.fake_runners import managed, model
 from tests.support.hooks import Held
@@ -97,7 +99,8 @@ class Scraped:
         return await self.http.post("/v1/chat/completions", json={"model": "default", "messages": [USER], **members})
 
     async def talk(self) -> None:
-        """Completions that end in every way, some while others hold the only place."""
+        """Completions that end in every way, some while others hold the only place, and a webhook of nobody."""
+        await self.manent.webhooks.manage.create(LOCAL_OPERATOR, WebhookWish(url="http://127.0.0.1:1/"))
         self.engine.script = Script(pieces=(Thought("hm"), "Hel", "lo"))
         assert (await self.chat(session_id="ada")).status_code == 200
         assert (await self.chat(session_id="ada", stream=True)).status_code == 200
@@ -192,6 +195,8 @@ async def everything_happens(home: Path, valkey: ValkeyServer) -> Scraped:
         redis_url=valkey.url,
         redis_timeout_s=0.5,
         limits_per_subject="requests_per_hour=100000",
+        webhook_urls="private",
+        webhook_attempts_max=1,
         _env_file=None,
     )
     with pytest.MonkeyPatch.context() as patch:

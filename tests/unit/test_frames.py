@@ -42,7 +42,7 @@ def written(*states: SessionState) -> bytes:
     return value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @for_all(st.lists(STATES, min_size=1, max_size=5))
 def test_every_growth_is_read_as_it_was(states: list[SessionState]) -> None:
     """Whatever member changes, and however the messages do; also the last event's id, which equality leaves out."""
@@ -52,7 +52,7 @@ def test_every_growth_is_read_as_it_was(states: list[SessionState]) -> None:
     assert version_of(written(*states)[-TRAILER.size :]) == len(states)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @for_all(STATES, STATES, st.data())
 def test_no_damage_is_believed(one: SessionState, two: SessionState, data: st.DataObject) -> None:
     """One byte changed, bytes cut from either end, a frame left out: it is refused, and nothing else is raised."""

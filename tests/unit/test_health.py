@@ -33,7 +33,7 @@ class Looked:
         self.sampler = Sampler({})
         self.checkpoints = SimpleNamespace(age_s=None)
         self.check = HealthCheck(
-            home=home,
+            folders=[home, home / "database"],
             use_cases=self.world.manent,
             checkpoints=cast("IssueCheckpoint", self.checkpoints),
             checkpoint_interval_s=300,
@@ -108,6 +108,13 @@ async def test_a_disk_that_fills_up_is_told_in_time(
     free_of(monkeypatch, free_bytes)
     health = await looked.check.look()
     assert ("disk" in health.problems, "disk" in health.degraded) == (problem, degraded)
+
+
+async def test_the_fuller_of_two_disks_counts(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is elsewhere fills up its own."""
+    free = {"database": 10**6}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(path.name, 10**12)))
+    assert "1 MB are free" in (await looked.check.look()).problems["disk"]
 
 
 async def test_a_part_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -165,3 +167,52 @@ def test_what_a_runner_says_is_in_the_servers_log(
     )
     assert "ValueError" in said.__dict__["runner_exception"]
     assert CANARY not in JsonLines().format(said)
+
+
+DEFECTS = """
+import os, sys, threading
+os.close(0)
+from manent.adapters.logs import setup
+setup.fill_standard_streams()
+setup.configure_logging(level="info", log_format="json")
+setup.log_defects()
+def fail(*_):
+    raise ValueError("%s")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+type("Odd", (), {"__del__": fail})()
+setup.stop_logging()
+sys.stderr.write(f"{os.fstat(0).st_rdev == os.stat(os.devnull).st_rdev}\\n")
+fail()
+"""
+
+
+def test_defects_that_nobody_catches_are_told_without_their_words() -> None:
+    """Of a thread, of a finalizer and of the main program, where Python itself would write what they say."""
+    done = subprocess.run(
+        [sys.executable, "-c", DEFECTS % CANARY], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert CANARY not in done.stdout + done.stderr
+    first, second, filled, *rest = done.stderr.splitlines()
+    assert json.loads(first)["event"] == "an exception in a thread was caught by nobody"
+    assert json.loads(second)["event"] == "an exception in a finalizer was caught by nobody"
+    assert (filled, rest[-1], len(rest) > 1) == ("True", "ValueError", True)
+
+
+@pytest.mark.parametrize(("error", "is_told"), [(InvalidValue("x"), False), (ValueError("x"), True)])
+def test_streams_that_end_in_a_known_error_are_no_news_of_sanics(
+    capfd: pytest.CaptureFixture[str], *, error: Exception, is_told: bool
+) -> None:
+    """Manent's own line tells of them; of a defect both do."""
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    sanic, filters = logging.getLogger("sanic.error"), logging.getLogger("sanic.error").filters[:]
+    try:
+        configure_logging(level="info", log_format="json")
+        sanic.error("the stream cannot go on", exc_info=failure(error))
+        stop_logging()
+    finally:
+        root.handlers[:], sanic.filters[:] = before, filters
+        logging.getLogger("manent").setLevel(logging.NOTSET)
+    assert ("could not answer as usual" in capfd.readouterr().err) is is_told

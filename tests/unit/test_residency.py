@@ -230,5 +230,5 @@ class Residency(RuleBasedStateMachine):
             assert not model.leases or model.phase in {Phase.LOADED, Phase.LOADING}
 
 
-Residency.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Residency.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestResidency = Residency.TestCase
