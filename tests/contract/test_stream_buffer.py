@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -156,4 +157,24 @@ async def test_redis_that_is_emptied_or_gone_leaves_no_hole_behind(own_valkey: V
     assert buffer._breaker.is_open
     assert list(await buffer.read(STREAM, 0)) == []
     own_valkey.start()
+    await buffer.aclose()
+
+
+async def test_streams_in_step_are_written_together(valkey: ValkeyServer) -> None:
+    """Eight that write at once cost one round trip, not eight; each keeps all of its own, and expires."""
+    link = RedisLink(valkey.url, RedisLimits(timeout_s=5.0))
+    limits = StreamLimits(stream_bytes_max=2000, keep_s=60.0)
+    buffer = RedisStreams(link, CircuitBreaker(period_s=5.0), log_id=RandomIds().new("log_"), limits=limits)
+    keys = [StreamKey(tenant="t", completion_id=str(number)) for number in range(8)]
+    for number, delta in enumerate(DELTAS):
+        await asyncio.gather(*(buffer.append(key, number, (delta,)) for key in keys))
+    assert link.answers == len(DELTAS)
+    for key in keys:
+        assert list(await buffer.read(key, 0)) == list(DELTAS)
+        assert 60_000 <= valkey.run("PTTL", buffer._key(key)) <= 66_000
+    valkey.run("DEL", buffer._key(keys[0]))
+    await buffer.append(keys[0], 4, DELTAS[:1])
+    await asyncio.gather(*(buffer.append(key, 4, DELTAS[:1]) for key in keys))
+    assert valkey.run("EXISTS", buffer._key(keys[0])) == 0
+    assert list(await buffer.read(keys[1], 0)) == [*DELTAS, DELTAS[0]]
     await buffer.aclose()

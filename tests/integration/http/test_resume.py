@@ -20,6 +20,7 @@ from manent.app.system import RandomIds, SystemClock
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.streams import NoStreamBuffer, StreamBuffer
+from manent.domain.usecases.ending import Ending
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, Running, client, running_server
 
@@ -122,15 +123,35 @@ async def test_a_stream_cut_after_any_event_goes_on_behind_it(name: str, tmp_pat
         assert len(world.engine.requests) == 1
 
 
-@pytest.mark.parametrize("name", ["text", "reasoning", "nothing", "choices", "tools"])
-async def test_without_a_buffer_the_log_tells_what_it_can(name: str) -> None:
-    """One text goes on at the reader's last character, as often as it is cut; of several, the reader is told so."""
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_without_a_buffer_the_log_tells_the_same(name: str) -> None:
+    """The log alone goes on behind any event, of several texts and of tool calls too, and to the byte."""
     pieces, members = SCRIPTS[name]
     world = World(pieces, NoStreamBuffer(), before_delta=slowly)
+    usage = {"include_usage": "true"} if "stream_options" in members else {}
     async with world.server() as first, world.server() as second:
         uncut = events_of((await first.chat(stream=True, store=True, **members)).text)
         completion_id = completion_of(uncut[0])
-        whole = told(uncut)
+        for number, event in enumerate(uncut[:-1], start=1):
+            rest = await resumed(second, completion_id, id_of(event), **usage)
+            assert rest.status_code == 200
+            assert told(uncut[:number] + events_of(rest.text)) == told(uncut), id_of(event)
+
+
+@pytest.mark.parametrize("name", ["text", "reasoning", "nothing", "choices", "tools"])
+async def test_a_log_that_does_not_know_the_deltas_tells_what_it_can(name: str) -> None:
+    """One text goes on at the reader's last character, as often as it is cut; of several, the reader is told so.
+
+    So it is with logs of before deltas were counted.
+    """
+    pieces, members = SCRIPTS[name]
+    world = World(pieces, NoStreamBuffer(), before_delta=slowly)
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(Ending, "_piece_sizes", lambda _: None)
+        async with world.server() as first:
+            uncut = events_of((await first.chat(stream=True, store=True, **members)).text)
+    completion_id, whole = completion_of(uncut[0]), told(uncut)
+    async with world.server() as second:
         for number, event in enumerate(uncut[:-1], start=1):
             rest = await resumed(second, completion_id, id_of(event))
             if name in {"choices", "tools"} and rest.status_code != 200:
