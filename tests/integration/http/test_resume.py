@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from manent.domain.streams import NoStreamBuffer, StreamBuffer
 from manent.domain.usecases.ending import Ending
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, Running, client, running_server
+from tests.support.streamed import completion_of, events_of, id_of, told
 
 SDK = {"X-Stainless-Retry-Count": "0"}
 RETRY = {"X-Stainless-Retry-Count": "1"}
@@ -60,47 +60,10 @@ async def slowly(_delta: int) -> None:
         await asyncio.sleep(0)
 
 
-def events_of(text: str) -> list[str]:
-    """The events of a stream, with their ids."""
-    events = text.split("\n\n")
-    assert events.pop() == ""
-    return [re.sub(r"(?m)^:.*\n", "", event) for event in events]
-
-
-def id_of(event: str) -> str:
-    """The id of an event."""
-    return event.split("\n", maxsplit=1)[0].removeprefix("id: ")
-
-
 async def resumed(running: Running, completion_id: str, last_id: str | None = None, **query: str) -> Any:
     """The answer to a reader who comes back."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     return await running.http.get(f"/v1/chat/completions/{completion_id}/stream", headers=headers, params=query)
-
-
-def told(events: list[str]) -> dict[str, Any]:
-    """What the events say in all, by choice and member, however many deltas were joined in one chunk."""
-    said: dict[str, Any] = {}
-    for event in events:
-        data = event.partition("\ndata: ")[2]
-        chunk = json.loads(data) if data else {}
-        for choice in chunk.get("choices", ()):
-            members = choice["delta"] | {"logprobs": (choice["logprobs"] or {}).get("content")}
-            members["finish_reason"] = choice["finish_reason"]
-            for member, value in members.items():
-                name = f"{choice['index']} {member}"
-                if value is not None:
-                    said[name] = said[name] + value if name in said else value
-        if chunk.get("usage"):
-            said["usage"] = chunk["usage"]
-    return said
-
-
-def completion_of(text: str) -> str:
-    """The id of the completion that a stream tells."""
-    found = re.search(r"chatcmpl-[0-9a-f]{32}", text)
-    assert found is not None
-    return found[0]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
