@@ -178,3 +178,27 @@ async def test_streams_in_step_are_written_together(valkey: ValkeyServer) -> Non
     assert valkey.run("EXISTS", buffer._key(keys[0])) == 0
     assert list(await buffer.read(keys[1], 0)) == [*DELTAS, DELTAS[0]]
     await buffer.aclose()
+
+
+async def test_a_frozen_redis_costs_all_streams_one_timeout_a_period(own_valkey: ValkeyServer) -> None:
+    """Eight streams wait together, once; those that begin within the period do not, and the first behind it asks."""
+    link = RedisLink(own_valkey.url, RedisLimits(timeout_s=0.2))
+    now_s = [0.0]
+    breaker = CircuitBreaker(period_s=60.0, monotonic_s=lambda: now_s[0])
+    buffer = RedisStreams(link, breaker, log_id=RandomIds().new("log_"))
+
+    async def write(name: str) -> None:
+        for number in range(20):
+            await buffer.append(StreamKey(tenant="t", completion_id=name), number, DELTAS[:1])
+
+    with own_valkey.frozen():
+        await asyncio.gather(*(write(f"running {number}") for number in range(8)))
+        await asyncio.gather(*(write(f"new {number}") for number in range(8)))
+        assert link.errors == 1
+        now_s[0] += 61
+        await asyncio.gather(*(write(f"probing {number}") for number in range(8)))
+        assert link.errors == 2
+    now_s[0] += 61
+    await write("afterwards")
+    assert len(await buffer.read(StreamKey(tenant="t", completion_id="afterwards"), 0)) == 20
+    await buffer.aclose()

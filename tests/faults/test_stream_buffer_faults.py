@@ -117,9 +117,7 @@ def resumed(server: Server, lived: Lived, after: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def lived(
-    tmp_path_factory: pytest.TempPathFactory, starter_model: Path, own_valkey: ValkeyServer
-) -> dict[str, Lived]:
+def lived(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, own_valkey: ValkeyServer) -> dict[str, Lived]:
     """A stream through each fault on one server; all are told again there, and by the server that comes after it."""
     home = prepare_home(tmp_path_factory.mktemp("valkey") / "home", starter_model)
     settings = {"redis_url": own_valkey.url, "redis_timeout_s": TIMEOUT_S}
