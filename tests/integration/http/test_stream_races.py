@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from manent.adapters.http.context import HttpLimits
@@ -11,6 +12,7 @@ from manent.adapters.inference.scripted import Script
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
+from manent.domain.ports import EventStore
 from manent.domain.records import EventFilter
 from tests.support.http import raw_connection, running_server
 from tests.support.streamed import completion_of, events_of, told
@@ -23,6 +25,15 @@ async def turns_of_the_loop(turns: int) -> None:
     """Let others run, so often."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def ends_of(store: EventStore, completions: Sequence[str]) -> dict[str, list[str]]:
+    """The types of the terminal events of each completion."""
+    ends: dict[str, list[str]] = {completion_id: [] for completion_id in completions}
+    for type_name in TERMINAL:
+        for entry in await store.query(EventFilter(type=type_name), limit=1000):
+            ends[json.loads(entry.payload or b"{}")["completion_id"]].append(type_name)
+    return ends
 
 
 async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(tmp_path: Path) -> None:
@@ -59,10 +70,7 @@ async def test_a_cancel_that_races_the_end_leaves_one_terminal_event(tmp_path: P
                 await asyncio.sleep(0.001)
         while len(running.use_cases.live):  # noqa: ASYNC110 (nothing tells of it)
             await asyncio.sleep(0.005)
-        ends: dict[str, list[str]] = {completion_id: [] for completion_id in completions}
-        for type_name in TERMINAL:
-            for entry in await store.query(EventFilter(type=type_name), limit=1000):
-                ends[json.loads(entry.payload or b"{}")["completion_id"]].append(type_name)
+        ends = await ends_of(store, completions)
         assert {len(types) for types in ends.values()} == {1}
         assert {types[0] for types in ends.values()} == {"CompletionGenerated", "CompletionCancelled"}
         for completion_id, (type_name,) in ends.items():
