@@ -256,10 +256,12 @@ class CompleteChat:
                 if not isinstance(output, TextDelta):
                     return output
                 delta = self._named(output, requested.parameters.shape)
-                partial.add(delta)
-                if prepared.record_content:
-                    await self._buffer.append(stream, len(running.produced), (delta,))
-                running.produce(delta)
+                try:
+                    if prepared.record_content:
+                        await self._buffer.append(stream, len(running.produced), (delta,))
+                finally:  # also where it is stopped here: others may have the delta from the buffer already
+                    partial.add(delta)
+                    running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
     def _message_id(self, completion_id: str) -> str:

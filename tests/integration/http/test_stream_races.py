@@ -1,21 +1,30 @@
-"""Streams whose readers differ, and streams that are cancelled just as they end."""
+"""Streams whose readers differ, whose Valkey is hurt under a reader elsewhere, and which are cancelled as they end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+import pytest
 
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.scripted import Script
+from manent.adapters.projections.breaker import CircuitBreaker
+from manent.adapters.projections.redis_link import RedisLimits, RedisLink
+from manent.adapters.projections.stream_redis import RedisStreams
+from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.ports import EventStore
 from manent.domain.records import EventFilter
+from tests.support.hooks import Held
 from tests.support.http import raw_connection, running_server
 from tests.support.streamed import completion_of, events_of, told
+from tests.support.valkey import ValkeyServer
 
 ROUNDS = 80
 TERMINAL = ("CompletionGenerated", "CompletionFailed", "CompletionCancelled")
@@ -104,3 +113,62 @@ async def test_a_reader_that_never_reads_keeps_nobody_from_reading() -> None:
                     read.set()
         assert told(events_of(received))["0 content"] == "".join(pieces)
         assert await running.log("CompletionCancelled") == []
+
+
+@pytest.mark.parametrize("fault", ["flushed", "frozen", "gone"])
+async def test_a_reader_on_another_server_outlives_what_befalls_the_buffer(
+    own_valkey: ValkeyServer, fault: str
+) -> None:
+    """What it had not read from Valkey comes from the log: late, and whole."""
+    store = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
+    held, log_id = Held(3), RandomIds().new("log_")
+    pieces = ("a", "b", "c", "d", "e")
+    async with (
+        redis_streams(own_valkey, log_id) as first_buffer,
+        redis_streams(own_valkey, log_id) as second_buffer,
+        running_server(Script(pieces=pieces, before_delta=held), store=store, streams=first_buffer) as first,
+        running_server(store=store, streams=second_buffer) as second,
+    ):
+        streaming = asyncio.create_task(first.chat(stream=True, session_id="s", n=1))
+        await held.reached.wait()
+        (completion,) = first.use_cases.live
+        url, received = f"/v1/chat/completions/{completion.completion_id}/stream", ""
+        async with second.http.stream("GET", url) as answer:
+            texts = answer.aiter_text()
+            while '"content":"a' not in received:
+                received += await anext(texts)
+            with hurt(own_valkey, fault):
+                held.released.set()
+                await streaming
+                received += "".join([text async for text in texts])
+        events = events_of(received)
+        assert told(events)["0 content"] == "".join(pieces)
+        assert events[-1] == "data: [DONE]"
+
+
+@asynccontextmanager
+async def redis_streams(valkey: ValkeyServer, log_id: str) -> AsyncGenerator[RedisStreams, None]:
+    """A server's buffer."""
+    link = RedisLink(valkey.url, RedisLimits(timeout_s=0.2))
+    buffer = RedisStreams(link, CircuitBreaker(period_s=60.0), log_id=log_id)
+    try:
+        yield buffer
+    finally:
+        await buffer.aclose()
+
+
+@contextmanager
+def hurt(valkey: ValkeyServer, fault: str) -> Iterator[None]:
+    """Valkey flushed, or for as long as the block lasts frozen or gone."""
+    if fault == "frozen":
+        with valkey.frozen():
+            yield
+    elif fault == "flushed":
+        valkey.run("FLUSHALL")
+        yield
+    else:
+        valkey.kill()
+        try:
+            yield
+        finally:
+            valkey.start()
