@@ -7,8 +7,10 @@ import os
 import time
 from collections import deque
 
-PIECE_BYTES = 16
-PIECES = 256
+ID_BYTES = 16
+SALT_BYTES = 32
+PIECE_BYTES = ID_BYTES + SALT_BYTES
+PIECES = 128
 
 
 class SystemClock:
@@ -36,22 +38,23 @@ class RandomIds:
 
     def new(self, prefix: str) -> str:
         """See ``Ids.new``."""
-        return prefix + self._piece().hex()
+        return prefix + self._piece()[:ID_BYTES].hex()
 
     def salt(self) -> bytes:
         """See ``Ids.salt``."""
-        return self._piece() + self._piece()
+        return self._piece()[:SALT_BYTES]
 
     def event(self) -> tuple[str, bytes]:
         """See ``Ids.event``: 48 bits of milliseconds and 80 random ones, as in a UUID of version 7 (RFC 9562)."""
-        return f"evt_{time.time_ns() // 1_000_000:012x}{self._piece()[:10].hex()}", self._piece() + self._piece()
+        piece = self._piece()
+        return f"evt_{time.time_ns() // 1_000_000:012x}{piece[:10].hex()}", piece[ID_BYTES:]
 
     def seed(self) -> int:
         """See ``Ids.seed``."""
         return int.from_bytes(self._piece()[:4], "big") >> 1
 
     def _piece(self) -> bytes:
-        """16 random bytes. Taking one out of a deque is atomic, so that no two threads get the same."""
+        """Random bytes for an id and a salt. Taking from a deque is atomic, so that no two threads get the same."""
         while True:
             try:
                 return self._pieces.popleft()

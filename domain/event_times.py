@@ -6,10 +6,10 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from manent.domain.events import DomainEvent
+from manent.domain.short_events import SessionStep
 
 
-def happened_at_us(event: DomainEvent) -> int | None:
+def happened_at_us(event: SessionStep) -> int | None:
     """When ``event`` happened, in microseconds since 1970; None where the log does not know (any more)."""
     kind: type[Any] = type(event)
     name = _time_member(kind)  # type: ignore[arg-type]  # classes are hashable, whatever mypy thinks of these

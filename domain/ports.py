@@ -84,7 +84,7 @@ class EventStore(Protocol):
     async def read_events(
         self, tenant: str, stream_id: str, *, after_version: int = 0, max_version: int | None = None, limit: int = 500
     ) -> Sequence[StreamEvent]:
-        """What ``read_stream`` reads, without the headers: for folds, several times as fast.
+        """What ``read_stream`` reads, without the headers and in short: for folds, several times as fast.
 
         Raises:
             LogCorrupt: a payload is not what its header promises.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from manent.domain.errors import DomainError
-from manent.domain.events import DomainEvent
 from manent.domain.ports import ContextCache
 from manent.domain.session import SessionState
+from manent.domain.short_events import SessionStep
 
 SessionKey = tuple[str, str]
 """Tenant and session id."""
@@ -62,7 +62,7 @@ class SharedContexts(ContextCache, Protocol):
         ...
 
     async def fill(self, epoch: str, states: Sequence[SessionState]) -> None:
-        """Keep ``states`` in ``epoch``, all in one round trip."""
+        """Keep ``states`` in ``epoch``, which is not current yet, all in one round trip."""
         ...
 
     async def switch(self, epoch: str) -> None:
@@ -82,7 +82,7 @@ class SessionSteps(NamedTuple):
     """Events of one session that follow each other, and the version and id of the last of them."""
 
     session: SessionKey
-    events: Sequence[DomainEvent]
+    events: Sequence[SessionStep]
     last_version: int
     last_event_id: str
 
@@ -90,8 +90,11 @@ class SessionSteps(NamedTuple):
 class SessionWalk(Protocol):
     """The log in the order of its sessions, for whoever folds them all. Raises StoreUnavailable and LogCorrupt."""
 
-    def pages(self) -> AsyncGenerator[Sequence[SessionSteps], None]:
-        """All events of all sessions, in memory that is bounded; a session goes on where the page before left it."""
+    def pages(self) -> AsyncGenerator[Iterable[SessionSteps], None]:
+        """All events of all sessions, in memory that is bounded; a session goes on where the page before left it.
+
+        A page is gone through once: its events are decoded as they are asked for.
+        """
         ...
 
     async def events(self) -> int:

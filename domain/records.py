@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from manent.domain.errors import IdempotencyConflict
 from manent.domain.events import DomainEvent
+from manent.domain.short_events import SessionStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +59,11 @@ class RecordedEvent:
 
 
 class StreamEvent(NamedTuple):
-    """An event of a stream with no more of its header than a fold needs; a tuple, since folds read thousands."""
+    """An event of a stream with no more of it and its header than a fold needs; a tuple, since folds read thousands."""
 
     stream_version: int
     event_id: str
-    event: DomainEvent
+    event: SessionStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 from manent.domain.access import Principal, may_use
 from manent.domain.errors import (
@@ -114,11 +115,10 @@ def leading_system(messages: Sequence[Message]) -> list[Message]:
 def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PLR0911, C901 (one case an event)
     """The state after ``event``. Total: every event that was ever recorded has a case or changes the version only."""
     changed_at_us = max(state.changed_at_us, happened_at_us(event) or 0)
-    after = replace(state, version=state.version + 1, changed_at_us=changed_at_us, last_event_id="")
+    after = partial(replace, state, version=state.version + 1, changed_at_us=changed_at_us, last_event_id="")
     match event:
         case SessionStarted():
-            return replace(
-                after,
+            return after(
                 status=SessionStatus.OPEN,
                 owner=event.owner,
                 metadata=event.metadata,
@@ -127,59 +127,29 @@ def evolve(state: SessionState, event: DomainEvent) -> SessionState:  # noqa: PL
                 started_at_us=event.started_at_us,
             )
         case MessageAppended():
-            return replace(after, messages=state.messages.extended(event.message))
+            return after(messages=state.messages.extended(event.message))
         case SystemPromptReplaced():
             rest = state.messages[len(state.leading_system) :]
-            return replace(after, messages=History((*event.messages, *rest)))
+            return after(messages=History((*event.messages, *rest)))
         case HistoryRevised():
-            return replace(after, messages=state.messages.truncated(event.from_index))
+            return after(messages=state.messages.truncated(event.from_index))
         case ItemRemoved():
             left = () if event.left is None else (event.left,)
             before, behind = state.messages[: event.message_index], state.messages[event.message_index + 1 :]
-            return replace(after, messages=History((*before, *left, *behind)))
+            return after(messages=History((*before, *left, *behind)))
         case CompletionRequested():
-            return replace(after, open_completion_id=event.completion_id)
+            return after(open_completion_id=event.completion_id)
         case CompletionGenerated() | CompletionFailed() | CompletionCancelled():
             still_open = None if state.open_completion_id == event.completion_id else state.open_completion_id
-            return replace(after, open_completion_id=still_open)
+            return after(open_completion_id=still_open)
         case SessionMetadataChanged():
-            return replace(after, metadata=event.metadata, ttl_s=event.ttl_s)
+            return after(metadata=event.metadata, ttl_s=event.ttl_s)
         case SessionExpired():
-            return replace(after, status=SessionStatus.EXPIRED)
+            return after(status=SessionStatus.EXPIRED)
         case SessionDeleted():
-            return replace(after, status=SessionStatus.DELETED)
+            return after(status=SessionStatus.DELETED)
         case _:
-            return after
-
-
-def fold(state: SessionState, events: Iterable[DomainEvent]) -> SessionState:
-    """The state after all of ``events``: what ``evolve`` says one by one, without a state for each event of a turn."""
-    said: list[Message] = []
-    steps, open_id, changed_at_us = 0, state.open_completion_id, state.changed_at_us
-    for event in events:
-        match event:
-            case MessageAppended():
-                said.append(event.message)
-            case CompletionRequested():
-                open_id = event.completion_id
-            case CompletionGenerated() | CompletionFailed() | CompletionCancelled():
-                open_id = None if open_id == event.completion_id else open_id
-            case _:
-                state = evolve(_after_turns(state, steps, said, open_id, changed_at_us), event)
-                steps, said, open_id, changed_at_us = 0, [], state.open_completion_id, state.changed_at_us
-                continue
-        steps += 1
-        changed_at_us = max(changed_at_us, happened_at_us(event) or 0)
-    return _after_turns(state, steps, said, open_id, changed_at_us)
-
-
-def _after_turns(
-    state: SessionState, steps: int, said: Sequence[Message], open_id: str | None, changed_at_us: int
-) -> SessionState:
-    if steps == 0:
-        return state
-    after = replace(state, version=state.version + steps, changed_at_us=changed_at_us, last_event_id="")
-    return replace(after, messages=state.messages.extended(*said), open_completion_id=open_id)
+            return after()
 
 
 def check_alive(state: SessionState, *, now_us: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -79,8 +78,7 @@ class Timeline:
         self._last_s = now_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestScope:
+class RequestScope(NamedTuple):
     """The request that work is done for.
 
     ``parent`` is its client's W3C traceparent, ``span`` its own, where it is traced.
@@ -96,8 +94,7 @@ REQUEST: ContextVar[RequestScope | None] = ContextVar("manent_request", default=
 """Tasks inherit it from whoever starts them, so that their log lines say for which request they work."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestEnded:
+class RequestEnded(NamedTuple):
     """An HTTP request was answered, a stream to its end. ``route`` is the template, ``error`` the code of a failure."""
 
     method: str
@@ -108,8 +105,7 @@ class RequestEnded:
     scope: RequestScope | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationEnded:
+class OperationEnded(NamedTuple):
     """A completion or embeddings came to an end.
 
     Attributes:

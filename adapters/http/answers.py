@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 from pydantic import BaseModel
 from sanic import HTTPResponse
+from sanic.helpers import has_message_body
+from sanic.response.types import HEADER_TRANSLATION_TABLE
 
 from manent.adapters.http.errors import error_body, error_headers, row_of
 from manent.adapters.http.wire_completions import CompletionUsage
@@ -22,6 +24,26 @@ from manent.domain.usecases.running import RunningCompletion
 
 JSON_TYPE = "application/json"
 FINGERPRINT_DIGITS = 12
+HEADERS_REMEMBERED_MAX = 1024
+
+
+class Answer(HTTPResponse):
+    """A response; what its headers are as bytes is remembered, since most of them are those of all answers."""
+
+    __slots__ = ()
+
+    @property
+    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        """See ``BaseHTTPResponse.processed_headers``."""
+        if has_message_body(self.status):  # type: ignore[no-untyped-call]  # Sanic's
+            self.headers.setdefault("content-type", self.content_type)
+        return ((_header_bytes(name), _header_bytes(str(value))) for name, value in self.headers.items())
+
+
+@lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
+def _header_bytes(value: str) -> bytes:
+    """A name or a value of a header as Sanic sends it."""
+    return value.translate(HEADER_TRANSLATION_TABLE).encode(errors="surrogateescape")
 
 
 def json_answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
@@ -38,7 +60,7 @@ def bytes_answer(
     body: bytes, content_type: str, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HTTPResponse:
     """A response whose body is ``body``."""
-    return HTTPResponse(body, status=status, headers=dict(headers or {}), content_type=content_type)
+    return Answer(body, status=status, headers=dict(headers or {}), content_type=content_type)
 
 
 def error_answer(error: DomainError) -> HTTPResponse:

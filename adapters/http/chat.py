@@ -64,6 +64,5 @@ async def _answer(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | None
 async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
     accepted = await running.accepted()
     generated = await running.generated()
-    output = running.output(accepted.requested.parameters.n)
-    members = completion_members(accepted.requested, generated, output.choices)
+    members = completion_members(accepted.requested, generated, running.output.choices)
     return members_answer(members, headers={**session_headers(running.session_id), **queue_headers(running)})

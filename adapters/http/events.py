@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.query import IntQuery, QueryParameter, TextQuery, TimeQuery
 from manent.domain.errors import EventNotFound
 from manent.domain.events import session_stream
-from manent.domain.records import EventFilter, LogEntry
+from manent.domain.records import EventFilter, EventHeader, LogEntry
 from manent.domain.usecases.query_log import LIMIT_MAX
 
 POSITION_MAX = 2**63 - 1
@@ -101,9 +100,14 @@ def asked_filter(query: Mapping[str, Any]) -> EventFilter:
 
 def event_members(entry: LogEntry) -> dict[str, Any]:
     """An event on the wire; the payload's bytes stand unchanged, so that its digest can be recomputed from them."""
+    return wire_members(entry.header, entry.payload, entry.salt)
+
+
+def wire_members(header: EventHeader | msgspec.Raw, payload: bytes | None, salt: bytes | None) -> dict[str, Any]:
+    """``event_members`` of the parts of an entry, for msgspec, which writes bytes in base64 (RFC 4648)."""
     return {
         "object": "event",
-        "header": entry.header,
-        "payload": None if entry.payload is None else msgspec.Raw(entry.payload),
-        "salt": None if entry.salt is None else base64.b64encode(entry.salt).decode("ascii"),
+        "header": header,
+        "payload": None if payload is None else msgspec.Raw(payload),
+        "salt": salt,
     }

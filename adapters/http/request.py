@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from sanic import Request, Sanic
@@ -57,6 +57,7 @@ class HttpRequest(Request):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._context: RequestContext = self.app.ctx.http
         self.started_s = perf_counter()
         self.is_stream = False
         self.error_code: str | None = None
@@ -64,6 +65,7 @@ class HttpRequest(Request):
         self.levels: tuple[Level, ...] = ()
         self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
+        self._correlation_id: str | Literal[False] | None = False
         self._origin: Origin | None = None
         if self.head:  # there is none where Sanic makes up a request, to answer what was no request
             check_head(self.head)
@@ -82,12 +84,9 @@ class HttpRequest(Request):
         Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both. Where there
         is no such name, the client's trace is one (W3C Trace Context).
         """
-        for name in CORRELATION_HEADERS:
-            found = safe_id(self.headers.get(name))
-            if found is not None:
-                return found
-        traced = TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
-        return None if traced is None else traced["trace_id"]
+        if self._correlation_id is False:
+            self._correlation_id = self._find_correlation_id()
+        return self._correlation_id
 
     def begin(self) -> None:
         """Tell that the request arrived; what is done for it from now on is known as done for it."""
@@ -118,8 +117,9 @@ class HttpRequest(Request):
     def origin(self) -> Origin:
         """Where the request comes from, and the scheme and the Host that it was sent to."""
         if self._origin is None:
-            peer = self._transport.get_extra_info("peername") if self._transport is not None else None
-            secure = self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
+            transport = self._transport
+            peer = None if transport is None else transport.get_extra_info("peername")
+            secure = transport is not None and transport.get_extra_info("ssl_object") is not None
             self._origin = self._context.proxies.origin_of(
                 peer[0] if isinstance(peer, tuple) else None,
                 lambda name: self.headers.getall(name, []),
@@ -210,16 +210,21 @@ class HttpRequest(Request):
             raise _too_large(bytes_max)
         return b"".join(pieces)
 
+    def _find_correlation_id(self) -> str | None:
+        headers = self.headers
+        for name in CORRELATION_HEADERS:
+            found = safe_id(headers.get(name))
+            if found is not None:
+                return found
+        traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        return None if traced is None else traced["trace_id"]
+
     @property
     def _host(self) -> str:
         """The Host, or that of an address in absolute form, which goes before it (RFC 9112, 3.2.2)."""
         if self.raw_url.startswith(b"/"):
             return self.headers.get("host", "")
         return urlsplit(self.raw_url.decode("ascii", "replace")).netloc or self.headers.get("host", "")
-
-    @property
-    def _context(self) -> RequestContext:
-        return cast("RequestContext", self.app.ctx.http)
 
     @property
     def _transport(self) -> asyncio.Transport | None:

@@ -57,7 +57,7 @@ async def _answer(exchange: Exchange, asked: TextRequest) -> HTTPResponse | None
     except DomainError as error:
         _leave(readers, "another_prompt_failed")
         raise (told_error(readers[0].running, error) if readers else error) from None
-    outputs = [running.output(one.requested.parameters.n) for running, one in zip(runs, accepted, strict=True)]
+    outputs = [running.output for running in runs]
     members = text_members(accepted, generated, outputs, echo=bool(asked.echo))
     return members_answer(members, headers=queue_headers(runs[0]))
 

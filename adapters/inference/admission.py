@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.errors import CompletionCancelledError, EngineBusy
@@ -66,15 +65,21 @@ class Admission:
         """How many wait for one."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def place(
+    def place(
         self,
         priority: Priority = Priority.INTERACTIVE,
         *,
         alone: bool = False,
         gone: Gone | None = None,
-    ) -> AsyncGenerator[QueuePlace, None]:
-        """Hold a place, or ``alone`` all of them; ``gone`` returns when nobody wants it any more.
+    ) -> HeldPlace:
+        """A place, or ``alone`` all of them, for as long as a block lasts.
+
+        ``gone`` returns when nobody wants it any more.
+        """
+        return HeldPlace(self, priority, alone=alone, gone=gone)
+
+    async def take(self, priority: Priority, gone: Gone | None, *, alone: bool) -> QueuePlace:
+        """Wait for a place, which is to be given back.
 
         Raises:
             EngineBusy: too many have one or wait for one already, or none became free in time.
@@ -82,13 +87,6 @@ class Admission:
         """
         if self.in_flight >= self._limits.in_flight_max:
             raise EngineBusy(f"{self.in_flight} requests are waiting for model {self._model_id} already")
-        place = await self._wait(priority, gone, alone=alone)
-        try:
-            yield place
-        finally:
-            self._leave(priority, alone=alone)
-
-    async def _wait(self, priority: Priority, gone: Gone | None, *, alone: bool) -> QueuePlace:
         loop = asyncio.get_running_loop()
         began_s, position = loop.time(), self._ahead_of(priority)
         turn = _Turn(loop.create_future(), alone)
@@ -99,6 +97,13 @@ class Admission:
         else:
             position = 0
         return QueuePlace(model_id=self._model_id, position=position, waited_s=loop.time() - began_s)
+
+    def give_back(self, priority: Priority, *, alone: bool) -> None:
+        """Give a place back."""
+        self._running[priority] -= 1
+        if alone:
+            self._taken_alone = False
+        self._hand_over()
 
     async def _until(self, turn: _Turn, priority: Priority, gone: Gone | None) -> None:
         waited = None
@@ -115,17 +120,10 @@ class Admission:
     def _give_up(self, turn: _Turn, priority: Priority) -> None:
         """Leave the queue, or hand on the place that came at the last moment."""
         if turn.came.done():
-            self._leave(priority, alone=turn.alone)
+            self.give_back(priority, alone=turn.alone)
         else:
             self._waiting[priority].remove(turn)
             self._hand_over()
-
-    def _leave(self, priority: Priority, *, alone: bool) -> None:
-        """Give a place back."""
-        self._running[priority] -= 1
-        if alone:
-            self._taken_alone = False
-        self._hand_over()
 
     def _ahead_of(self, priority: Priority) -> int:
         return self.waiting if priority is Priority.BATCH else len(self._waiting[Priority.INTERACTIVE])
@@ -152,3 +150,21 @@ class Admission:
         if interactive and not (batch and self._in_a_row >= INTERACTIVE_IN_A_ROW):
             return Priority.INTERACTIVE
         return Priority.BATCH if batch else None
+
+
+class HeldPlace:
+    """See ``Admission.place``."""
+
+    def __init__(self, admission: Admission, priority: Priority, *, alone: bool, gone: Gone | None) -> None:
+        self._admission = admission
+        self._priority = priority
+        self._alone = alone
+        self._gone = gone
+
+    async def __aenter__(self) -> QueuePlace:
+        return await self._admission.take(self._priority, self._gone, alone=self._alone)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.give_back(self._priority, alone=self._alone)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
 from manent.adapters.inference.always_loaded import AlwaysLoaded
@@ -170,11 +171,21 @@ class ScriptedEngine(AlwaysLoaded):
         self.resolve(request.model_id)
         self.requests.append(request)
         script = self.script(request) if callable(self.script) else self.script
-        ended = False
+        choices = [_Playing(script, request.parameters, index) for index in range(request.parameters.n)]
+        number, ended = 0, False
         try:
-            async for output in _play(script, request, lambda: self.provenance):
-                ended = isinstance(output, GenerationResult)
-                yield output
+            while playing := [choice for choice in choices if choice.finish_reason is None]:
+                await script.before_delta(number)
+                if script.failure is not None and number == script.fails_at:
+                    raise script.failure
+                for choice in playing:
+                    yield choice.next()
+                number += 1
+            await script.before_delta(number)
+            if script.failure is not None and script.fails_at >= number:
+                raise script.failure
+            ended = True
+            yield _result(choices, request, self.provenance)
         except DomainError:
             ended = True
             raise
@@ -194,32 +205,16 @@ class ScriptedEngine(AlwaysLoaded):
         """Nothing to stop."""
 
 
-async def _play(
-    script: Script, request: GenerationRequest, provenance: Callable[[], Provenance]
-) -> AsyncGenerator[TextDelta | GenerationResult, None]:
-    choices = [_Playing(script, request.parameters, index) for index in range(request.parameters.n)]
-    number = 0
-    while any(choice.finish_reason is None for choice in choices):
-        await script.before_delta(number)
-        if script.failure is not None and number == script.fails_at:
-            raise script.failure
-        for choice in choices:
-            if choice.finish_reason is None:
-                yield choice.next()
-        number += 1
-    await script.before_delta(number)
-    if script.failure is not None and script.fails_at >= number:
-        raise script.failure
-    completion_tokens = sum(len(choice.token_ids) for choice in choices)
-    yield GenerationResult(
+def _result(choices: Sequence[_Playing], request: GenerationRequest, made_by: Provenance) -> GenerationResult:
+    return GenerationResult(
         choices=tuple(choice.result() for choice in choices),
         usage=Usage(
             prompt_tokens=len(request.prompt.token_ids),
-            completion_tokens=completion_tokens,
+            completion_tokens=sum(len(choice.token_ids) for choice in choices),
             reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
         ),
         timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
-        provenance=replace(provenance(), batch_size_max=len(choices)),
+        provenance=replace(made_by, batch_size_max=len(choices)),
     )
 
 
@@ -237,7 +232,7 @@ class _Playing:
         self._parameters = parameters
         self._pieces = whole[: parameters.max_tokens]
         self._is_whole = len(self._pieces) == len(whole)
-        self._stops = StopMatcher(parameters.stop)
+        self._stops = StopMatcher(parameters.stop) if parameters.stop else None
         self._said: list[TextDelta] = []
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None if self._pieces else FinishReason.STOP
@@ -249,10 +244,12 @@ class _Playing:
         token = token_of(word)
         self.token_ids.append(token)
         last = len(self.token_ids) == len(self._pieces)
-        is_text = not isinstance(piece, Thought | ToolCall)
-        text = self._stops.push(word if is_text else "") + (self._stops.finish() if last else "")
+        text, stops = "" if isinstance(piece, Thought | ToolCall) else piece, last and self._is_whole
+        if self._stops is not None:
+            text = self._stops.push(text) + (self._stops.finish() if last else "")
+            stops = stops or self._stops.stopped
         logprobs = (self._candidates(word),) if self._parameters.logprobs and text else ()
-        stops = self._stops.stopped or token in self._parameters.stop_token_ids or (last and self._is_whole)
+        stops = stops or token in self._parameters.stop_token_ids
         delta = TextDelta(
             index=self._index,
             text=text,
@@ -292,6 +289,7 @@ class _Playing:
         return TokenLogprobs(chosen=found[0], top=tuple(found[: self._parameters.top_logprobs]))
 
 
+@lru_cache(maxsize=_REMEMBERED_MAX)
 def token_of(word: str) -> int:
     """The token id that stands for a word or piece."""
     return zlib.crc32(word.encode())

@@ -107,6 +107,17 @@ def growth(state: SessionState, before: SessionState | None = None) -> Growth:
     return Growth(start.version, state.version, _encoder.encode(body))
 
 
+def whole_value(grown: Growth, bytes_max: int) -> bytes:
+    """The value of a context that is written as a whole; a trailer alone where it would have more than so many bytes.
+
+    The script that writes contexts (scripts.py) makes the same of it.
+    """
+    body = grown.body
+    if len(body) + TRAILER.size > bytes_max:
+        return TRAILER.pack(0, 0, grown.version, 0)
+    return body + TRAILER.pack(grown.checksum, len(body), grown.version, 1)
+
+
 def version_of(tail: bytes) -> int | None:
     """The version that the last 16 bytes of a value say; 0 where there are no 16, None for what is too large."""
     if len(tail) < TRAILER.size:

@@ -25,6 +25,7 @@ from manent.adapters.projections.frames import (
     is_too_large,
     read_state,
     version_of,
+    whole_value,
 )
 from manent.adapters.projections.redis_link import Command, RedisLink
 from manent.adapters.projections.scripts import WRITE, Verdict
@@ -85,7 +86,7 @@ class RedisContextCache:
         """See ``SharedContexts.versions``."""
         epoch = await self.epoch()
         keys = [self._key(epoch, *session) for session in sessions]
-        tails = await self._link.several([("GETRANGE", key, -TRAILER.size, -1) for key in keys])
+        tails = await self._link.many([("GETRANGE", key, -TRAILER.size, -1) for key in keys])
         return [version_of(tail) if isinstance(tail, bytes) else 0 for tail in tails]
 
     async def peek(self, tenant: str, session_id: str) -> SessionState | None:
@@ -111,8 +112,13 @@ class RedisContextCache:
 
     async def fill(self, epoch: str, states: Sequence[SessionState]) -> None:
         """See ``SharedContexts.fill``."""
-        commands = [self._writing(self._key(epoch, state.tenant, state.session_id), growth(state)) for state in states]
-        for answer in await self._link.several(commands, timeout_s=BULK_TIMEOUT_S):
+        # Nobody else writes to an epoch that is not current, so that the script has nothing to judge.
+        commands: list[Command] = []
+        for state in states:
+            key, grown = self._key(epoch, state.tenant, state.session_id), growth(state)
+            value = whole_value(grown, self._limits.session_bytes_max)
+            commands.append(("SET", key, value, "PX", self._ttl_ms))
+        for answer in await self._link.many(commands, timeout_s=BULK_TIMEOUT_S):
             if isinstance(answer, Exception):
                 raise CacheUnavailable(f"Redis: {answer}")
 
@@ -156,7 +162,7 @@ class RedisContextCache:
         for _ in range(EPOCH_TRIES):
             epoch = self._epoch or await self.epoch()
             key = self._key(epoch, tenant, session_id)
-            current, answer = await self._link.several([("GET", self._epoch_key), command(key)])
+            current, answer = await self._link.many([("GET", self._epoch_key), command(key)])
             if _is_epoch(current) and current.decode() == epoch:
                 if isinstance(answer, Exception) and not _is_of_another_type(answer):
                     raise CacheUnavailable(f"Redis: {answer}")

@@ -148,7 +148,7 @@ class RedisStreams:
         try:
             with self._breaker.attempt() as allowed:
                 if allowed:
-                    answers = await self._link.several([command for write in writes for command in write.commands])
+                    answers = await self._link.many([command for write in writes for command in write.commands])
         finally:
             at = 0
             for write in writes:

@@ -11,9 +11,9 @@ from typing import get_args
 
 import msgspec
 
-from manent.adapters.store.codec import JSON_ENCODING, HeaderRow, header_of, header_row_bytes
+from manent.adapters.store.codec import JSON_ENCODING, HeaderRow, header_row_bytes
 from manent.adapters.store.records import Draft, draft_events, model_of
-from manent.adapters.store.session_index import IndexedEvent, Statement, index_statements
+from manent.adapters.store.session_index import IndexedEvent, Placed, Statement, index_statements
 from manent.adapters.store.stored_index import StoredEvent, concerns_stored, stored_statements
 from manent.domain.errors import DomainError, VersionConflict
 from manent.domain.events import CompletionOutcome, CompletionRequested, DomainEvent
@@ -106,7 +106,7 @@ class Batch:
     opened: list[tuple[OpenCompletion, int]] = field(default_factory=list)
     closed: list[tuple[str, str]] = field(default_factory=list)
     in_sessions: list[tuple[str, str, int]] = field(default_factory=list)
-    indexed: list[tuple[HeaderRow, DomainEvent]] = field(default_factory=list)
+    indexed: list[tuple[Placed, DomainEvent]] = field(default_factory=list)
     answers: dict[tuple[str, str], KeptAnswer] = field(default_factory=dict)
 
     @property
@@ -130,8 +130,7 @@ class Batch:
 
     def session_statements(self) -> list[Statement]:
         """What the batch changes in the tables that list sessions and stored completions."""
-        events = [(header_of(row), event) for row, event in self.indexed]
-        return [*index_statements(events), *stored_statements(events)] if events else []
+        return [*index_statements(self.indexed), *stored_statements(self.indexed)] if self.indexed else []
 
     def _admit(self, request: AppendRequest, recorded_at_us: int) -> Appended:
         kept = self._kept_answer(request.idempotency)
@@ -194,17 +193,17 @@ class Batch:
             if model_id is not None:
                 self.models.append((model_id, position))
             if type(draft.event) in _LOOKED_UP:
-                self._look_up(request, draft.event, row, position, last)
+                self._look_up(request, draft.event, Placed(context.tenant, position, context.actor, version), last)
         self.drafts += request.drafts
 
-    def _look_up(self, request: AppendRequest, event: DomainEvent, row: HeaderRow, position: int, last: int) -> None:
+    def _look_up(self, request: AppendRequest, event: DomainEvent, placed: Placed, last: int) -> None:
         """What an event changes in the other look-up tables; ``last`` is its append's last position."""
         tenant, stream_id = request.stream
         if isinstance(event, CompletionRequested):
             opened = OpenCompletion(tenant=tenant, stream_id=stream_id, completion_id=event.completion_id)
             self.opened.append((opened, last))
             if event.session_id is not None:
-                self.in_sessions.append((tenant, event.completion_id, position))
+                self.in_sessions.append((tenant, event.completion_id, placed.position))
         elif isinstance(event, CompletionOutcome):
             self.closed.append((tenant, event.completion_id))
         elif isinstance(event, RerunStarted):
@@ -213,7 +212,7 @@ class Batch:
         elif isinstance(event, RerunEnded):
             self.closed.append((tenant, event.rerun_id))
         if isinstance(event, IndexedEvent) or concerns_stored(event):
-            self.indexed.append((row, event))
+            self.indexed.append((placed, event))
 
     def _keep_node(self, level: int, index: int, node: bytes) -> None:
         if level % STORED_LEVEL_STEP == 0:

@@ -22,6 +22,7 @@ from manent.domain import verification as v
 from manent.domain import webhook_events as w
 from manent.domain.errors import LogCorrupt
 from manent.domain.records import EventHeader
+from manent.domain.short_events import SHORT_CLASSES, SessionStep, in_short
 
 JSON_ENCODING = "json"
 
@@ -124,14 +125,37 @@ def decode_event(type_name: str, schema_version: int, payload: bytes | None) -> 
             fields = UPCASTERS[type_name, version](fields)
         return msgspec.convert(fields, type=event_class, str_keys=True)
     except (msgspec.MsgspecError, KeyError) as error:
-        raise LogCorrupt(
-            f"the payload of a {type_name} (schema version {schema_version}) is damaged: {error}"
-        ) from error
+        raise _damaged(type_name, schema_version, error) from error
+
+
+def decode_step(type_name: str, schema_version: int, payload: bytes | None) -> SessionStep:
+    """``in_short`` of what ``decode_event`` says, in a quarter of the time; members that no fold needs are not checked.
+
+    Raises:
+        LogCorrupt: it is no JSON object, or lacks what a fold needs.
+    """
+    decode = _STEP_DECODERS.get((type_name, schema_version))
+    if decode is None or payload is None:  # one of an older version is upcast whole
+        return in_short(decode_event(type_name, schema_version, payload))
+    try:
+        return decode(payload)
+    except msgspec.MsgspecError as error:
+        raise _damaged(type_name, schema_version, error) from error
 
 
 @cache
 def _decoder(event_class: type[e.DomainEvent]) -> msgspec.json.Decoder[e.DomainEvent]:
     return msgspec.json.Decoder(event_class)
+
+
+_STEP_DECODERS: Mapping[tuple[str, int], Callable[[bytes], SessionStep]] = {
+    name_and_version: msgspec.json.Decoder(SHORT_CLASSES.get(event_class, event_class)).decode
+    for event_class, name_and_version in _NAMES.items()
+}
+
+
+def _damaged(type_name: str, schema_version: int, error: Exception) -> LogCorrupt:
+    return LogCorrupt(f"the payload of a {type_name} (schema version {schema_version}) is damaged: {error}")
 
 
 def header_bytes(header: EventHeader) -> bytes:

@@ -25,6 +25,7 @@ from manent.domain.records import (
     RecordedEvent,
     StreamEvent,
 )
+from manent.domain.short_events import in_short
 
 
 class MemoryEventStore:
@@ -110,7 +111,9 @@ class MemoryEventStore:
         page = await self.read_stream(
             tenant, stream_id, after_version=after_version, max_version=max_version, limit=limit
         )
-        return [StreamEvent(found.header.stream_version, found.header.event_id, found.event) for found in page]
+        return [
+            StreamEvent(found.header.stream_version, found.header.event_id, in_short(found.event)) for found in page
+        ]
 
     async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
         """See ``EventStore.query``."""

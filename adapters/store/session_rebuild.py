@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from manent.adapters.store.codec import decode_event
-from manent.adapters.store.frontier import HEADER_FIELDS
 from manent.adapters.store.postgres_link import DRIVER_ERRORS, numbered, reason
 from manent.adapters.store.schema import (
     completions,
@@ -25,11 +24,10 @@ from manent.adapters.store.schema import (
     stored_completions,
     stored_metadata,
 )
-from manent.adapters.store.session_index import INDEXED_TYPES, Statement, index_statements
+from manent.adapters.store.session_index import INDEXED_TYPES, Placed, Statement, index_statements
 from manent.adapters.store.stored_index import STORED_TYPES, stored_statements
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import SESSION_STREAMS, DomainEvent
-from manent.domain.records import EventHeader
 
 ADD_COMPLETION = "INSERT INTO completions (tenant, completion_id, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 POSITIONS_AT_ONCE = 2_000
@@ -100,15 +98,17 @@ async def _lock(connection: AsyncConnection) -> int:
 async def _index(connection: AsyncConnection, after: int, last: int) -> None:
     positions = event_headers.c.position
     query = (
-        select(event_headers, event_payloads.c.payload)
+        select(
+            *(event_headers.c[name] for name in (*Placed._fields, "type", "schema_version")), event_payloads.c.payload
+        )
         .select_from(event_headers.outerjoin(event_payloads, event_payloads.c.position == positions))
         .where(positions > after, positions <= last, event_headers.c.type.in_((*INDEXED_TYPES, *STORED_TYPES)))
         .order_by(positions)
     )
-    found: list[tuple[EventHeader, DomainEvent]] = []
+    found: list[tuple[Placed, DomainEvent]] = []
     for row in await connection.execute(query):
-        header = EventHeader(**{name: getattr(row, name) for name in HEADER_FIELDS})
-        found.append((header, decode_event(row.type, row.schema_version, row.payload)))
+        placed = Placed(row.tenant, row.position, row.actor, row.stream_version)
+        found.append((placed, decode_event(row.type, row.schema_version, row.payload)))
     indexed = (*index_statements(found), *stored_statements(found))
     for statement, rows in (*indexed, *await _completions(connection, after, last)):
         written = statement if connection.dialect.name == "sqlite" else numbered(statement)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from manent.adapters.store.codec import decode_event
+from manent.adapters.store.codec import decode_step
 from manent.adapters.store.rows import Rows
 from manent.domain.errors import LogCorrupt
 from manent.domain.events import SESSION_STREAMS, session_of
@@ -31,13 +31,13 @@ class SQLSessionWalk:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    async def pages(self) -> AsyncGenerator[Sequence[SessionSteps], None]:
+    async def pages(self) -> AsyncGenerator[Iterable[SessionSteps], None]:
         """See ``SessionWalk.pages``; the next page is read while this one is worked on."""
         reading = self._read(("", "", 0))
         try:
             while rows := await reading:
                 reading = self._read(rows[-1][:3])
-                yield [_steps(stream, list(found)) for stream, found in groupby(rows, key=itemgetter(0, 1))]
+                yield (_steps(stream, list(found)) for stream, found in groupby(rows, key=itemgetter(0, 1)))
         finally:
             reading.cancel()
 
@@ -58,7 +58,7 @@ def _steps(stream: tuple[str, str], rows: list[Sequence[Any]]) -> SessionSteps:
     events = []
     for _, _, _, _, type_name, schema_version, position, payload in rows:
         try:
-            events.append(decode_event(type_name, schema_version, payload))
+            events.append(decode_step(type_name, schema_version, payload))
         except LogCorrupt as error:
             raise LogCorrupt(f"at position {position}, {error.message}") from error
     return SessionSteps((tenant, session_of(stream_id)), events, rows[-1][2], rows[-1][3])

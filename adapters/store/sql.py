@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from manent.adapters.store.batch import AppendRequest
-from manent.adapters.store.codec import decode_event
+from manent.adapters.store.codec import decode_event, decode_step
 from manent.adapters.store.committer import Committer
 from manent.adapters.store.event_query import (
     has_times,
@@ -213,7 +213,7 @@ def log_entry(row: Sequence[Any]) -> LogEntry:
 def stream_event(row: Sequence[Any]) -> StreamEvent:
     """An event from its version, id, type, schema version and payload."""
     stream_version, event_id, type_name, schema_version, payload = row
-    return StreamEvent(stream_version, event_id, decode_event(type_name, schema_version, payload))
+    return StreamEvent(stream_version, event_id, decode_step(type_name, schema_version, payload))
 
 
 def _header(row: Sequence[Any]) -> EventHeader:

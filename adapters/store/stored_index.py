@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from manent.adapters.store.session_index import Change, Statement, grouped, pair_digest
+from manent.adapters.store.session_index import Change, Placed, Statement, grouped, pair_digest
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,
@@ -18,7 +18,6 @@ from manent.domain.events import (
     SessionDeleted,
     SessionExpired,
 )
-from manent.domain.records import EventHeader
 from manent.domain.stored_events import StoredCompletionChanged, StoredCompletionDeleted
 
 OPEN, STORED, DELETED = "open", "stored", "deleted"
@@ -96,15 +95,15 @@ def concerns_stored(event: DomainEvent) -> bool:
     return False
 
 
-def stored_statements(events: Iterable[tuple[EventHeader, DomainEvent]]) -> list[Statement]:
+def stored_statements(events: Iterable[tuple[Placed, DomainEvent]]) -> list[Statement]:
     """What ``events`` change in the tables.
 
     Those of one session go in their order, since its end hides all of its completions.
     """
     return grouped(
         (
-            ((header.tenant, _place(event)), list(_changes(header, event)))
-            for header, event in events
+            ((placed.tenant, _place(event)), list(_changes(placed, event)))
+            for placed, event in events
             if isinstance(event, StoredEvent) and concerns_stored(event)
         ),
         _ORDER,
@@ -117,28 +116,28 @@ def _place(event: StoredEvent) -> str:
     return f"session {event.session_id}"
 
 
-def _changes(header: EventHeader, event: StoredEvent) -> Iterator[Change]:
+def _changes(placed: Placed, event: StoredEvent) -> Iterator[Change]:
     match event:
         case CompletionRequested():
-            place = header.tenant, event.completion_id
-            yield _STORE, (*place, header.position, header.actor, event.model_id, event.session_id)
+            place = placed.tenant, event.completion_id
+            yield _STORE, (*place, placed.position, placed.actor, event.model_id, event.session_id)
             yield from _metadata(place, event.metadata)
         case CompletionGenerated():
-            yield _END, (header.position, header.tenant, event.completion_id)
-            yield _END_METADATA, (header.tenant, event.completion_id)
+            yield _END, (placed.position, placed.tenant, event.completion_id)
+            yield _END_METADATA, (placed.tenant, event.completion_id)
         case CompletionFailed() | CompletionCancelled():
-            yield _DROP, (header.tenant, event.completion_id)
-            yield _FORGET_METADATA, (header.tenant, event.completion_id)
+            yield _DROP, (placed.tenant, event.completion_id)
+            yield _FORGET_METADATA, (placed.tenant, event.completion_id)
         case StoredCompletionChanged():
-            yield _CHANGE, (header.stream_version, header.tenant, event.completion_id)
-            yield _FORGET_METADATA, (header.tenant, event.completion_id)
-            yield from _metadata((header.tenant, event.completion_id), event.metadata)
+            yield _CHANGE, (placed.stream_version, placed.tenant, event.completion_id)
+            yield _FORGET_METADATA, (placed.tenant, event.completion_id)
+            yield from _metadata((placed.tenant, event.completion_id), event.metadata)
         case StoredCompletionDeleted():
-            yield _HIDE, (header.stream_version, header.tenant, event.completion_id)
-            yield _FORGET_METADATA, (header.tenant, event.completion_id)
+            yield _HIDE, (placed.stream_version, placed.tenant, event.completion_id)
+            yield _FORGET_METADATA, (placed.tenant, event.completion_id)
         case SessionExpired() | SessionDeleted():
-            yield _HIDE_SESSION, (header.tenant, event.session_id)
-            yield _FORGET_SESSION, (header.tenant, event.session_id)
+            yield _HIDE_SESSION, (placed.tenant, event.session_id)
+            yield _FORGET_SESSION, (placed.tenant, event.session_id)
 
 
 def _metadata(place: tuple[str, str], metadata: dict[str, str]) -> Iterator[Change]:

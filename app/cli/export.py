@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Annotated, Protocol
 
@@ -13,18 +14,20 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from manent.adapters.http.events import event_members
+from manent.adapters.http.events import wire_members
 from manent.adapters.http.times import EXPECTED
+from manent.adapters.store.codec import header_row_bytes
 from manent.app.cli.database import opened_bulk_log
 from manent.app.cli.output import ExitCode, err, fail, literal, run, settings_or_fail
 from manent.app.cli.output_file import STANDARD_OUTPUT, whole_output
 from manent.app.cli.times import time_us
 from manent.app.settings import Settings
 from manent.domain.events import session_stream
-from manent.domain.records import EventFilter, EventHeader, LogEntry
-from manent.domain.usecases.export_events import COLUMNS, EventSink, Exported, ExportEvents, Row
+from manent.domain.records import EventFilter
+from manent.domain.usecases.export_events import COLUMNS, HEADER_COLUMNS, EventSink, Exported, ExportEvents, Row
 
-HEADER_COLUMNS = COLUMNS[:-2]
+# Rows come with the position first, and headers have their members in the order of their names.
+_header_row = itemgetter(*(COLUMNS.index(name) for name in HEADER_COLUMNS))
 
 
 class Format(StrEnum):
@@ -53,11 +56,8 @@ class JsonLinesSink:
         """See ``EventSink.write``."""
         lines = bytearray()
         for row in rows:
-            *header, salt, payload = row
-            entry = LogEntry(
-                header=EventHeader(**dict(zip(HEADER_COLUMNS, header, strict=True))), payload=payload, salt=salt
-            )
-            self._encoder.encode_into(event_members(entry), lines, -1)
+            header = msgspec.Raw(header_row_bytes(_header_row(row)))
+            self._encoder.encode_into(wire_members(header, row[-1], row[-2]), lines, -1)
             lines += b"\n"
         self._file.write(lines)
 

@@ -28,7 +28,8 @@ from manent.domain.prompts import TextPrompt
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.records import IdempotencyKey, OpenCompletion
 from manent.domain.responses import ResponseDetails
-from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start, fold
+from manent.domain.session import SessionState, SessionStatus, check_usable, decide_request, decide_start
+from manent.domain.session_fold import fold
 from manent.domain.session_limits import check_metadata, check_session_id
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.telemetry import Stage
@@ -272,7 +273,7 @@ class AcceptCompletion:
             metadata=dict(command.metadata or {}),
             requested_at_us=self._clock.now_us(),
             priority=command.priority,
-            timeout_s=command.timeout_s,
+            timeout_s=running.timeout_s,
             queue_wait_s=running.place.waited_s,
             instructions=None if context is None else command.instructions,
             response=command.response,

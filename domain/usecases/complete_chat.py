@@ -21,7 +21,6 @@ from manent.domain.generation import (
     TextDelta,
 )
 from manent.domain.model_access import models_to_try
-from manent.domain.output import PartialOutput
 from manent.domain.output_shape import OutputShape
 from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
@@ -102,10 +101,8 @@ class CompleteChat:
             session_id=command.session_id,
             idempotency=command.idempotency,
             now_s=self._telemetry.now_s,
+            timeout_s=_shorter(command.timeout_s, self._timeout_max_s),
         )
-        limits = [limit for limit in (command.timeout_s, self._timeout_max_s) if limit is not None]
-        if limits and min(limits) != command.timeout_s:
-            command = replace(command, timeout_s=min(limits))
         self._live.run(running, self._kept(running, command))
         return running
 
@@ -119,7 +116,7 @@ class CompleteChat:
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
             async with AsyncExitStack() as stack:
-                _limit(running, command.timeout_s, stack)
+                _limit(running, running.timeout_s, stack)
                 if command.idempotency is not None:
                     numbered, answered = await self._repeat.next_attempt(command.idempotency)
                     if answered is not None:
@@ -137,7 +134,7 @@ class CompleteChat:
                 alone = command.parameters.deterministic
                 places = PlaceAtOneOf(self._engine, command.principal, models)
                 wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
-                running.place = await stack.enter_async_context(places.taken(wanted))
+                running.place = await places.take(wanted, stack)
                 running.timeline.lap(Stage.QUEUE)
                 _limit(running, self._alone_max_s if alone else None, stack)
                 await self._accept_generate_close(running, command)
@@ -213,12 +210,11 @@ class CompleteChat:
     ) -> tuple[CompletionOutcome, DomainError | None]:
         """Generate until the end, an error, or somebody's wish to stop; what to record, and what to tell."""
         requested = prepared.accepted.requested
-        partial = PartialOutput(requested.parameters.n)
         result, failure = None, None
         if running.stop_reason is None:
             try:
                 with running.calling_off():
-                    result = await self._follow(running, prepared, partial)
+                    result = await self._follow(running, prepared)
             except DomainError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001 (the boundary)
@@ -227,7 +223,7 @@ class CompleteChat:
                 failure = InternalError(f"internal error ({type(error).__name__}) while generating")
         ending = Ending(
             requested,
-            partial,
+            running.output,
             now_us=self._clock.now_us(),
             salt=self._ids.salt,
             record_content=prepared.record_content,
@@ -240,7 +236,7 @@ class CompleteChat:
             return ending.cancelled(running.stop_reason or "cancelled")
         return ending.failed(failure or running.deadline_error or InternalError("nothing was generated"))
 
-    async def _follow(self, running: RunningCompletion, prepared: Prepared, partial: PartialOutput) -> GenerationResult:
+    async def _follow(self, running: RunningCompletion, prepared: Prepared) -> GenerationResult:
         requested = prepared.accepted.requested
         scope = CacheScope(tenant=running.tenant, conversation=requested.session_id, durable=prepared.record_content)
         request = GenerationRequest(
@@ -260,7 +256,6 @@ class CompleteChat:
                     if prepared.record_content:
                         await self._buffer.append(stream, len(running.produced), (delta,))
                 finally:  # also where it is stopped here: others may have the delta from the buffer already
-                    partial.add(delta)
                     running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
@@ -276,6 +271,10 @@ class CompleteChat:
             replace(call, id=call.id or self._ids.new("call_"), custom=call.name in custom) for call in delta.tool_calls
         )
         return replace(delta, tool_calls=calls)
+
+
+def _shorter(one_s: float | None, other_s: float | None) -> float | None:
+    return other_s if one_s is None else one_s if other_s is None else min(one_s, other_s)
 
 
 def _limit(running: RunningCompletion, seconds: float | None, stack: AsyncExitStack) -> None:

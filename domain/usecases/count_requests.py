@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -79,11 +79,9 @@ class CountRequests:
             RateLimited: there were too many.
         """
         limits = self._limits(principal, address, None)
-        charges = [Charge(limit) for limit in limits if limit.measure is Measure.REQUESTS]
-        return await self._take(charges)
+        return await self._take([Charge(limit) for limit in limits if limit.measure is Measure.REQUESTS])
 
-    @asynccontextmanager
-    async def completion(
+    def completion(
         self,
         reservation: Reservation,
         *,
@@ -91,7 +89,7 @@ class CountRequests:
         address: str | None,
         model_id: str,
         enforced: bool = True,
-    ) -> AsyncGenerator[None, None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Count a completion for as long as the context lasts: its tokens before, and what they really were after.
 
         Raises:
@@ -103,7 +101,13 @@ class CountRequests:
                 charges.append(Charge(limit, min(reservation.tokens, limit.amount)))
             elif limit.measure is Measure.RUNNING or limit.by is LimitedBy.MODEL:
                 charges.append(Charge(limit))
-        lease = self._ids.new("lease_") if charges else ""
+        return self._counted(reservation, charges, enforced=enforced) if charges else nullcontext()
+
+    @asynccontextmanager
+    async def _counted(
+        self, reservation: Reservation, charges: Sequence[Charge], *, enforced: bool
+    ) -> AsyncGenerator[None, None]:
+        lease = self._ids.new("lease_")
         try:
             reservation.levels = await self._take(charges, lease=lease, enforced=enforced)
         except RateLimited as refused:
@@ -112,11 +116,10 @@ class CountRequests:
         try:
             yield
         finally:
-            if charges:
-                used = reservation.used_tokens
-                tokens = [charge for charge in charges if charge.limit.measure is Measure.TOKENS]
-                corrections = [Charge(charge.limit, used - charge.cost) for charge in tokens]
-                await self._limiter.settle(corrections, lease=lease)
+            used = reservation.used_tokens
+            tokens = [charge for charge in charges if charge.limit.measure is Measure.TOKENS]
+            corrections = [Charge(charge.limit, used - charge.cost) for charge in tokens]
+            await self._limiter.settle(corrections, lease=lease)
 
     async def _take(self, charges: Sequence[Charge], *, lease: str = "", enforced: bool = True) -> tuple[Level, ...]:
         if not charges:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manent.domain.errors import LogCorrupt
-from manent.domain.events import DomainEvent, SessionStarted, session_stream
+from manent.domain.events import SessionStarted, session_stream
 from manent.domain.ports import ContextCache, EventStore
 from manent.domain.replay_events import Fork
 from manent.domain.session import SessionState
+from manent.domain.short_events import SessionStep
 
 FORK_DEPTH_MAX = 64
 """How many forks may stand between a session and the one that was started without a parent."""
@@ -23,7 +24,7 @@ class Segment:
     version: int
 
 
-def parent_of(first: DomainEvent) -> Fork | None:
+def parent_of(first: SessionStep) -> Fork | None:
     """Where the session whose stream begins with ``first`` branched off."""
     return first.parent if isinstance(first, SessionStarted) else None
 

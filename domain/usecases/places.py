@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from manent.domain.access import Principal
@@ -34,31 +34,26 @@ class PlaceAtOneOf:
         self._principal = principal
         self._models = models
 
-    @asynccontextmanager
-    async def taken(self, wish: PlaceWish) -> AsyncGenerator[QueuePlace, None]:
-        """The place, as long as the context lasts.
+    async def take(self, wish: PlaceWish, stack: AsyncExitStack) -> QueuePlace:
+        """The place, which is given back when ``stack`` is left.
 
         Raises:
             DomainError: as ``InferenceEngine.place`` for the last model that was tried.
         """
-        async with AsyncExitStack() as stack:
-            yield await self._enter(stack, wish)
-
-    async def _enter(self, stack: AsyncExitStack, wish: PlaceWish) -> QueuePlace:
         asked = self._engine.resolve(self._models[0]).type
         types = CHAT_TYPES if asked in CHAT_TYPES else (asked,)
         first_error: DomainError | None = None
         for model in (model for model in self._models if self._engine.resolve(model).type in types):
+            held = self._engine.place(model, priority=wish.priority, alone=wish.alone, gone=wish.gone)
             try:
-                place = await stack.enter_async_context(
-                    self._engine.place(model, priority=wish.priority, alone=wish.alone, gone=wish.gone)
-                )
+                place = await held.__aenter__()
             except UNUSABLE as error:
                 first_error = first_error or error
                 continue
             # The registry has fallbacks of its own, which need not be for this credential.
             if is_permitted(self._principal.models, place.model_id, self._engine.resolve):
+                stack.push_async_exit(held)
                 return place
-            await stack.aclose()
+            await held.__aexit__(None, None, None)
             first_error = first_error or ModelUnavailable(f"model {model!r:.200} cannot be used now")
         raise first_error or ModelUnavailable(f"model {self._models[0]!r:.200} cannot be used now")

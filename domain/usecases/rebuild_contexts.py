@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from manent.domain.projections import SessionSteps, SessionWalk, SharedContexts
-from manent.domain.session import SessionState, SessionStatus, fold
+from manent.domain.session import SessionState, SessionStatus
+from manent.domain.session_fold import fold
 from manent.domain.usecases.lineage import parent_of
 from manent.domain.usecases.sessions import Sessions
 
@@ -45,13 +46,14 @@ class RebuildContexts:
         events = 0
         try:
             async for page in self._walk.pages():
+                done = 0
                 for steps in page:
                     if steps.session != (state.tenant, state.session_id):
                         await filling.add(state)
                         tenant, session_id = steps.session
                         state = SessionState(session_id=session_id, tenant=tenant)
                     state = await self._after(state, steps)
-                done = sum(len(steps.events) for steps in page)
+                    done += len(steps.events)
                 events += done
                 progress(done)
             await filling.add(state)
@@ -64,7 +66,7 @@ class RebuildContexts:
         """``state`` after ``steps``; the past of a fork stands in other streams."""
         if state.version == 0 and parent_of(steps.events[0]) is not None:
             return await self._sessions.load_at(state.tenant, state.session_id, steps.last_version)
-        return replace(fold(state, steps.events), last_event_id=steps.last_event_id)
+        return fold(state, steps.events, last_event_id=steps.last_event_id)
 
 
 class _Filling:

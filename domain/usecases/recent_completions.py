@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from manent.domain.generation import TextDelta
 from manent.domain.usecases.running import RunningCompletion
@@ -27,7 +27,7 @@ class RecentCompletions:
         key = running.tenant, running.completion_id
         if key in self._kept:
             return
-        size_bytes = DELTA_BYTES + sum(map(_size_bytes, running.produced))
+        size_bytes = _size_bytes(running.produced)
         if size_bytes > self._bytes_max:
             return
         self._kept[key] = running, size_bytes, self._now_us()
@@ -52,6 +52,11 @@ class RecentCompletions:
             self._bytes -= found[1]
 
 
-def _size_bytes(delta: TextDelta) -> int:
-    chars = len(delta.text) + len(delta.reasoning) + sum(len(call.arguments) for call in delta.tool_calls)
-    return DELTA_BYTES + 4 * chars + LOGPROBS_BYTES * len(delta.logprobs)
+def _size_bytes(deltas: Sequence[TextDelta]) -> int:
+    chars, logprobs = 0, 0
+    for delta in deltas:
+        chars += len(delta.text) + len(delta.reasoning)
+        logprobs += len(delta.logprobs)
+        for call in delta.tool_calls:
+            chars += len(call.arguments)
+    return DELTA_BYTES * (1 + len(deltas)) + 4 * chars + LOGPROBS_BYTES * logprobs

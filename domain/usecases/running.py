@@ -51,18 +51,21 @@ class RunningCompletion:
         session_id: str | None,
         idempotency: IdempotencyKey | None = None,
         now_s: Callable[[], float] = NO_TELEMETRY.now_s,
+        timeout_s: float | None = None,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
         self.subject = subject
         self.session_id = session_id
         self.idempotency = idempotency
+        self.timeout_s = timeout_s
         self.place = QueuePlace()
         self.timeline = Timeline(now_s)
         self.outcome: CompletionOutcome | None = None
         self.reservation = Reservation(tokens=0)
         self._readers = 1
         self._deltas: list[TextDelta] = []
+        self._output = PartialOutput()
         self._changed = asyncio.Event()
         self._stop = StopSignal()
         self._stop_reason: str | None = None
@@ -121,12 +124,10 @@ class RunningCompletion:
         """All text of the first choice so far."""
         return "".join(delta.text for delta in self._deltas if delta.index == 0)
 
-    def output(self, choices: int) -> PartialOutput:
-        """All that was produced so far."""
-        output = PartialOutput(choices)
-        for delta in self._deltas:
-            output.add(delta)
-        return output
+    @property
+    def output(self) -> PartialOutput:
+        """All that was produced so far, by choice; it grows."""
+        return self._output
 
     @property
     def error(self) -> DomainError | None:
@@ -217,6 +218,7 @@ class RunningCompletion:
     def accept(self, accepted: Accepted) -> None:
         """Tell the readers that the request is recorded."""
         self._accepted = accepted
+        self._output = PartialOutput(accepted.requested.parameters.n)
         self._changed.set()
 
     def produce(self, delta: TextDelta) -> None:
@@ -224,6 +226,7 @@ class RunningCompletion:
         if not self._deltas:
             self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
+        self._output.add(delta)
         self._changed.set()
 
     def finish(self, generated: CompletionGenerated) -> None:

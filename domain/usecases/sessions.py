@@ -13,7 +13,8 @@ from manent.domain.history import History
 from manent.domain.ports import ContextCache, EventStore
 from manent.domain.records import Appended, EventContext, EventFilter, IdempotencyKey, StreamEvent
 from manent.domain.replay_events import Fork
-from manent.domain.session import SessionState, fold
+from manent.domain.session import SessionState
+from manent.domain.session_fold import fold
 from manent.domain.usecases.lineage import ancestors, parent_of
 
 PAGE = 1000
@@ -92,7 +93,7 @@ class Sessions:
         )
         if appended.repeated:
             return state, appended
-        after = replace(fold(state, events), last_event_id=appended.last_event_id)
+        after = fold(state, events, last_event_id=appended.last_event_id)
         await self._cache.put(after, before=state)
         return after, appended
 
@@ -150,8 +151,7 @@ class Sessions:
             if inherits and state.version == 0 and new and (fork := parent_of(new[0].event)) is not None:
                 state = replace(state, messages=await self._inherited(state.tenant, fork))
             if new:
-                folded = fold(state, (step.event for step in new))
-                state = replace(folded, last_event_id=new[-1].event_id)
+                state = fold(state, (step.event for step in new), last_event_id=new[-1].event_id)
             if len(page) < limit:
                 return state
             limit = PAGE

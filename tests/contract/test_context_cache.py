@@ -17,7 +17,8 @@ from manent.domain.events import DomainEvent, HistoryRevised, SystemPromptReplac
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.ports import ContextCache
 from manent.domain.replay_events import Fork
-from manent.domain.session import SessionState, SessionStatus, fold
+from manent.domain.session import SessionState, SessionStatus
+from manent.domain.session_fold import fold
 from tests.support.conversation import NOW_US, generated, requested, said, started, system
 from tests.support.pictures import image_part, picture
 from tests.support.valkey import ValkeyServer

@@ -17,6 +17,7 @@ from manent.adapters.store.subscriptions import SQLSubscriptionStore
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.events import DomainEvent
 from manent.domain.records import EventContext
+from manent.domain.short_events import SessionStep, in_short
 from manent.domain.subscriptions import Lease
 from tests.support.conversation import generated, requested, said, started
 
@@ -46,23 +47,33 @@ async def test_every_event_of_a_session_comes_once_and_in_order(
 ) -> None:
     """Sessions that were written in turns, of tenants of any name, and no completion without a session."""
     monkeypatch.setattr("manent.adapters.store.session_walk.PAGE_EVENTS", page_events)
-    expected: dict[tuple[str, str], list[DomainEvent]] = {}
-    events: list[DomainEvent] = [started(), *(said("user", text) for text in "abcd")]
-    for version, event in enumerate(events):
+    expected: dict[tuple[str, str], list[SessionStep]] = {}
+    for version in range(5):
         for tenant, session_id in (("acme", "s"), ("acme", "S"), ("Ähre", "s-2"), ("acme", "s:1")):
+            turn: list[DomainEvent] = [
+                said("user", "a"),
+                requested(session_id),
+                generated("b", session_id),
+                said("assistant", "b"),
+            ]
+            event = [started(), *turn][version]
             context = EventContext(tenant=tenant, actor="ann")
             await world.store.append(f"session-{session_id}", [event], expected_version=version, context=context)
-            expected.setdefault((tenant, session_id), []).append(event)
+            expected.setdefault((tenant, session_id), []).append(in_short(event))
     alone: list[DomainEvent] = [requested("c9"), generated("ok", "c9")]
     await world.store.append("completion-c9", alone, expected_version=0, context=EventContext(tenant="acme", actor="a"))
-    found: dict[tuple[str, str], list[DomainEvent]] = {}
+    found: dict[tuple[str, str], list[SessionStep]] = {}
     async for page in world.walk.pages():
         for steps in page:
             found.setdefault(steps.session, []).extend(steps.events)
-            last = await world.store.read_events(
+            (last,) = await world.store.read_events(
                 steps.session[0], f"session-{steps.session[1]}", after_version=steps.last_version - 1, limit=1
             )
-            assert (last[0].event_id, len(found[steps.session])) == (steps.last_event_id, steps.last_version)
+            assert (last.event_id, last.event, len(found[steps.session])) == (
+                steps.last_event_id,
+                steps.events[-1],
+                steps.last_version,
+            )
     assert found == expected
     assert await world.walk.events() == 22
 

@@ -229,6 +229,27 @@ async def test_contexts_expire_and_are_bounded(path: Path, own_valkey: ValkeySer
         assert own_valkey.run("STRLEN", key) == TRAILER.size
 
 
+@pytest.mark.parametrize("bytes_max", [10_000, 100])
+async def test_a_rebuild_fills_in_what_the_script_would_write(
+    path: Path, own_valkey: ValkeyServer, bytes_max: int
+) -> None:
+    """The same bytes for the same time, also of a context that is too large to be kept."""
+    await ensure_log(path, RandomIds())
+    own_valkey.run("FLUSHALL")
+    limits = ContextLimits(ttl_s=100.0, session_bytes_max=bytes_max)
+    async with sharing_node(path, own_valkey.url, limits=limits, timeout_s=5.0) as node:
+        state = await converse(node)
+        await node.shared.forget("acme", "s")
+        await node.shared.put(state)
+        written = kept(own_valkey, await key_of(node))
+        epoch = await node.shared.begin_epoch()
+        await node.shared.fill(epoch, [state])
+        await node.shared.switch(epoch)
+        assert written is not None
+        assert kept(own_valkey, await key_of(node)) == written
+        assert 90_000 < own_valkey.run("PTTL", await key_of(node)) <= 100_000
+
+
 async def test_two_nodes_write_to_one_session_at_once(path: Path, own_valkey: ValkeyServer) -> None:
     """Frames of two writers never mix: each reads the other's, whoever's write arrives first."""
     await ensure_log(path, RandomIds())

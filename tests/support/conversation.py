@@ -30,7 +30,8 @@ from manent.domain.generation import (
     Usage,
 )
 from manent.domain.messages import Message, Role, TextPart
-from manent.domain.session import SessionState, fold
+from manent.domain.session import SessionState
+from manent.domain.session_fold import fold
 
 NOW_US = 1_700_000_000_000_000
 ANN = Principal(tenant="acme", subject="ann")

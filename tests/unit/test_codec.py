@@ -17,6 +17,7 @@ from manent.adapters.store.codec import (
     EVENT_TYPES,
     HeaderRow,
     decode_event,
+    decode_step,
     encode_event,
     header_bytes,
     header_of,
@@ -26,6 +27,7 @@ from manent.domain.errors import LogCorrupt
 from manent.domain.events import DomainEvent, ErasedEvent, UnknownEvent
 from manent.domain.limits import AMOUNT_MAX, RequestLimits
 from manent.domain.records import EventHeader
+from manent.domain.short_events import in_short
 from tests.support.conversation import deleted, said
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "events.jsonl"
@@ -52,6 +54,7 @@ def test_every_version_ever_written_is_read(line: dict[str, Any]) -> None:
     """The golden file holds a payload of each; none may become unreadable or lose its type."""
     event = decode_event(line["type"], line["schema_version"], msgspec.json.encode(line["payload"]))
     assert type(event) is EVENT_TYPES[line["type"]][0]
+    assert decode_step(line["type"], line["schema_version"], msgspec.json.encode(line["payload"])) == in_short(event)
 
 
 def test_what_is_written_today_is_in_the_golden_file() -> None:
@@ -98,13 +101,16 @@ def test_an_older_version_is_upcast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"{}", b'{"session_id":1}', b"\xff"])
 def test_a_damaged_payload_is_named(payload: bytes) -> None:
     """The error says which type it should have been, and nothing else is raised."""
-    with pytest.raises(LogCorrupt, match="SessionDeleted"):
-        decode_event("SessionDeleted", 1, payload)
+    for type_name in ("SessionDeleted", "CompletionGenerated"):
+        for decode in (decode_event, decode_step):
+            with pytest.raises(LogCorrupt, match=type_name):
+                decode(type_name, 1, payload)
 
 
 def test_a_destroyed_payload_is_an_erased_event() -> None:
     """Erasure leaves the place of an event and its type."""
     assert decode_event("MessageAppended", 1, None) == ErasedEvent(type="MessageAppended")
+    assert decode_step("CompletionGenerated", 1, None) == ErasedEvent(type="CompletionGenerated")
 
 
 def test_header_bytes_are_canonical() -> None:

@@ -15,7 +15,8 @@ from manent.domain.items import find_item, items_of, merged, part_of, without
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.output_pieces import PieceReader, RecordedOutput, sizes_of
 from manent.domain.response_errors import ItemNotFound
-from manent.domain.session import SessionState, evolve, fold
+from manent.domain.session import SessionState, evolve
+from manent.domain.session_fold import fold
 from manent.domain.usecases.conversation_items import decide_remove, item_page
 from tests.support.conversation import ANN, NOW_US, said, started, user
 from tests.support.conversation import message as short

@@ -12,7 +12,8 @@ from manent.domain.errors import HistoryConflict, InvalidValue
 from manent.domain.events import SessionEvent
 from manent.domain.messages import Message, Role, same_messages
 from manent.domain.reconcile import SessionMode, reconcile
-from manent.domain.session import SessionState, fold
+from manent.domain.session import SessionState
+from manent.domain.session_fold import fold
 from tests.support.conversation import (
     ANN,
     NOW_US,

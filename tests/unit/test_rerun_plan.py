@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from manent.domain.events import MessageAppended, SessionEvent
 from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.rerun_plan import RerunPlan, changes_of, plan_rerun
-from manent.domain.session import SessionState, fold
+from manent.domain.session import SessionState
+from manent.domain.session_fold import fold
 from tests.support.conversation import NOW_US, assistant, message, revised, said, started, system, system_replaced, user
 
 ONE, TWO, THREE = user("one"), user("two"), user("three")

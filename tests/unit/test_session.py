@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import pytest
 from hypothesis import given as for_all
@@ -26,9 +27,10 @@ from manent.domain.session import (
     decide_request,
     decide_start,
     evolve,
-    fold,
 )
+from manent.domain.session_fold import fold
 from manent.domain.session_limits import check_metadata, check_session_id
+from manent.domain.short_events import in_short
 from tests.support.conversation import (
     ANN,
     BOB,
@@ -172,9 +174,11 @@ EVENTS = st.sampled_from(
 
 @for_all(st.lists(EVENTS, max_size=30))
 def test_every_history_folds(history: list[SessionEvent]) -> None:
-    """Any sequence of recorded events has a state, and its version counts them all."""
-    state = fold(SessionState(session_id="s", tenant="acme"), history)
-    assert state.version == len(history)
+    """Any sequence of recorded events has a state, the one that they make one by one, in full or in short."""
+    nothing = SessionState(session_id="s", tenant="acme")
+    state = fold(nothing, history, last_event_id="evt_1" if history else "")
+    assert (state.version, state.last_event_id) == (len(history), "evt_1" if history else "")
+    assert state == reduce(evolve, history, nothing) == fold(nothing, map(in_short, history))
 
 
 @for_all(st.lists(EVENTS, max_size=20), st.lists(EVENTS, max_size=8), st.lists(EVENTS, max_size=8))
