@@ -22,6 +22,9 @@ once = cmp -s $(1) $(VENV)/$(notdir $(1)) || { $(2) && cp $(1) $(VENV)/$(notdir 
 # $(call separate,NAME): make the environment .venv/NAME of what requirements/NAME.txt pins.
 separate = $(call once,requirements/$(1).txt,echo "Installing the clients of requirements/$(1).txt in $(VENV)/$(1)" && $(BIN)/python -m venv --clear --without-pip $(VENV)/$(1) && { $(BIN)/uv pip install -q --no-config --python $(VENV)/$(1) --no-deps --require-hashes -r requirements/$(1).txt || $(PIP) --python $(VENV)/$(1) install --no-deps --require-hashes -r requirements/$(1).txt; })
 
+# What was compiled once is not compiled again by each of a hundred processes, wherever an image of a container says so.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install vision serve test test-long test-clients check format bench fuzz soak docs clean lock environment development clients openblas
 .NOTPARALLEL:
 

@@ -28,6 +28,7 @@ from manent.adapters.inference.supervision import SupervisorSettings
 from manent.adapters.plugins.loading import Plugins, load_plugins
 from manent.adapters.store.database import open_node
 from manent.adapters.store.sql import SQLEventStore
+from manent.app.http_services import http_services
 from manent.app.identity import Identity, check_opening, identity
 from manent.app.limits import Limits, counted, http_limits
 from manent.app.monitoring import Metrics, Monitoring, Parts, watched
@@ -86,31 +87,18 @@ class Manent:
 
     def _services(self) -> HttpServices:
         settings, use_cases = self.settings, self.use_cases
-        return HttpServices(
-            chat=use_cases.complete_chat,
-            embeddings=use_cases.create_embeddings,
-            models=use_cases.manage_models,
-            sessions=use_cases.manage_sessions,
-            session_list=use_cases.list_sessions,
-            session_messages=use_cases.session_messages,
-            log=use_cases.query_log,
-            follow=use_cases.follow_log,
-            replays=use_cases.replays,
-            responses=use_cases.responses,
-            stored=use_cases.stored_completions,
-            resume=use_cases.resume,
+        return http_services(
+            use_cases,
             proofs=self.transparency.proofs,
             checkpoints=self.transparency.checkpoints,
             webhooks=self.webhooks,
             middleware=self.middleware,
-            engine=use_cases.engine,
             ids=RandomIds(),
             images=CheckedImages(ImageFetcher(settings.image_urls)),
             keys=self.identity.keys,
             authenticate=identified_by(
                 self.identity.identify, store=use_cases.store, clock=SystemClock(), ids=RandomIds()
             ),
-            counting=use_cases.counting,
             health=self.monitoring.health.look,
             version=version("manent"),
             telemetry=self.monitoring.telemetry,
@@ -127,9 +115,11 @@ class Manent:
             | {
                 "closing what could not be recorded": self.use_cases.closing.keep_closing,
                 "closing what a crash left open": self.use_cases.close_interrupted.keep_sweeping,
+                "stopping what other servers were asked to cancel": self.use_cases.responses.watch.keep_watching,
                 "expiring sessions": self.use_cases.expire_sessions.keep_sweeping,
                 "warming conversations": self.use_cases.warm_prefixes.keep_warming,
                 "delivering webhooks": self.deliveries.run,
+                "recording failed logins": self.identity.failures.keep_recording,
                 "sampling": self.monitoring.sampler.keep_sampling,
             }
         )

@@ -17,6 +17,7 @@ from manent.domain.ports import Clock, EventStore, Ids
 from manent.domain.usecases.identify import Anonymous, Identify
 from manent.domain.usecases.key_table import KeyTable
 from manent.domain.usecases.manage_keys import ManageKeys
+from manent.domain.usecases.record_logins import RecordFailedLogins
 
 _log = logging.getLogger("manent.access")
 
@@ -34,6 +35,7 @@ class Identity:
     table: KeyTable
     secrets: HmacKeySecrets
     takes_tokens: bool
+    failures: RecordFailedLogins
 
 
 async def identity(settings: Settings, store: EventStore, *, clock: Clock, ids: Ids) -> Identity:
@@ -46,6 +48,7 @@ async def identity(settings: Settings, store: EventStore, *, clock: Clock, ids: 
     secret = AccessSecret.of_folder(settings.keys_folder)
     secrets, table = HmacKeySecrets(secret), KeyTable(store)
     tokens = await _tokens(settings)
+    failures = RecordFailedLogins(store=store, clock=clock, ids=ids)
     return Identity(
         identify=Identify(
             keys=table,
@@ -54,11 +57,13 @@ async def identity(settings: Settings, store: EventStore, *, clock: Clock, ids: 
             nodes=NodeTokens(secret, clock),
             tokens=tokens,
             anonymous=Anonymous(settings.anonymous),
+            failures=failures,
         ),
         keys=ManageKeys(store=store, table=table, secrets=secrets, clock=clock, ids=ids),
         table=table,
         secrets=secrets,
         takes_tokens=tokens is not None,
+        failures=failures,
     )
 
 

@@ -30,6 +30,11 @@ class LimitSettings(BaseSettings):
     messages_max: int = Field(5_000, ge=1, description="Most messages in one request.")
     connections_max: int = Field(1_000, ge=8, description="Most open connections; idle ones make room for new ones.")
     streams_max: int = Field(512, ge=1, description="Most completions that are streamed at once.")
+    websockets_max: int = Field(500, ge=1, description="Most WebSockets open at once; they count as connections too.")
+    websocket_requests_max: int = Field(16, ge=1, description="Most requests answered at once on one WebSocket.")
+    websocket_idle_s: float = Field(
+        300.0, gt=0, description="How long a WebSocket stays open without a request, seconds."
+    )
     header_timeout_s: float = Field(20.0, gt=0, description="How long a request's header may take, seconds.")
     body_timeout_s: float = Field(60.0, gt=0, description="How long a request's body may take, seconds.")
 

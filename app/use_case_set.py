@@ -16,6 +16,7 @@ from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.read_audit_log import ReadAuditLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
@@ -41,6 +42,7 @@ class UseCases:
     session_messages: SessionMessages
     expire_sessions: ExpireSessions
     query_log: QueryLog
+    audit_log: ReadAuditLog
     follow_log: FollowLog
     replays: Replays
     stored_completions: StoredCompletions

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from manent.adapters.limits.in_process import InProcessLimiter
+from manent.adapters.store.codec import log_event
 from manent.adapters.store.session_file import read_events_file
 from manent.app.projections import contexts
 from manent.app.settings import Settings
@@ -28,6 +29,7 @@ from manent.domain.usecases.log_reader import LogSignal
 from manent.domain.usecases.manage_models import ManageModels
 from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.read_audit_log import ReadAuditLog
 from manent.domain.usecases.recent_completions import RecentCompletions
 from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.replays import Recorded, Replays, build_recorded, build_replays
@@ -75,6 +77,7 @@ class Wiring:
             ),
             expire_sessions=self.expire_sessions,
             query_log=QueryLog(self.store),
+            audit_log=ReadAuditLog(self.store, log_event),
             follow_log=FollowLog(self.store, self.signal),
             replays=self.replays,
             stored_completions=StoredCompletions(store=self.store, find=self.replays.find, clock=self.clock),
@@ -223,7 +226,7 @@ class Wiring:
     def responses(self) -> Responses:
         """Responses, and the items of conversations."""
         chat, manage, turns = self.complete_chat, self.manage_sessions, self.turns
-        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids)
+        ports = Ports(store=self.store, engine=self.engine, clock=self.clock, ids=self.ids, streams=self.streams)
         return build_responses(chat, manage, self.recorded, self.sessions, turns, live=self.live, ports=ports)
 
     @cached_property

@@ -8,14 +8,16 @@ from manent.domain.errors import DomainError
 class InvalidCredential(DomainError):
     """No credential was presented, or one that does not hold.
 
-    ``known_as`` names the key or the kind of token for the log, and is nothing that was a secret.
+    ``known_as`` names the key or the kind of token for the log, and is nothing that was a secret; ``tenant`` is whose
+    key it was once, None where that is not known.
     """
 
     code = "invalid_api_key"
 
-    def __init__(self, message: str, *, known_as: str = "unknown") -> None:
+    def __init__(self, message: str, *, known_as: str = "unknown", tenant: str | None = None) -> None:
         super().__init__(message)
         self.known_as = known_as
+        self.tenant = tenant
 
 
 class TooManyFailedLogins(DomainError):

@@ -98,10 +98,27 @@ class AuditRead:
     read_at_us: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginFailed:
+    """What was presented did not hold, ``count`` times since ``began_at_us`` from one address for one reason.
+
+    ``credential`` is the id of the key where there was one once, else what was presented (none, token, unknown), and
+    nothing that was a secret. ``address`` is None where there were more of them than are told apart.
+    """
+
+    login_id: str
+    address: str | None
+    credential: str
+    reason: str
+    count: int
+    began_at_us: int
+    failed_at_us: int
+
+
 KeyEvent = KeyCreated | KeyChanged | KeyRotated | KeyRevoked
-AccessEvent = KeyEvent | AuditRead
+AccessEvent = KeyEvent | AuditRead | LoginFailed
 
 
 def access_stream(access_id: str) -> str:
-    """The stream of a key, or of one reading of what is another's."""
+    """The stream of a key, of one reading of what is another's, or of failed logins."""
     return f"access-{access_id}"

@@ -23,9 +23,9 @@ from manent.domain.generation import (
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
-from manent.domain.output_pieces import PieceSizes, RecordedOutput
+from manent.domain.output_pieces import PieceSizes
 from manent.domain.replay_events import Fork, RerunEnded, RerunStarted, SessionImported
-from manent.domain.response_events import ItemRemoved, ResponseDeleted
+from manent.domain.response_events import ConversationEvent, ResponseDeleted
 from manent.domain.responses import ResponseDetails
 from manent.domain.stored_events import StoredCompletionEvent
 from manent.domain.verification import CompletionVerified
@@ -117,7 +117,8 @@ class CompletionGenerated:
 
     They are those of the first choice; ``alternatives`` has the others, and ``usage`` counts all. ``text_digest``
     commits to text, reasoning and tool calls (``PartialChoice.commitment``), and ``stored`` is as in the request.
-    ``model_id`` of a terminal event is None where a crash left nobody who knew it.
+    ``stop_sequence`` is the one of the parameters' ``stop`` that ended it, if one did. ``model_id`` of a terminal event
+    is None where a crash left nobody who knew it.
     """
 
     completion_id: str
@@ -137,6 +138,7 @@ class CompletionGenerated:
     tool_calls: tuple[ToolCall, ...] = ()
     piece_sizes: PieceSizes | None = None
     stored: bool = False
+    stop_sequence: str | None = None
     generated_at_us: int
 
     @property
@@ -242,18 +244,6 @@ class ErasedEvent:
 CompletionOutcome = CompletionGenerated | CompletionFailed | CompletionCancelled
 
 
-def output_of(outcome: CompletionOutcome) -> RecordedOutput:
-    """What a completion's end has of its (first choice's) output."""
-    logprobs = outcome.logprobs if isinstance(outcome, CompletionGenerated) else None
-    return RecordedOutput(
-        text=outcome.text or "",
-        reasoning=outcome.reasoning or "",
-        tool_calls=outcome.tool_calls,
-        logprobs=logprobs or (),
-        sizes=outcome.piece_sizes,
-    )
-
-
 SessionEvent = (
     SessionStarted
     | MessageAppended
@@ -267,7 +257,7 @@ SessionEvent = (
     | RerunStarted
     | RerunEnded
     | SessionImported
-    | ItemRemoved
+    | ConversationEvent
     | UnknownEvent
     | ErasedEvent
 )

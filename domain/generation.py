@@ -242,7 +242,10 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedChoice:
-    """One answer. ``text`` is exactly the concatenation of its deltas; so are token ids and log probabilities."""
+    """One answer. ``text`` is exactly the concatenation of its deltas; so are token ids and log probabilities.
+
+    ``stop_sequence`` is the one of the parameters' ``stop`` that ended it, if one did.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -250,6 +253,7 @@ class GeneratedChoice:
     logprobs: tuple[TokenLogprobs, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    stop_sequence: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

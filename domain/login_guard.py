@@ -33,7 +33,7 @@ class LoginGuard:
             TooManyFailedLogins: the address has failed so often within the window that it hears nothing else.
         """
         self.failures += 1
-        network = _network(address)
+        network = network_of(address)
         begun_s, count = self._windows.pop(network, (now_s, 0))
         if now_s - begun_s >= self._window_s:
             begun_s, count = now_s, 0
@@ -49,7 +49,7 @@ class LoginGuard:
             )
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """What counts as one address: with IPv6, a whole network is one subscriber's."""
     try:
         parsed = ipaddress.ip_address(address)

@@ -109,8 +109,12 @@ def digests_of(images: Iterable[ImagePart]) -> bytes:
 
 
 def same_message(one: Message, other: Message) -> bool:
-    """Whether a client that sent ``one`` meant ``other``: ids, reasoning and white space at the ends do not count."""
-    return _said(one) == _said(other)
+    """Whether a client that sent ``one`` meant ``other``.
+
+    Ids, reasoning and white space at the ends do not count; nor does how the arguments of calls are written as JSON,
+    since many clients keep the value and send it back in their own spelling.
+    """
+    return _said(one) == _said(other) and all(map(_same_arguments, one.tool_calls, other.tool_calls))
 
 
 def same_messages(some: Sequence[Message], others: Sequence[Message]) -> bool:
@@ -129,6 +133,19 @@ def common_prefix_length(some: Sequence[Message], others: Sequence[Message]) -> 
 
 
 def _said(message: Message) -> tuple[object, ...]:
-    calls = tuple((call.id, call.name, call.arguments.strip()) for call in message.tool_calls)
+    calls = tuple((call.id, call.name) for call in message.tool_calls)
     images = tuple((image.digest, image.text_before) for image in message.images)
     return message.role, message.text.strip(), message.name, calls, message.tool_call_id, images
+
+
+def _same_arguments(one: ToolCall, other: ToolCall) -> bool:
+    if one.arguments.strip() == other.arguments.strip():
+        return True
+    try:
+        return _canonical(one.arguments) == _canonical(other.arguments)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _canonical(arguments: str) -> str:
+    return json.dumps(json.loads(arguments), sort_keys=True)

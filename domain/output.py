@@ -75,8 +75,10 @@ class PartialOutput:
         if delta.reasoning:
             choice.thoughts.append(delta.reasoning)
 
-    def choices_finished(self, reasons: Sequence[FinishReason]) -> tuple[GeneratedChoice, ...]:
-        """The choices, each of which ended for its reason."""
+    def choices_finished(
+        self, reasons: Sequence[FinishReason], stop_sequences: Sequence[str | None]
+    ) -> tuple[GeneratedChoice, ...]:
+        """The choices, each of which ended for its reason and, where one did, by its stop sequence."""
         return tuple(
             GeneratedChoice(
                 text=choice.text,
@@ -85,8 +87,9 @@ class PartialOutput:
                 logprobs=tuple(choice.logprobs),
                 reasoning=choice.reasoning,
                 tool_calls=tuple(choice.tool_calls),
+                stop_sequence=stop_sequence,
             )
-            for choice, reason in zip(self.choices, reasons, strict=True)
+            for choice, reason, stop_sequence in zip(self.choices, reasons, stop_sequences, strict=True)
         )
 
     @property

@@ -83,10 +83,15 @@ def chat_sizes(deltas: Sequence[TextDelta]) -> PieceSizes:
     return PieceSizes(deltas=delta_sizes(deltas))
 
 
+def pieces_of(deltas: Iterable[TextDelta]) -> list[Piece]:
+    """The pieces of all of ``deltas``."""
+    reader = PieceReader()
+    return [piece for delta in deltas for piece in reader.push(delta)]
+
+
 def sizes_of(deltas: Iterable[TextDelta], *, with_logprobs: bool) -> PieceSizes:
     """What is recorded of the pieces of ``deltas``, those of a response."""
-    reader = PieceReader()
-    pieces = [piece for delta in deltas for piece in reader.push(delta)]
+    pieces = pieces_of(deltas)
     return PieceSizes(
         sizes=tuple(len(piece.text) - len(piece.reasoning) for piece in pieces),
         logprobs=tuple(len(piece.logprobs) for piece in pieces if piece.text) if with_logprobs else (),

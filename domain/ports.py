@@ -91,8 +91,13 @@ class EventStore(Protocol):
         """
         ...
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
-        """At most ``limit`` events in log order with positions above ``after_position``: a keyset page, undecoded."""
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
+        """At most ``limit`` events in log order with positions above ``after_position``: a keyset page, undecoded.
+
+        With ``newest_first`` they are the last ones, in the other order.
+        """
         ...
 
     async def find_answer(self, key: IdempotencyKey) -> Appended | None:

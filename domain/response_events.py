@@ -1,4 +1,4 @@
-"""What clients of responses and conversations take back, as events; ``manent.domain.events`` has the rest."""
+"""What clients of responses and conversations take back or call off, as events; ``domain.events`` has the rest."""
 
 from __future__ import annotations
 
@@ -34,3 +34,19 @@ class ItemRemoved:
     left: Message | None
     removed_by: str
     removed_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancellationRequested:
+    """Somebody asked to stop a completion that another server runs, which reads this and does.
+
+    The header's ``causation_id`` is the completion's id. The terminal event follows, and tells whether it came in time.
+    """
+
+    completion_id: str
+    session_id: str
+    requested_by: str
+    requested_at_us: int
+
+
+ConversationEvent = ItemRemoved | CancellationRequested

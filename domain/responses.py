@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+CHAT_IDS = "chatcmpl-"
+TEXT_IDS = "cmpl-"
 RESPONSE_IDS = "resp_"
 MESSAGE_IDS = "msg_"
 
@@ -12,6 +14,7 @@ MESSAGE_IDS = "msg_"
 class ResponseStatus(StrEnum):
     """How a response stands, in OpenAI's words."""
 
+    QUEUED = "queued"
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     INCOMPLETE = "incomplete"
@@ -34,14 +37,11 @@ class ResponseDetails:
     echo: str
 
 
-def is_response_id(completion_id: str) -> bool:
-    """Whether a completion was asked for as a response."""
-    return completion_id.startswith(RESPONSE_IDS)
-
-
-def answer_id(response_id: str) -> str:
-    """The id of the message that a response becomes: known from its beginning, so that its items have theirs."""
-    return MESSAGE_IDS + response_id.removeprefix(RESPONSE_IDS)
+def answer_id(completion_id: str) -> str:
+    """The id of the message that a completion becomes: known from its beginning, so that a stream can tell it."""
+    prefixes = (RESPONSE_IDS, CHAT_IDS, TEXT_IDS)
+    prefix = next((prefix for prefix in prefixes if completion_id.startswith(prefix)), "")
+    return MESSAGE_IDS + completion_id.removeprefix(prefix)
 
 
 def response_of(message_id: str) -> str:

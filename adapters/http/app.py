@@ -22,7 +22,7 @@ from manent.adapters.http.request import App, HttpRequest, RequestContext
 from manent.adapters.http.request_log import log_request
 from manent.adapters.http.route import Route, openapi_path
 from manent.adapters.http.routes import ROUTES
-from manent.adapters.http.streams import OpenStreams
+from manent.adapters.http.streams import WEBSOCKETS, OpenStreams
 from manent.domain.access import check_entry
 
 # Sanic counts the silence of a handler against this: a long generation is no fault. What a handler may wait for is
@@ -31,6 +31,8 @@ RESPONSE_TIMEOUT_S = 7 * 24 * 3600
 
 # What OpenAI calls the only version of its API that there has been.
 OPENAI_VERSION = "2020-10-01"
+
+SWITCHED = 101
 
 NO_DOCUMENTS = Documents(openapi=b"", openapi_3_0=b"")
 
@@ -56,6 +58,7 @@ def create_app(services: HttpServices, limits: HttpLimits, routes: Sequence[Rout
         connections_max=limits.connections_max,
         proxies=limits.proxies,
         streams=OpenStreams(limits.streams_max),
+        websockets=OpenStreams(limits.websockets_max, WEBSOCKETS),
     )
     documents = build_documents(services.version) if routes is ROUTES else NO_DOCUMENTS
     for route in routes:
@@ -108,6 +111,8 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
         names = {name: unquote(value) for name, value in path.items()}
         return await passed(route, exchange, lambda: route.handler(exchange, **names))
 
+    if route.status == SWITCHED:
+        vars(handle)["is_websocket"] = True  # what Sanic asks, not to miss an answer
     return handle
 
 

@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import nullcontext
-
 from sanic import HTTPResponse
 
+from manent.adapters.http.answering import Wanted, answer_completion
 from manent.adapters.http.answers import members_answer, queue_headers, session_headers
 from manent.adapters.http.chat_command import chat_command, read_chat_request
-from manent.adapters.http.chat_stream import stream_completion, told_error
+from manent.adapters.http.chat_stream import stream_completion
 from manent.adapters.http.completion_members import completion_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.json_body import json_object, read_body
-from manent.adapters.http.retries import Retry
 from manent.adapters.http.wire_requests import ChatRequest
-from manent.domain.errors import CompletionCancelledError
-from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
 
 
 async def create_chat_completion(exchange: Exchange) -> HTTPResponse | None:
-    """Answer a chat; None where the answer was streamed.
-
-    A client that disconnects has its handler cancelled, at whatever it waits for; the completion is told at once, or
-    after the time in which an SDK that tries again would have come back.
-    """
+    """Answer a chat; None where the answer was streamed."""
     asked = await read_body(
         exchange.request,
         lambda: read_chat_request(json_object(exchange.request), messages_max=exchange.limits.messages_max),
     )
-    exchange.request.watch_connection()
-    with exchange.request.streams.place() if asked.stream else nullcontext():
-        return await _answer(exchange, asked)
+    return await answer_chat(exchange, asked)
 
 
-async def _answer(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | None:
-    retry = Retry.of(exchange)
-    running = None if retry is None else retry.attached()
-    if running is None:
-        running = exchange.services.chat.start(await chat_command(asked, exchange))
-    if retry is not None:
-        retry.remember(running)
-    if asked.background:
-        running.join()  # the log reads along
-    exchange.request.completion = running
-    reader = Reader(running)
-    try:
-        if asked.stream:
-            await stream_completion(exchange, reader, include_usage=asked.includes_usage)
-            return None
-        return await _whole_completion(running)
-    except asyncio.CancelledError:
-        if asked.stream or retry is None:
-            reader.leave("client_disconnected")
-        else:
-            retry.leave_later(reader, "client_disconnected")
-        raise
-    except CompletionCancelledError as error:
-        raise told_error(running, error) from None
+async def answer_chat(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | None:
+    """Answer a chat that was read and checked; None where the answer was streamed."""
+    wanted = Wanted(
+        stream=lambda reader: stream_completion(exchange, reader, include_usage=asked.includes_usage),
+        whole=_whole_completion,
+        streams=bool(asked.stream),
+        background=bool(asked.background),
+    )
+    return await answer_completion(exchange, lambda: chat_command(asked, exchange), wanted)
 
 
 async def _whole_completion(running: RunningCompletion) -> HTTPResponse:

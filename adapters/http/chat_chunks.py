@@ -1,4 +1,4 @@
-"""Chunks of one completion as events. Encoded by msgspec: this runs for every few tokens."""
+"""Chunks of one completion. Encoded by msgspec: this runs for every few tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from manent.adapters.http.answers import finish_reasons, logprobs_answer, system_fingerprint, usage_members
 from manent.adapters.http.delta_feed import Taken, taken
-from manent.adapters.http.stream_cursor import Cursor
+from manent.adapters.http.stream_cursor import Chunk, Cursor
 from manent.domain.errors import StreamPassed
 from manent.domain.events import CompletionGenerated
 from manent.domain.generation import TextDelta
@@ -22,7 +22,7 @@ from manent.domain.usecases.running import Accepted, RunningCompletion
 class ChunkEncoder:
     """Encodes from the first chunk on or, once it was told where its reader stands, from there.
 
-    Each event has an id (``Cursor``). What comes before a cursor is encoded and thrown away, so that what follows it
+    Each has an id (``Cursor``). What comes before a cursor is encoded and thrown away, so that what follows it
     is the same to the byte, whenever and wherever it is encoded.
     """
 
@@ -47,7 +47,7 @@ class ChunkEncoder:
         if include_usage:
             self._frame["usage"] = None
 
-    def go_on(self, cursor: Cursor, deltas: Sequence[TextDelta]) -> tuple[list[bytes], int]:
+    def go_on(self, cursor: Cursor, deltas: Sequence[TextDelta]) -> tuple[list[Chunk], int]:
         """What is left of the batch in which a reader stopped, and the number of the delta behind it.
 
         ``deltas`` are all that the completion has so far. Where they are not those that the reader saw, because the
@@ -66,11 +66,11 @@ class ChunkEncoder:
             if cursor.start == cursor.end and self._chars == cursor.chars:
                 self._skipped = cursor.events
                 return [], cursor.end
-            if 0 < cursor.events <= len(events) and events[cursor.events - 1].startswith(_id_line(cursor)):
+            if 0 < cursor.events <= len(events) and events[cursor.events - 1].cursor == cursor:
                 return events[cursor.events :], cursor.end
         return self._behind_chars(cursor, taken(0, deltas))
 
-    def _behind_chars(self, cursor: Cursor, all_of_it: Taken) -> tuple[list[bytes], int]:
+    def _behind_chars(self, cursor: Cursor, all_of_it: Taken) -> tuple[list[Chunk], int]:
         piece = all_of_it.pieces[0] if all_of_it.pieces else None
         chars = 0 if piece is None else len(piece.reasoning) + len(piece.text)
         if self._parameters.n > 1 or chars < cursor.chars or (piece and (piece.tool_calls or piece.logprobs)):
@@ -85,18 +85,18 @@ class ChunkEncoder:
         self._chars, self._events = cursor.chars, int(bool(piece.reasoning) and not rest.reasoning)
         return self._piece(rest) if rest.reasoning or rest.text else [], all_of_it.end
 
-    def opening(self) -> list[bytes]:
+    def opening(self) -> list[Chunk]:
         """The first chunk of each choice, which says who speaks."""
         delta = {"role": "assistant", "content": "", "refusal": None}
         return [self._event(_choice(index, delta)) for index in range(self._parameters.n)]
 
-    def batch(self, deltas: Taken) -> list[bytes]:
+    def batch(self, deltas: Taken) -> list[Chunk]:
         """Chunks of reasoning, of text and of tool calls, each of which comes in two: who is called, and with what."""
         if deltas.end > 0:
             self._begin(deltas.start, deltas.end)
         return [event for piece in deltas.pieces for event in self._piece(piece)]
 
-    def finish(self, generated: CompletionGenerated, end: int) -> list[bytes]:
+    def finish(self, generated: CompletionGenerated, end: int) -> list[Chunk]:
         """The last chunks, behind ``end`` deltas: why each choice ended and, where it was asked for, the usage."""
         if end > 0:
             self._begin(end, end)
@@ -110,7 +110,7 @@ class ChunkEncoder:
             last.append(self._event())
         return last[self._skipped :]
 
-    def _piece(self, piece: TextDelta) -> list[bytes]:
+    def _piece(self, piece: TextDelta) -> list[Chunk]:
         events = []
         if piece.reasoning:
             self._chars += len(piece.reasoning)
@@ -132,11 +132,11 @@ class ChunkEncoder:
     def _begin(self, start: int, end: int) -> None:
         self._start, self._end, self._events = start, end, 0
 
-    def _event(self, *choices: dict[str, Any]) -> bytes:
+    def _event(self, *choices: dict[str, Any]) -> Chunk:
         self._events += 1
         cursor = Cursor(start=self._start, end=self._end, events=self._events, chars=self._chars)
         self._frame["choices"] = choices
-        return _id_line(cursor) + b"data: " + msgspec.json.encode(self._frame) + b"\n\n"
+        return Chunk(cursor, msgspec.json.encode(self._frame))
 
 
 def call_fragments(call: ToolCall, index: int) -> list[dict[str, Any]]:
@@ -149,7 +149,3 @@ def _choice(
     index: int, delta: dict[str, Any], *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
 ) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _id_line(cursor: Cursor) -> bytes:
-    return f"id: {cursor}\n".encode()

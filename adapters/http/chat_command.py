@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from manent.adapters.http.command_members import command_members
 from manent.adapters.http.conditions import IF_MATCH, expected_version
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
@@ -22,7 +23,6 @@ from manent.adapters.http.wire_requests import (
     SessionRequest,
     conversation_id,
 )
-from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, ToolCall
 from manent.domain.output_shape import OutputShape
@@ -44,7 +44,7 @@ def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequ
         RequestRefused: a parameter is missing, wrong, unknown or not supported, or contradicts another.
         InvalidValue: the form that the answer is asked to have is beyond its bounds.
     """
-    _check_widths(body, messages_max)
+    check_widths(body, messages_max)
     asked = _with_session(validated(ChatRequest, honored_chat(body)))
     check_messages(asked.messages)
     _check_together(asked)
@@ -59,7 +59,7 @@ def read_session_request(body: Mapping[str, Any], *, messages_max: int) -> Sessi
     Raises:
         RequestRefused: as ``read_chat_request``.
     """
-    _check_widths(body, messages_max)
+    check_widths(body, messages_max)
     asked = validated(SessionRequest, honored_session(body))
     check_messages(asked.messages)
     return asked
@@ -74,8 +74,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
     services = exchange.services
     messages = await with_images(domain_messages(asked.messages, services.ids), asked.messages, services.images)
     return ChatCommand(
-        principal=exchange.principal,
-        model=asked.model,
+        **command_members(asked, exchange),
         messages=messages,
         parameters=requested_parameters(
             asked,
@@ -87,15 +86,7 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
         session_id=asked.session_id,
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
-        address=exchange.request.origin.address,
         store_content=bool(asked.store),
-        stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
-        timeout_s=asked.timeout_s,
-        user=asked.user,
-        metadata=asked.metadata,
-        request_id=exchange.request.request_id,
-        correlation_id=exchange.request.correlation_id,
         idempotency=idempotency_key(exchange),
         expected=_expected(asked, exchange),
     )
@@ -188,8 +179,8 @@ def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def _check_widths(body: Mapping[str, Any], messages_max: int) -> None:
-    """Refuse by length before anything looks at each item."""
+def check_widths(body: Mapping[str, Any], messages_max: int) -> None:
+    """Refuse by length, with RequestRefused, before anything looks at each item."""
     messages = body.get("messages")
     if isinstance(messages, list):
         _check_width("messages", len(messages), messages_max)

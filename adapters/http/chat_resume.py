@@ -30,11 +30,16 @@ async def resume_chat_completion(exchange: Exchange, completion_id: str) -> None
     """Go on with a stream; a client that disconnects leaves it as any other reader does."""
     written = exchange.request.headers.get("last-event-id") or exchange.query.get("starting_after")
     cursor = Cursor.read(written) if written else Cursor()
-    reader = Reader(await exchange.services.resume.resume(exchange.principal, possible_completion(completion_id)))
     exchange.request.watch_connection()
+    await resume_chat(exchange, completion_id, cursor, include_usage=exchange.query["include_usage"] == "true")
+
+
+async def resume_chat(exchange: Exchange, completion_id: str, cursor: Cursor, *, include_usage: bool) -> None:
+    """Stream what comes behind ``cursor``."""
+    reader = Reader(await exchange.services.resume.resume(exchange.principal, possible_completion(completion_id)))
     try:
         with exchange.request.streams.place():
-            await resume_stream(exchange, reader, cursor, include_usage=exchange.query["include_usage"] == "true")
+            await resume_stream(exchange, reader, cursor, include_usage=include_usage)
     except asyncio.CancelledError:
         reader.leave("client_disconnected")
         raise

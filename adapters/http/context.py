@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from manent.adapters.http.chunk_writer import ChunkFrames
 from manent.adapters.http.cors import NO_ORIGINS, Origins
 from manent.adapters.http.forwarded import NO_PROXIES, TrustedProxies
 from manent.adapters.http.hosts import LOOPBACK, HostNames
@@ -30,6 +31,7 @@ from manent.domain.usecases.manage_sessions import ManageSessions
 from manent.domain.usecases.manage_webhooks import ManageWebhooks
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.query_log import QueryLog
+from manent.domain.usecases.read_audit_log import ReadAuditLog
 from manent.domain.usecases.replays import Replays
 from manent.domain.usecases.responses import Responses
 from manent.domain.usecases.resume_completion import ResumeCompletion
@@ -69,6 +71,7 @@ class HttpServices:
     session_list: ListSessions
     session_messages: SessionMessages
     log: QueryLog
+    audit_log: ReadAuditLog
     follow: FollowLog
     replays: Replays
     responses: Responses
@@ -98,7 +101,8 @@ class HttpLimits:
     ``hosts`` are the names that are answered to, None is any. ``stall_timeout_s`` is how long a stream waits for a
     client that does not read; ``ping_interval_s`` how long a stream stays silent before a comment line keeps it alive;
     ``retry_grace_s`` how long a whole answer goes on for an SDK that lost its connection and tries again by itself.
-    ``public`` names parts of the API that need no credential.
+    ``public`` names parts of the API that need no credential. A WebSocket is pinged every ``websocket_ping_s``, its
+    credential judged anew every ``websocket_judge_s``, and closed after ``websocket_idle_s`` without a request.
     """
 
     hosts: HostNames | None = LOOPBACK
@@ -107,6 +111,8 @@ class HttpLimits:
     proxies: TrustedProxies = NO_PROXIES
     connections_max: int = 1_000
     streams_max: int = 512
+    websockets_max: int = 500
+    websocket_requests_max: int = 16
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 16 * 1024
     messages_max: int = 5_000
@@ -116,6 +122,9 @@ class HttpLimits:
     ping_interval_s: float = 4.0
     stall_timeout_s: float = 30.0
     retry_grace_s: float = 10.0
+    websocket_idle_s: float = 300.0
+    websocket_ping_s: float = 20.0
+    websocket_judge_s: float = 5.0
     ready_timeout_s: float = 2.0
 
 
@@ -129,7 +138,10 @@ class Documents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One request with who sent it, its checked query parameters, and what answers it."""
+    """One request with who sent it, its checked query parameters, and what answers it.
+
+    ``frames`` is what it is answered with where it came over a WebSocket.
+    """
 
     request: HttpRequest
     principal: Principal
@@ -137,3 +149,4 @@ class Exchange:
     limits: HttpLimits
     documents: Documents
     query: Mapping[str, Any] = field(default_factory=dict)
+    frames: ChunkFrames | None = None

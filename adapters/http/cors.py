@@ -16,13 +16,18 @@ METHODS = "GET, POST, PATCH, PUT, DELETE, HEAD, OPTIONS"
 EXPOSED = (
     "x-request-id, x-session-id, etag, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
     "x-queue-position, x-queue-wait-ms, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
-    "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+    "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
+    "request-id, anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, "
+    "anthropic-ratelimit-requests-reset, anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, "
+    "anthropic-ratelimit-tokens-reset"
 )
 # What clients of this API send. A preflight is told these, and not what it asks for.
 ALLOWED = (
+    "anthropic-beta, anthropic-dangerous-direct-browser-access, anthropic-version, "
     "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, openai-beta, "
     "openai-organization, openai-project, x-access-purpose, x-api-key, x-correlation-id, x-request-id, x-session-id, "
-    "x-stainless-arch, x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version, "
+    "x-stainless-arch, x-stainless-helper, x-stainless-helper-method, x-stainless-lang, x-stainless-os, "
+    "x-stainless-package-version, x-stainless-read-timeout, "
     "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout"
 )
 PREFLIGHT_S = 600

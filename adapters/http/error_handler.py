@@ -1,4 +1,4 @@
-"""Whatever goes wrong in Sanic or in a handler, as OpenAI's envelope: never HTML, never a traceback."""
+"""Whatever goes wrong in Sanic or in a handler, as OpenAI's envelope, or Anthropic's: never HTML or a traceback."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sanic.handlers import ErrorHandler
 
 from manent.adapters.http.allowed import AllowedMethods
 from manent.adapters.http.answers import error_answer
+from manent.adapters.http.anthropic_errors import anthropic_error_answer, speaks_anthropic
 from manent.adapters.http.errors import RequestRefused, row_of
 from manent.adapters.http.not_offered import refusal_of
 from manent.adapters.http.request import HttpRequest
@@ -57,6 +58,8 @@ class JsonErrorHandler(ErrorHandler):
         if isinstance(request, HttpRequest):
             request.error_code = error.code
         self._log_fault(request, error, exception)
+        if isinstance(request, HttpRequest) and speaks_anthropic(request):
+            return anthropic_error_answer(error, request)
         return error_answer(error)
 
     def _with_methods(self, request: Request, error: DomainError) -> DomainError:

@@ -49,6 +49,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "request_timeout": ErrorRow(status=408, type=INVALID_REQUEST, why="The request did not arrive in time."),
     "request_too_large": ErrorRow(status=413, type=INVALID_REQUEST, why="The body is over the limit."),
     "uri_too_long": ErrorRow(status=414, type=INVALID_REQUEST, why="The address is over the limit."),
+    "upgrade_required": ErrorRow(status=426, type=INVALID_REQUEST, why="A WebSocket is spoken at this address."),
     "unsupported_media_type": ErrorRow(status=415, type=INVALID_REQUEST, why="The body is not declared as JSON."),
     "expectation_failed": ErrorRow(status=417, type=INVALID_REQUEST, why="Only 'Expect: 100-continue' is known."),
     "headers_too_large": ErrorRow(status=431, type=INVALID_REQUEST, why="The header section is over the limit."),
@@ -60,6 +61,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     "key_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The tenant has no such key."),
     "key_revoked": ErrorRow(status=409, type=CONFLICT, why="The key was revoked before."),
     "origin_not_allowed": ErrorRow(status=403, type=PERMISSION, why="A web page of another origin asks."),
+    "too_many_websockets": ErrorRow(status=503, type=SERVER, why="As many WebSockets are open as may be."),
     "too_many_streams": ErrorRow(status=503, type=SERVER, why="As many completions are streamed as may be."),
     # What the domain says.
     "rate_limit_exceeded": ErrorRow(status=429, type=RATE_LIMIT, why="A limit is reached; the message names it."),

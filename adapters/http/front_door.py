@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sanic import HTTPResponse, Request
 
+from manent.adapters.http.anthropic_errors import speaks_anthropic
 from manent.adapters.http.context import HttpLimits, HttpServices
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.hosts import check_host
 from manent.adapters.http.principal import NOBODY
-from manent.adapters.http.rate_headers import rate_headers
+from manent.adapters.http.rate_headers import anthropic_rate_headers, rate_headers
 from manent.adapters.http.request import HttpRequest
 from manent.adapters.http.safe_headers import ALWAYS, UNCACHED, https_headers
 from manent.domain.access import Principal
@@ -77,15 +79,19 @@ def front_headers(request: HttpRequest, headers: MutableMapping[str, Any], limit
     headers.update(https_headers(request.origin))
     if levels := request.told_levels:
         headers.update(rate_headers(levels))
+    if speaks_anthropic(request):
+        headers["request-id"] = request.request_id
+        headers.update(anthropic_rate_headers(request.told_levels, datetime.now(UTC)))
 
 
 def _check_origin(request: HttpRequest, limits: HttpLimits) -> None:
     """Refuse what a web page of another origin would change; what it would read, its browser keeps from it.
 
-    A page may send some requests without asking first, and does not need the answer for the harm.
+    A page may send some requests without asking first, and does not need the answer for the harm. A WebSocket it may
+    open and read: of that, no browser keeps anything from it.
     """
     origin = request.headers.get("origin")
-    if origin is None or request.method in READING:
+    if origin is None or (request.method in READING and not request.is_upgrade):
         return
     own = request.origin
     if origin.lower() != f"{own.scheme}://{own.host}".lower() and not limits.origins.allows(origin):

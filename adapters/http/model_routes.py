@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from manent.adapters.http import models
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.anthropic_models import BETA_QUERY, PAGE_QUERY
 from manent.adapters.http.route import STORE_ERRORS, Route
 from manent.domain.access import Scope
 
@@ -21,10 +22,11 @@ MODEL_ROUTES: Sequence[Route] = (
         handler=models.list_models,
         opened_by="models",
         scope=Scope.MODELS_READ,
-        summary="List the models of the registry",
+        summary="List the models of the registry (as Anthropic's API does, where anthropic-version is sent)",
         tag="Models",
         answer=answers.ModelList,
-        errors=("unknown_parameter", "internal_error"),
+        query=(*PAGE_QUERY, BETA_QUERY),
+        errors=("invalid_type", "invalid_value", "unknown_parameter", "internal_error"),
     ),
     Route(
         name="modelMemory",
@@ -91,6 +93,7 @@ MODEL_ROUTES: Sequence[Route] = (
         summary="Retrieve a model by its id or an alias",
         tag="Models",
         answer=answers.Model,
-        errors=("unknown_parameter", "model_not_found", "internal_error"),
+        query=(BETA_QUERY,),
+        errors=("invalid_type", "invalid_value", "unknown_parameter", "model_not_found", "internal_error"),
     ),
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sanic import HTTPResponse
 
 from manent.adapters.http.answers import json_answer
+from manent.adapters.http.anthropic_errors import speaks_anthropic
+from manent.adapters.http.anthropic_models import anthropic_model, anthropic_model_list, refuse_pages
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.wire_responses import Model, ModelList, ModelMemory, ModelUnloaded
 from manent.domain.generation import ModelCard
@@ -16,6 +18,9 @@ DIGITS = 3
 
 async def list_models(exchange: Exchange) -> HTTPResponse:
     """The models of the registry that are there for whoever asks, in its order."""
+    if speaks_anthropic(exchange.request):
+        return anthropic_model_list(exchange)
+    refuse_pages(exchange)
     models, principal = exchange.services.models, exchange.principal
     statuses = {status.model_id: status for status in models.memory().models}
     return json_answer(ModelList(data=[_model(card, statuses[card.model_id]) for card in models.cards(principal)]))
@@ -23,6 +28,8 @@ async def list_models(exchange: Exchange) -> HTTPResponse:
 
 async def retrieve_model(exchange: Exchange, model_id: str) -> HTTPResponse:
     """One model, by its id or an alias; ids of the hub have a slash in them."""
+    if speaks_anthropic(exchange.request):
+        return anthropic_model(exchange, model_id)
     return _shown(exchange, exchange.services.models.status(exchange.principal, model_id))
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI's API has and Manent does not: refused by name, so that nobody takes it for a typing error."""
+"""What OpenAI's API or Anthropic's has and Manent does not: refused by name, so that nobody suspects a typing error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.route import PREFIXES
 
-# The first step of an address behind /v1, and why nothing is there.
+# The first step of an address behind /v1, or the first two, and why nothing is there.
 NOT_OFFERED: Mapping[str, str] = {
     "moderations": "Manent does not moderate",
     "images": "Manent makes no images; chats with models of type vlm read them",
@@ -21,12 +21,13 @@ NOT_OFFERED: Mapping[str, str] = {
     "vector_stores": "there are no vector stores; embeddings are at /v1/embeddings",
     "containers": "no code is executed",
     "skills": "no code is executed",
+    "messages/batches": "there are no batches; send messages with priority 'batch', which wait for the others",
     "batches": "there are no batches; send requests with priority 'batch', which wait for the others",
     "fine_tuning": "nothing is trained; adapters are named in models.toml",
     "evals": "there are no evals; `manent sessions rerun` and /v1/sessions/{id}/rerun compare models",
     "graders": "there are no graders",
     "chatkit": "there is no ChatKit",
-    "organization": "there are no organizations; the log of events is at /v1/events",
+    "organization": "there are no organizations; their log is at /v1/organization/audit_logs, and /v1/events",
     "projects": "there are no projects",
     "edits": "OpenAI ended it; use chat completions",
     "engines": "OpenAI ended it; use /v1/models",
@@ -40,9 +41,10 @@ def refusal_of(path: str) -> RequestRefused | None:
     """Why nothing is at ``path``, if OpenAI has something there."""
     for prefix in PREFIXES:
         if path.startswith(f"{prefix}/"):
-            name = path[len(prefix) + 1 :].partition("/")[0]
-            if name in NOT_OFFERED:
-                return RequestRefused(
-                    "unsupported_endpoint", f"Manent does not offer {PREFIXES[0]}/{name}: {NOT_OFFERED[name]}"
-                )
+            steps = path[len(prefix) + 1 :].split("/")
+            for name in (steps[0], "/".join(steps[:2])):
+                if name in NOT_OFFERED:
+                    return RequestRefused(
+                        "unsupported_endpoint", f"Manent does not offer {PREFIXES[0]}/{name}: {NOT_OFFERED[name]}"
+                    )
     return None

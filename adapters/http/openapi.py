@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from manent.adapters.http import anthropic_parameters as anthropic
 from manent.adapters.http.context import Documents
 from manent.adapters.http.errors import ERRORS
 from manent.adapters.http.openapi_3_0 import as_openapi_3_0
@@ -22,7 +23,6 @@ from manent.adapters.http.response_parameters import INPUT_PARAMETERS, RESPONSE_
 from manent.adapters.http.route import ACCESS_ERRORS, PREFIXES, REQUEST_HEADERS, Route, openapi_path
 from manent.adapters.http.routes import ROUTES
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
-from manent.adapters.http.wire_responses import ErrorAnswer
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
 from manent.domain.access import AUDITED, Scope
 
@@ -36,6 +36,7 @@ COMMON_ERRORS = (
 )
 LIMITED = ("rate_limit_exceeded",)
 ALIASES = "Aliases"
+SWITCHED = 101
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (mnt_…) or a JWT."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key or a JWT."},
@@ -135,6 +136,8 @@ def _responses(route: Route) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": _ref(route.streams)}
     headers = {**HEADERS, **ETAG} if route.etag else HEADERS
     responses = {str(route.status): {"description": "The answer.", "headers": headers, "content": content}}
+    if route.status == SWITCHED:
+        responses = {str(SWITCHED): {"description": "A WebSocket, on the same connection.", "headers": headers}}
     if "If-None-Match" in route.takes:
         responses["304"] = {"description": "The client has this version.", "headers": headers}
     codes: defaultdict[int, list[str]] = defaultdict(list)
@@ -145,7 +148,7 @@ def _responses(route: Route) -> dict[str, Any]:
         responses[str(status)] = {
             "description": " ".join(f"`{name}`: {ERRORS[name].why}" for name in names),
             "headers": HEADERS,
-            "content": {"application/json": {"schema": _ref(ErrorAnswer)}},
+            "content": {"application/json": {"schema": _ref(route.error_answer)}},
         }
     if route.answer_503 is not None:
         responses["503"] = {
@@ -160,7 +163,7 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     received = [route.body for route in routes if route.body is not None]
     sent = [model for route in routes for model in (route.answer, route.streams, route.answer_503) if model is not None]
     wanted: dict[type[BaseModel], Literal["validation", "serialization"]] = dict.fromkeys(received, "validation")
-    wanted |= dict.fromkeys((*sent, ErrorAnswer), "serialization")
+    wanted |= dict.fromkeys((*sent, *(route.error_answer for route in routes)), "serialization")
     _, definitions = models_json_schema(list(wanted.items()), ref_template="#/components/schemas/{model}")
     schemas: dict[str, Any] = definitions["$defs"]
     _describe(schemas["ChatRequest"], CHAT_PARAMETERS)
@@ -169,6 +172,8 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     _describe(schemas["ResponseRequest"], RESPONSE_PARAMETERS)
     _describe(schemas["InputTokensRequest"], INPUT_PARAMETERS)
     _describe(schemas["ChatMessage"], MESSAGE_PARAMETERS)
+    _describe(schemas["MessageRequest"], anthropic.MESSAGE_PARAMETERS)
+    _describe(schemas["TokenCountRequest"], anthropic.COUNT_PARAMETERS)
     return schemas
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from manent.adapters.http import anthropic_parameters as anthropic
 from manent.adapters.http import parameters, wire_keys
 from manent.adapters.http import response_parameters as responses
 from manent.adapters.http.parameter_table import Parameter
@@ -28,11 +29,16 @@ TABLES: Sequence[tuple[str, Sequence[Parameter]]] = (
     ("messages[].content[]", parameters.PART_PARAMETERS),
     ("POST /v1/responses", responses.RESPONSE_PARAMETERS),
     ("input[] of responses, items[] of conversations, by type", responses.ITEM_PARAMETERS),
+    ("content[] and output[] of items, by type", responses.ITEM_PART_PARAMETERS),
+    ("tools[] of responses, by type", responses.TOOL_PARAMETERS),
     ("POST /v1/responses/input_tokens", responses.INPUT_PARAMETERS),
     ("POST /v1/conversations", responses.CONVERSATION_PARAMETERS),
     ("POST /v1/conversations/{id}", responses.CONVERSATION_UPDATE_PARAMETERS),
     ("POST /v1/conversations/{id}/items", responses.ITEMS_PARAMETERS),
     ("POST /v1/embeddings", EMBEDDING_PARAMETERS),
+    ("POST /v1/messages", anthropic.MESSAGE_PARAMETERS),
+    ("POST /v1/messages/count_tokens", anthropic.COUNT_PARAMETERS),
+    ("messages[].content[] of these, by type", anthropic.BLOCK_PARAMETERS),
     ("messages[].content[].image_url", parameters.IMAGE_PARAMETERS),
     ("POST /v1/sessions", parameters.SESSION_PARAMETERS),
     ("POST /v1/sessions/{id}", parameters.SESSION_UPDATE_PARAMETERS),

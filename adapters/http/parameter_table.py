@@ -94,6 +94,22 @@ def unsupported(param: str, says: str, neutral: Sequence[Any]) -> RequestRefused
     return RequestRefused("unsupported_parameter", f"Unsupported parameter: '{param}': {says}{hint}.", param=param)
 
 
+def check_type(members: Mapping[str, Any], path: str, known: Sequence[str], what: str) -> None:
+    """Refuse by its name a part of a request, at ``path``, whose type is none of the ``known`` ones.
+
+    Raises:
+        RequestRefused: it is not; ``what`` is what such a part is called.
+    """
+    kind = members.get("type")
+    if isinstance(kind, str) and kind not in known:
+        raise RequestRefused(
+            "unsupported_parameter",
+            f"Unsupported parameter: '{path}.type': {kind[:80]!r} is no {what} that Manent has; those that it has: "
+            f"{', '.join(known)}.",
+            param=f"{path}.type",
+        )
+
+
 def _unknown(param: str, name: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(name[:64], known, n=1)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""

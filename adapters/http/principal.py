@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import cast
 
@@ -23,6 +23,7 @@ NOBODY = Principal(tenant="", subject="", scopes=frozenset({Scope.MODELS_READ}))
 
 PURPOSE_CHARS_MAX = 200
 SCHEME = "bearer "
+SUBPROTOCOL = "bearer."
 
 
 def everybody_is(principal: Principal) -> Authenticate:
@@ -64,6 +65,9 @@ def identified_by(identify: Identify, *, store: EventStore, clock: Clock, ids: I
 def credential_of(request: Request) -> str | None:
     """What the request presents, in ``Authorization: Bearer`` (RFC 6750) or ``X-API-Key``.
 
+    Scripts of browsers can set neither where they open a WebSocket: theirs is a subprotocol, ``bearer.`` and the
+    credential, which is never the one that is chosen and so is never sent back.
+
     Raises:
         InvalidCredential: two that differ, or a scheme that is not known.
     """
@@ -72,10 +76,18 @@ def credential_of(request: Request) -> str | None:
         if not value.lower().startswith(SCHEME):
             raise InvalidCredential("the Authorization header must be 'Bearer ' and an API key or token", known_as="-")
         given.add(value[len(SCHEME) :])
+    if isinstance(request, HttpRequest) and request.is_upgrade:
+        given |= set(credentials_among(request.headers.getall("sec-websocket-protocol", [])))
     found = {value.strip() for value in given} - {""}
     if len(found) > 1:
         raise InvalidCredential("the request presents two credentials that differ; send one", known_as="-")
     return found.pop() if found else None
+
+
+def credentials_among(subprotocols: Iterable[str]) -> list[str]:
+    """The credentials among the values of ``Sec-WebSocket-Protocol``."""
+    offered = [one.strip() for value in subprotocols for one in value.split(",")]
+    return [one.removeprefix(SUBPROTOCOL) for one in offered if one.startswith(SUBPROTOCOL)]
 
 
 def purpose_of(request: Request) -> str | None:

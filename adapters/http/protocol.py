@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from sanic.exceptions import BadRequest, RequestCancelled, SanicException
@@ -21,6 +21,22 @@ RETRY_S = 1
 
 class ClientStalled(RequestCancelled):
     """The client does not read what it asked for; its connection is cut."""
+
+
+class Upgraded(Protocol):
+    """What a connection is once it is no more HTTP."""
+
+    def received(self, data: bytes) -> None:
+        """Take what arrived."""
+        ...
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        ...
+
+    def drain(self) -> None:
+        """Begin nothing new, and close when what runs has ended; called again and again."""
+        ...
 
 
 class BoundedHttp(Http):
@@ -82,11 +98,12 @@ class BoundedHttpProtocol(HttpProtocol):
 
     HTTP_CLASS = BoundedHttp
 
-    __slots__ = ("_parting",)
+    __slots__ = ("_parting", "_upgraded")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._parting = False
+        self._upgraded: Upgraded | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room."""
@@ -100,12 +117,16 @@ class BoundedHttpProtocol(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        if self._upgraded is not None:
+            self._upgraded.lost()
         if self.transport is not None or self.conn_info is not None:
             super().connection_lost(exc)  # type: ignore[no-untyped-call]  # Sanic's
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, unless this connection was turned away."""
-        if self.conn_info is not None:
+        if self._upgraded is not None:
+            self._upgraded.received(data)
+        elif self.conn_info is not None:
             super().data_received(data)
 
     def check_timeouts(self) -> None:
@@ -132,6 +153,57 @@ class BoundedHttpProtocol(HttpProtocol):
         if not self._can_write.is_set():
             await self._wait_for_reader()
         await super().send(data)  # type: ignore[no-untyped-call]  # Sanic's
+
+    def upgrade(self, upgraded: Upgraded) -> None:
+        """Hand over to ``upgraded``, with what arrived already."""
+        self._upgraded = upgraded
+        data = bytes(self.recv_buffer)
+        self.recv_buffer.clear()
+        self.read_on()
+        if data:
+            upgraded.received(data)
+
+    def resume_writing(self) -> None:
+        """The client has read on; so does the server, where it had stopped for that."""
+        super().resume_writing()  # type: ignore[no-untyped-call]  # Sanic's
+        if self._upgraded is not None:
+            self.read_on()
+
+    def close_if_idle(self) -> bool:
+        """Close if nothing is asked and nothing is answered; what is no more HTTP sees to it itself."""
+        if self._upgraded is not None:
+            self._upgraded.drain()
+            return True
+        return bool(super().close_if_idle())
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` behind what is not read yet; for little, and for what waited until ``writable``."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    async def writable(self) -> None:
+        """Return once the client has read enough of what went before.
+
+        Raises:
+            ClientStalled: it did not; the connection is closed.
+        """
+        if not self._can_write.is_set():
+            await self._wait_for_reader()
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the client has not read enough of what went before."""
+        return not self._can_write.is_set()
+
+    def read_no_more(self) -> None:
+        """Leave what the client sends in its own buffers until ``read_on``."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Take what the client sends."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     async def can_send(self, timeout_s: float) -> bool:
         """Whether the client has read enough of what went before, within ``timeout_s``."""

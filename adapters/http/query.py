@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,11 +134,15 @@ class FlagQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """Any number of values of a set, each written ``name[]=value`` or ``name=value``, as OpenAI's SDKs do."""
+    """Any number of values, each written ``name[]=value`` or ``name=value``, as OpenAI's SDKs do.
+
+    They are of a set or, where there are no ``choices``, texts that are ``pattern``, if there is one.
+    """
 
     name: str
     says: str
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    pattern: str = r"[^\x00]{1,256}"
 
     @property
     def names(self) -> tuple[str, str]:
@@ -148,16 +153,20 @@ class ListQuery:
         """The values, taken out of ``pairs``."""
         found = [value for name, value in pairs if name in self.names]
         pairs[:] = [pair for pair in pairs if pair[0] not in self.names]
-        unknown = next((value for value in found if value not in self.choices), None)
+        unknown = next((value for value in found if not self._takes(value)), None)
         if unknown is not None:
-            what = f"{unknown[:80]!r} is not one of {', '.join(self.choices)}"
-            raise _invalid("invalid_value", self.name, what)
+            wanted = f"one of {', '.join(self.choices)}" if self.choices else f"of the form {self.pattern}"
+            raise _invalid("invalid_value", self.name, f"{unknown[:80]!r} is not {wanted}")
         return found
 
     @property
     def schema(self) -> dict[str, Any]:
         """Its JSON schema."""
-        return {"type": "array", "items": {"type": "string", "enum": list(self.choices)}}
+        items = {"enum": list(self.choices)} if self.choices else {"pattern": f"^{self.pattern}$"}
+        return {"type": "array", "items": {"type": "string", **items}}
+
+    def _takes(self, value: str) -> bool:
+        return value in self.choices if self.choices else re.fullmatch(self.pattern, value) is not None
 
 
 QueryParameter = IntQuery | TextQuery | TimeQuery | FlagQuery | PairsQuery | ListQuery

@@ -45,6 +45,7 @@ class RequestContext:
     connections_max: int
     proxies: TrustedProxies
     streams: OpenStreams
+    websockets: OpenStreams
     telemetry: Telemetry = NO_TELEMETRY
     templates: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,7 +106,7 @@ class HttpRequest(Request):
         context.telemetry.request_ended(
             RequestEnded(
                 method=self.method,
-                route=UNMATCHED if self.route is None else context.templates.get(self.uri_template or "", UNMATCHED),
+                route=self.template,
                 status=status,
                 duration_s=perf_counter() - self.started_s,
                 error=error,
@@ -137,6 +138,21 @@ class HttpRequest(Request):
     def streams(self) -> OpenStreams:
         """The places for streams."""
         return self._context.streams
+
+    @property
+    def websockets(self) -> OpenStreams:
+        """The places for WebSockets."""
+        return self._context.websockets
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether it asks for a WebSocket in place of an answer (RFC 6455, 4.1)."""
+        return any("websocket" in value.lower() for value in self.headers.getall("upgrade", []))
+
+    @property
+    def template(self) -> str:
+        """The path of its route as the API names it."""
+        return UNMATCHED if self.route is None else self._context.templates.get(self.uri_template or "", UNMATCHED)
 
     @property
     def elapsed_ms(self) -> float:

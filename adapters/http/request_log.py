@@ -8,6 +8,18 @@ from manent.adapters.http.request import HttpRequest
 
 PATH_CHARS_MAX = 200
 STREAM_DONE = "done"
+SWITCHED = 101
+CLOSES = {
+    1002: "bad_request",
+    1003: "invalid_type",
+    1006: "client_disconnected",
+    1007: "invalid_json",
+    1008: "invalid_api_key",
+    1009: "request_too_large",
+    1011: "internal_error",
+    4400: "invalid_value",
+}
+"""What the codes of RFC 6455, 7.4 that are no good end are in the table of errors."""
 
 _log = logging.getLogger("manent.http")
 
@@ -24,6 +36,15 @@ def log_stream(request: HttpRequest, outcome: str) -> None:
     request.end(200, None if outcome == STREAM_DONE else outcome)
     if _log.isEnabledFor(logging.INFO):
         _log.info("%s %s 200 stream %s", request.method, shown_path(request), outcome, extra=_facts(request))
+
+
+def log_socket(request: HttpRequest, close_code: int) -> None:
+    """Log a WebSocket at its end; a code of the client's choosing is no error of a request."""
+    request.end(SWITCHED, CLOSES.get(close_code))
+    if _log.isEnabledFor(logging.INFO):
+        _log.info(
+            "%s %s %d closed %d", request.method, shown_path(request), SWITCHED, close_code, extra=_facts(request)
+        )
 
 
 def shown_path(request: HttpRequest) -> str:

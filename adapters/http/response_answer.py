@@ -16,11 +16,11 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
     CompletionRequested,
-    output_of,
 )
 from manent.domain.generation import FinishReason, Truncation, Usage
 from manent.domain.output_pieces import Piece
-from manent.domain.responses import ResponseDetails
+from manent.domain.recorded_output import output_of
+from manent.domain.responses import ResponseDetails, ResponseStatus
 from manent.domain.usecases.read_responses import RecordedResponse, status_of
 
 
@@ -48,6 +48,10 @@ class ResponseFrame:
     def response_id(self) -> str:
         """The response's id."""
         return self.requested.completion_id
+
+    def queued(self) -> dict[str, Any]:
+        """The response while it waits for its first words, in the background."""
+        return self.in_progress() | {"status": ResponseStatus.QUEUED.value}
 
     def in_progress(self) -> dict[str, Any]:
         """The response while it is generated."""
@@ -109,8 +113,10 @@ def frame_of(found: RecordedResponse) -> ResponseFrame:
 def response_answer(found: RecordedResponse) -> Response:
     """A response that was read, on the wire."""
     frame = frame_of(found)
-    told = frame.in_progress() if found.outcome is None else frame.ended(found.outcome)
-    return Response.model_validate(told)
+    if found.outcome is not None:
+        return Response.model_validate(frame.ended(found.outcome))
+    waits = found.status is ResponseStatus.QUEUED
+    return Response.model_validate(frame.queued() if waits else frame.in_progress())
 
 
 def usage_answer(usage: Usage) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from sanic import HTTPResponse
 
 from manent.adapters.http.chat_command import domain_seed, domain_stop
+from manent.adapters.http.command_members import command_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
@@ -19,7 +20,6 @@ from manent.adapters.http.response_tools import shape_of_response, told_text, to
 from manent.adapters.http.route import Handler
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_response_requests import InputTokensRequest, ResponseInput, ResponseRequest
-from manent.domain.admission import Priority
 from manent.domain.errors import DomainError
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.messages import Message, Role, TextPart
@@ -67,8 +67,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
     services = exchange.services
     logprobs = LOGPROBS in (asked.include or ()) or bool(asked.top_logprobs)
     chat = ChatCommand(
-        principal=exchange.principal,
-        model=asked.model,
+        **command_members(asked, exchange),
         messages=(),
         parameters=RequestedParameters(
             temperature=asked.temperature,
@@ -89,15 +88,7 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
         session_mode=SessionMode.APPEND,
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
         max_tokens_shrinks=True,
-        stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
-        timeout_s=asked.timeout_s,
-        user=asked.user,
-        metadata=asked.metadata,
         instructions=_instructions(asked, exchange),
-        request_id=exchange.request.request_id,
-        correlation_id=exchange.request.correlation_id,
-        address=exchange.request.origin.address,
         idempotency=idempotency_key(exchange),
     )
     return ResponseCommand(
@@ -135,8 +126,11 @@ async def input_command(asked: InputTokensRequest, exchange: Exchange) -> Respon
     )
 
 
-def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
-    """Have the errors of a handler name its parameters, where the domain names those of chats and sessions."""
+def in_other_words(names: Mapping[str, str], *, schema: str = "parameters") -> Callable[[Handler], Handler]:
+    """Have the errors of a handler name its parameters, where the domain names those of chats and sessions.
+
+    ``schema`` is what the schema of a tool's arguments is called.
+    """
 
     def wrapping(handler: Handler) -> Handler:
         @wraps(handler)
@@ -148,7 +142,8 @@ def in_other_words(names: Mapping[str, str]) -> Callable[[Handler], Handler]:
             except DomainError as error:
                 param = error.param
                 if param is not None:
-                    error.param = names.get(param, param.replace("].function.", "].", 1))
+                    renamed = param.replace("].function.parameters", f"].{schema}", 1).replace("].function.", "].", 1)
+                    error.param = names.get(param, renamed)
                     error.message = error.message.replace(param, error.param) if "." in param else error.message
                 raise
 

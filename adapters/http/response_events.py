@@ -19,35 +19,40 @@ from manent.domain.usecases.read_responses import status_of
 LAST_EVENTS = {"completed": "response.completed", "incomplete": "response.incomplete"}
 
 
-def event_bytes(event: dict[str, Any]) -> bytes:
-    """An event as OpenAI sends it: named, and without an id (a comment behind one would confuse openai-python)."""
+def event_bytes(event: dict[str, Any], *, with_id: bool = False) -> bytes:
+    """An event as OpenAI sends it: named and, unless its number is wanted there too, without an id."""
     name: str = event["type"]
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
+    mark = b"id: %d\n" % event["sequence_number"] if with_id else b""
+    return mark + b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def refusal_event(error: DomainError) -> bytes:
+def refusal_event(error: DomainError, number: int = 0) -> bytes:
     """What refuses a request whose stream is open already: every client reads one of its members."""
     told = {"type": row_of(error).type, "code": error.code, "message": error.message, "param": error.param}
     flat = {"code": error.code, "message": error.message, "param": error.param}
-    return event_bytes({"type": "error", "sequence_number": 0, **flat, "error": told})
+    return event_bytes({"type": "error", "sequence_number": number, **flat, "error": told})
 
 
 class ResponseEvents:
     """Makes the events of one response; those up to number ``after`` are made and not sent."""
 
-    def __init__(self, frame: ResponseFrame, *, after: int | None = None) -> None:
+    def __init__(self, frame: ResponseFrame, *, after: int | None = None, with_ids: bool = False) -> None:
         self._frame = frame
         self._after = -1 if after is None else after
+        self._with_ids = with_ids
         self._number = 0
+        self._begun = False
         self._output = Output(frame.response_id)
         self._pieces: list[Piece] = []
 
     def start(self) -> bytes:
-        """The first events."""
-        response = self._frame.in_progress()
-        return self._event("response.created", response=response) + self._event(
-            "response.in_progress", response=response
-        )
+        """The first events. A response in the background is queued until there is something to tell of it."""
+        if self._frame.details.background:
+            response = self._frame.queued()
+            return self._event("response.created", response=response) + self._event(
+                "response.queued", response=response
+            )
+        return self._event("response.created", response=self._frame.in_progress()) + self._begin()
 
     def piece(self, piece: Piece) -> bytes:
         """The events of the next piece."""
@@ -55,7 +60,7 @@ class ResponseEvents:
         before = self._open_item
         begins = self._output.add(piece)
         item = self._output.items[-1]
-        data = b""
+        data = self._begin()
         if begins:
             data += b"" if before is None else self._close(before, "completed")
             data += self._open(item)
@@ -69,7 +74,7 @@ class ResponseEvents:
 
     def end(self, outcome: CompletionOutcome) -> bytes:
         """The last events. An answer of nothing is a message of nothing."""
-        data = b""
+        data = self._begin()
         if isinstance(outcome, CompletionGenerated) and not self._output.items:
             self._output.add(Piece())
             data += self._open(self._output.items[-1])
@@ -81,11 +86,24 @@ class ResponseEvents:
 
     def broken(self, error: DomainError) -> bytes:
         """The last event where the log has no end yet: it could not be recorded in time, or there is a defect."""
-        response = self._frame.in_progress()
+        data, response = self._begin(), self._frame.in_progress()
+        if self._open_item is not None:
+            data += self._close(self._open_item, "incomplete")
         told = {"code": "server_error", "message": f"{error.code}: {error.message}"}
         output = self._output.answers(whole=False)
         failed = {**response, "status": "failed", "error": told, "output": output}
-        return self._event("response.failed", response=failed)
+        return data + self._event("response.failed", response=failed)
+
+    def lost(self, error: DomainError) -> bytes:
+        """What ends this stream and not the response, which somebody else generates."""
+        return refusal_event(error, max(self._number, self._after + 1))
+
+    def _begin(self) -> bytes:
+        """Its generation begins; told once."""
+        if self._begun:
+            return b""
+        self._begun = True
+        return self._event("response.in_progress", response=self._frame.in_progress())
 
     @property
     def _open_item(self) -> OutputItem | None:
@@ -134,7 +152,7 @@ class ResponseEvents:
         self._number += 1
         if number <= self._after:
             return b""
-        return event_bytes({"type": kind, "sequence_number": number, **members})
+        return event_bytes({"type": kind, "sequence_number": number, **members}, with_id=self._with_ids)
 
 
 def _of(item: OutputItem, **members: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manent.adapters.http.errors import RequestRefused
-from manent.adapters.http.parameter_table import Parameter, Treatment, honored_members
+from manent.adapters.http.parameter_table import Parameter, Treatment, check_type, honored_members
 from manent.adapters.http.wire_response_items import ITEM_TYPES, PART_TYPES
 
 
@@ -110,6 +110,28 @@ ITEM_PARAMETERS: Sequence[Parameter] = (
     *_rows(Treatment.REFUSED, {"all other types": "they belong to tools that Manent does not have"}),
 )
 
+ITEM_PART_PARAMETERS: Sequence[Parameter] = (
+    *_rows(
+        Treatment.HONORED,
+        {
+            "input_text": "text; output_text, text, summary_text and reasoning_text are the same",
+            "input_image": "image_url is a data: URL, or another where MANENT_IMAGE_URLS allows it; detail is kept",
+        },
+    ),
+    *_rows(Treatment.ACCEPTED, {"further members": "annotations, log probabilities and whatever else a part has"}),
+    *_rows(Treatment.REFUSED, {"all other types": "files, audio, refusals"}),
+)
+TOOL_PARAMETERS: Sequence[Parameter] = (
+    *_rows(
+        Treatment.HONORED,
+        {
+            "function": "name, description, parameters; strict has its arguments enforced",
+            "custom": "name and description, as a function with one text; a grammar is told to the model, not enforced",
+        },
+    ),
+    *_rows(Treatment.ACCEPTED, {"all other types": "told back, and refused only where tool_choice asks for one"}),
+)
+
 CONVERSATION_PARAMETERS: Sequence[Parameter] = _rows(
     Treatment.HONORED, {"items": "up to 20 that it begins with", "metadata": "up to 16 pairs"}
 )
@@ -147,20 +169,9 @@ def check_items(items: object, path: str, *, items_max: int) -> None:
         )
     for index, item in enumerate(items):
         if isinstance(item, dict):
-            _check_type(item, f"{path}[{index}]", ITEM_TYPES, "item")
+            check_type(item, f"{path}[{index}]", ITEM_TYPES, "item")
             for member in ("content", "output"):
                 parts = item.get(member)
                 for number, part in enumerate(parts if isinstance(parts, list) else ()):
                     if isinstance(part, dict):
-                        _check_type(part, f"{path}[{index}].{member}[{number}]", PART_TYPES, "part")
-
-
-def _check_type(members: Mapping[str, Any], path: str, known: Sequence[str], what: str) -> None:
-    kind = members.get("type")
-    if isinstance(kind, str) and kind not in known:
-        raise RequestRefused(
-            "unsupported_parameter",
-            f"Unsupported parameter: '{path}.type': {kind[:80]!r} is no {what} that Manent has; those that it has: "
-            f"{', '.join(known)}.",
-            param=f"{path}.type",
-        )
+                        check_type(part, f"{path}[{index}].{member}[{number}]", PART_TYPES, "part")

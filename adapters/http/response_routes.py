@@ -87,7 +87,8 @@ RESPONSE_ROUTES: Sequence[Route] = (
         answer=answers.Response,
         streams=answers.ResponseStreamEvent,
         query=RESPONSE_QUERY,
-        errors=READ_ERRORS,
+        takes=("Last-Event-ID",),
+        errors=(*READ_ERRORS, "engine_busy", "too_many_streams"),
     ),
     Route(
         name="deleteResponse",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from manent.adapters.http.answers import queue_headers, session_headers
@@ -13,16 +13,21 @@ from manent.adapters.http.context import Exchange
 from manent.adapters.http.delta_feed import DeltaFeed
 from manent.adapters.http.request_log import log_stream
 from manent.adapters.http.response_answer import ResponseFrame, frame_of
+from manent.adapters.http.response_attempt import ResponseAttempt
 from manent.adapters.http.response_events import ResponseEvents, refusal_event
 from manent.domain.errors import DomainError, InternalError
-from manent.domain.events import CompletionOutcome, output_of
+from manent.domain.events import CompletionOutcome
 from manent.domain.output_pieces import PieceReader
+from manent.domain.recorded_output import output_of
 from manent.domain.usecases.create_response import ResponseCommand
+from manent.domain.usecases.find_completion import FoundRequest
 from manent.domain.usecases.read_responses import RecordedResponse
 from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
 
 WRITE_BYTES = 64 * 1024
+EVENT_STREAM = "text/event-stream"
+"""What a browser's EventSource accepts, and nothing else; it resumes by the ids of events, and OpenAI's SDKs do not."""
 _T = TypeVar("_T")
 
 _log = logging.getLogger("manent.http")
@@ -42,15 +47,15 @@ async def frame_of_new(command: ResponseCommand, running: RunningCompletion) -> 
     )
 
 
-async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
-    """Start a response and stream it. A background one goes on when its client leaves.
+async def stream_new(exchange: Exchange, command: ResponseCommand, attempt: ResponseAttempt) -> None:
+    """Start a response and stream it; ``attempt`` is left where the client does not read, or leaves.
 
     One that is not accepted soon has its stream opened and kept alive; what refuses it then is told in the stream.
 
     Raises:
         DomainError: the request was refused before anything was sent.
     """
-    starting = asyncio.create_task(exchange.services.responses.create.start(command), name="start a response")
+    starting = asyncio.create_task(attempt.start(), name="start a response")
     try:
         await asyncio.wait({starting}, timeout=exchange.limits.ping_interval_s)
         headers = {}
@@ -58,7 +63,7 @@ async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
             running = starting.result()
             requested = (await running.accepted()).requested
             headers = {**queue_headers(running), **session_headers(requested.session_id)}
-        reader = _Reader(exchange, background=command.details.background)
+        reader = _Reader(exchange, attempt.leave)
         writer = await EventWriter.of(exchange, headers=headers, stalled=reader.stalled)
         await _told(exchange, writer, _started(reader, writer, command, starting))
     finally:
@@ -67,41 +72,49 @@ async def stream_new(exchange: Exchange, command: ResponseCommand) -> None:
 
 async def stream_recorded(exchange: Exchange, found: RecordedResponse, *, after: int | None) -> None:
     """Stream a response that was accepted before, behind event number ``after``, and follow it to its end."""
-    responses, response_id = exchange.services.responses.read, found.response_id
-    running = responses.running(exchange.principal, response_id) if found.outcome is None else None
-    reader = _Reader(exchange, background=found.details.background)
-    writer = await EventWriter.of(exchange, headers=session_headers(found.session_id), stalled=reader.stalled)
-    events = ResponseEvents(frame_of(found), after=after)
-    if running is not None:
-        running.join()
-        await _told(exchange, writer, reader.follow(writer, running, events))
+    headers = session_headers(found.session_id)
+    with_ids = exchange.request.headers.get("accept") == EVENT_STREAM
+    events = ResponseEvents(frame_of(found), after=after, with_ids=with_ids)
+    if found.outcome is not None:
+        writer = await EventWriter.of(exchange, headers=headers, stalled=lambda: None)
+        await _told(exchange, writer, _replayed(writer, events, found.outcome))
         return
-    ending = asyncio.create_task(responses.ended(exchange.principal, response_id), name=f"end of {response_id}")
+    running = exchange.services.responses.read.running(exchange.principal, found.response_id)
+    runs_here = running is not None
+    if running is None:
+        request = FoundRequest(header=found.header, requested=found.requested)
+        running = exchange.services.resume.follow(exchange.principal, request)
+    else:
+        running.join()
+    following = Reader(running)
+
+    def leave(reason: str) -> None:
+        if not (runs_here and found.details.background):
+            following.leave(reason)
+
+    reader = _Reader(exchange, leave, runs_here=runs_here)
     try:
-        await _told(exchange, writer, _replayed(writer, events, ending))
-    finally:
-        ending.cancel()
+        writer = await EventWriter.of(exchange, headers=headers, stalled=reader.stalled)
+        await _told(exchange, writer, reader.follow(writer, running, events))
+    except BaseException:
+        leave("client_disconnected")
+        raise
 
 
 class _Reader:
-    """Whoever reads the stream. With the last one goes the wish for an answer, except for a background response."""
+    """Whoever reads the stream, and how it leaves."""
 
-    def __init__(self, exchange: Exchange, *, background: bool) -> None:
+    def __init__(self, exchange: Exchange, leave: Callable[[str], None], *, runs_here: bool = True) -> None:
         self._exchange = exchange
-        self._background = background
-        self._reader: Reader | None = None
+        self._leave = leave
+        self._runs_here = runs_here
 
     def stalled(self) -> None:
         """It does not read what it asked for."""
         self._leave("client_stalled")
 
-    def _leave(self, reason: str) -> None:
-        if self._reader is not None and not self._background:
-            self._reader.leave(reason)
-
     async def follow(self, writer: EventWriter, running: RunningCompletion, events: ResponseEvents) -> None:
         """Send everything, and the last event only once the end is committed."""
-        self._reader = Reader(running)
         try:
             outcome = await self._follow(writer, running, events)
         except asyncio.CancelledError:
@@ -110,7 +123,10 @@ class _Reader:
         except DomainError as error:
             told = told_error(running, error)
             ended = await self._recorded_end(running)
-            await writer.end(events.broken(told) if ended is None else events.end(ended))
+            if ended is not None:
+                await writer.end(events.end(ended))
+            else:
+                await writer.end(events.broken(told) if self._runs_here else events.lost(told))
             raise told from None
         await writer.end(events.end(outcome))
 
@@ -148,23 +164,15 @@ async def _started(
     await reader.follow(writer, running, ResponseEvents(frame))
 
 
-async def _replayed(writer: EventWriter, events: ResponseEvents, ending: asyncio.Task[RecordedResponse]) -> None:
-    """What the log has; of a response that another server generates, once it ended."""
-    try:
-        found = await _kept_alive(writer, ending)
-    except DomainError as error:
-        await writer.end(refusal_event(error))
-        raise
-    outcome = found.outcome
+async def _replayed(writer: EventWriter, events: ResponseEvents, outcome: CompletionOutcome) -> None:
+    """What the log has."""
     data = events.start()
-    if outcome is not None:
-        for piece in output_of(outcome).pieces():
-            data += events.piece(piece)
-            if len(data) > WRITE_BYTES:
-                await writer.send(data)
-                data = b""
-        data += events.end(outcome)
-    await writer.end(data or PING)
+    for piece in output_of(outcome).pieces():
+        data += events.piece(piece)
+        if len(data) > WRITE_BYTES:
+            await writer.send(data)
+            data = b""
+    await writer.end(data + events.end(outcome) or PING)
 
 
 async def _kept_alive(writer: EventWriter, work: asyncio.Task[_T]) -> _T:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, get_args
 
 from sanic import HTTPResponse
@@ -15,6 +17,7 @@ from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.json_body import json_object, read_body
 from manent.adapters.http.query import FlagQuery, IntQuery, ListQuery, QueryParameter, TextQuery
 from manent.adapters.http.response_answer import response_answer
+from manent.adapters.http.response_attempt import ResponseAttempt
 from manent.adapters.http.response_command import (
     RESPONSE_NAMES,
     in_other_words,
@@ -28,8 +31,9 @@ from manent.adapters.http.response_stream import frame_of_new, stream_new, strea
 from manent.adapters.http.wire_response_answers import InputTokens, Response, ResponseDeleted
 from manent.adapters.http.wire_response_requests import Includable, ResponseRequest
 from manent.domain.errors import CompletionCancelledError
-from manent.domain.output_pieces import Piece, PieceReader
+from manent.domain.output_pieces import pieces_of
 from manent.domain.usecases.conversation_items import item_page
+from manent.domain.usecases.create_response import ResponseCommand
 from manent.domain.usecases.running import RunningCompletion
 
 INCLUDE_QUERY = ListQuery(
@@ -39,10 +43,16 @@ INCLUDE_QUERY = ListQuery(
 )
 RESPONSE_QUERY: Sequence[QueryParameter] = (
     FlagQuery(name="stream", says="the response as server-sent events, from its beginning"),
-    IntQuery(name="starting_after", says="only events with higher numbers", minimum=0, maximum=2**53),
+    IntQuery(
+        name="starting_after",
+        says="only events with higher numbers; as a Last-Event-ID header does",
+        minimum=0,
+        maximum=2**53,
+    ),
     FlagQuery(name="include_obfuscation", says="accepted without effect"),
     INCLUDE_QUERY,
 )
+LAST_EVENT_ID = re.compile(r"[0-9]{1,15}", re.ASCII)
 ITEMS_QUERY: Sequence[QueryParameter] = (
     TextQuery(name="after", says="the id of the item that the page begins behind"),
     IntQuery(name="limit", says="how many items to return", minimum=1, maximum=100, default=20),
@@ -59,43 +69,56 @@ async def create_response(exchange: Exchange) -> HTTPResponse | None:
     """
     body, asked = await read_body(exchange.request, lambda: _read(exchange))
     exchange.request.watch_connection()
-    command = await response_command(asked, body, exchange)
-    if asked.stream:
-        await stream_new(exchange, command)
-        return None
-    running = await exchange.services.responses.create.start(command)
+    with exchange.request.streams.place() if asked.stream else nullcontext():
+        command = await response_command(asked, body, exchange)
+        attempt = ResponseAttempt(exchange, command)
+        try:
+            if asked.stream:
+                await stream_new(exchange, command, attempt)
+                return None
+            return await _whole(exchange, command, await attempt.start())
+        except asyncio.CancelledError:
+            attempt.leave("client_disconnected")
+            raise
+
+
+async def _whole(exchange: Exchange, command: ResponseCommand, running: RunningCompletion) -> HTTPResponse:
+    """The response as it ended; in the background, as it was accepted."""
     frame = await frame_of_new(command, running)
     headers = {**session_headers(frame.requested.session_id), **queue_headers(running)}
-    if asked.background:
-        return json_answer(Response.model_validate(frame.in_progress()), headers=headers)
+    if command.details.background and not running.ended:
+        return json_answer(Response.model_validate(frame.queued()), headers=headers)
+    if command.details.background:
+        found = await exchange.services.responses.read.get(exchange.principal, running.completion_id)
+        return json_answer(response_answer(found), headers=headers)
     try:
         generated = await running.generated()
-    except asyncio.CancelledError:
-        running.leave("client_disconnected")
-        raise
     except CompletionCancelledError as error:
         raise told_error(running, error) from None
-    told = frame.ended(generated, _pieces(running))
+    told = frame.ended(generated, pieces_of(running.produced))
     return json_answer(Response.model_validate(told), headers=headers)
 
 
 async def retrieve_response(exchange: Exchange, response_id: str) -> HTTPResponse | None:
     """A response as it stands, or its stream once more; None where it was streamed."""
-    query = exchange.query
-    if query["starting_after"] is not None and not query["stream"]:
+    streams = exchange.query["stream"]
+    if exchange.query["starting_after"] is not None and not streams:
         raise RequestRefused(
             "invalid_value", "starting_after is only allowed when stream is true", param="starting_after"
         )
+    after = _after(exchange) if streams else None
     found = await exchange.services.responses.read.get(exchange.principal, response_id)
-    if not query["stream"]:
+    if not streams:
         return json_answer(response_answer(found), headers=session_headers(found.session_id))
-    await stream_recorded(exchange, found, after=query["starting_after"])
+    with exchange.request.streams.place():
+        await stream_recorded(exchange, found, after=after)
     return None
 
 
 async def cancel_response(exchange: Exchange, response_id: str) -> HTTPResponse:
     """Stop a background response."""
-    return json_answer(response_answer(await exchange.services.responses.read.cancel(exchange.principal, response_id)))
+    cancel, request_id = exchange.services.responses.cancel, exchange.request.request_id
+    return json_answer(response_answer(await cancel.run(exchange.principal, response_id, request_id=request_id)))
 
 
 async def delete_response(exchange: Exchange, response_id: str) -> HTTPResponse:
@@ -129,6 +152,22 @@ def _read(exchange: Exchange) -> tuple[dict[str, Any], ResponseRequest]:
     return body, read_response_request(body, items_max=exchange.limits.messages_max)
 
 
-def _pieces(running: RunningCompletion) -> list[Piece]:
-    reader = PieceReader()
-    return [piece for delta in running.produced for piece in reader.push(delta)]
+def _after(exchange: Exchange) -> int | None:
+    """Behind which event the stream begins: ``starting_after``, or what a reader of events sends by itself."""
+    after: int | None = exchange.query["starting_after"]
+    last_id = exchange.request.headers.get("last-event-id")
+    if not last_id:
+        return after
+    if not LAST_EVENT_ID.fullmatch(last_id):
+        raise RequestRefused(
+            "invalid_value",
+            f"Last-Event-ID is {last_id[:80]!r}; it must be the sequence_number of an event of this response",
+            param="Last-Event-ID",
+        )
+    if after not in {None, int(last_id)}:
+        raise RequestRefused(
+            "invalid_value",
+            f"starting_after is {after} and Last-Event-ID {last_id}; they are two names of one thing, send one of them",
+            param="starting_after",
+        )
+    return int(last_id)

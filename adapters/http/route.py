@@ -11,6 +11,7 @@ from sanic import HTTPResponse
 
 from manent.adapters.http.query import QueryParameter
 from manent.adapters.http.wire import Wire
+from manent.adapters.http.wire_responses import ErrorAnswer
 from manent.domain.access import Scope
 
 Handler = Callable[..., Awaitable[HTTPResponse | None]]
@@ -92,6 +93,7 @@ class Route:
     content_type: str = "application/json"
     other_types: Sequence[str] = ()
     streams: type[BaseModel] | None = None
+    error_answer: type[BaseModel] = ErrorAnswer
     body: type[Wire] | None = None
     body_required: bool = True
     files: Sequence[str] = ()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manent.adapters.http import (
-    chat,
-    chat_resume,
+    chat_socket,
     docs,
     embeddings,
     event_stream,
@@ -14,39 +13,27 @@ from manent.adapters.http import (
     health,
     log,
     text,
-    wire_completions,
 )
 from manent.adapters.http import wire_responses as answers
+from manent.adapters.http.anthropic_routes import ANTHROPIC_ROUTES
+from manent.adapters.http.audit_logs import AUDIT_ROUTE
+from manent.adapters.http.chat_routes import CREATE_CHAT, RESUME_CHAT
 from manent.adapters.http.embeddings import EMBEDDING_ERRORS
 from manent.adapters.http.key_routes import KEY_ROUTES
 from manent.adapters.http.metrics import METRICS_ROUTE
 from manent.adapters.http.model_routes import MODEL_ROUTES
 from manent.adapters.http.replay_routes import REPLAY_ROUTES
 from manent.adapters.http.response_routes import RESPONSE_ROUTES
-from manent.adapters.http.route import CHAT_ERRORS, RESUME_ERRORS, STORE_ERRORS, TEXT_ERRORS, Route
+from manent.adapters.http.route import STORE_ERRORS, TEXT_ERRORS, Route
 from manent.adapters.http.session_routes import SESSION_ROUTES
 from manent.adapters.http.stored import STORED_ROUTES
 from manent.adapters.http.webhook_routes import WEBHOOK_ROUTES
 from manent.adapters.http.wire_embeddings import EmbeddingList, EmbeddingsRequest
-from manent.adapters.http.wire_requests import ChatRequest
 from manent.adapters.http.wire_text import TextCompletion, TextCompletionChunk, TextRequest
 from manent.domain.access import Scope
 
 ROUTES: Sequence[Route] = (
-    Route(
-        name="createChatCompletion",
-        method="POST",
-        path="/chat/completions",
-        handler=chat.create_chat_completion,
-        scope=Scope.CHAT,
-        summary="Answer a conversation",
-        tag="Chat",
-        body=ChatRequest,
-        answer=wire_completions.ChatCompletion,
-        streams=wire_completions.ChatCompletionChunk,
-        takes=("Idempotency-Key", "If-Match"),
-        errors=CHAT_ERRORS,
-    ),
+    CREATE_CHAT,
     *STORED_ROUTES,
     Route(
         name="createCompletion",
@@ -62,18 +49,16 @@ ROUTES: Sequence[Route] = (
         errors=TEXT_ERRORS,
         scope=Scope.CHAT,
     ),
+    RESUME_CHAT,
     Route(
-        name="resumeChatCompletion",
+        name="chatSocket",
         method="GET",
-        path="/chat/completions/<completion_id:str>/stream",
-        handler=chat_resume.resume_chat_completion,
-        summary="Go on with a streamed completion",
+        path="/ws/chat",
+        handler=chat_socket.chat_socket,
+        summary="Chats over a WebSocket: the chunks of many streams on one connection",
         tag="Chat",
-        content_type="text/event-stream",
-        answer=wire_completions.ChatCompletionChunk,
-        query=chat_resume.RESUME_QUERY,
-        takes=("Last-Event-ID",),
-        errors=RESUME_ERRORS,
+        status=101,
+        errors=("upgrade_required", "invalid_value", "origin_not_allowed", "too_many_websockets", "shutting_down"),
         scope=Scope.CHAT,
     ),
     Route(
@@ -89,6 +74,7 @@ ROUTES: Sequence[Route] = (
         errors=EMBEDDING_ERRORS,
     ),
     *RESPONSE_ROUTES,
+    *ANTHROPIC_ROUTES,
     *MODEL_ROUTES,
     *SESSION_ROUTES,
     *REPLAY_ROUTES,
@@ -153,6 +139,7 @@ ROUTES: Sequence[Route] = (
         )
         for name, path, handler, summary, answer, query in log.LOG_ROUTES
     ),
+    AUDIT_ROUTE,
     Route(
         name="live",
         method="GET",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from manent.adapters.http.errors import RequestRefused
 
@@ -26,8 +26,8 @@ class Cursor:
     chars: int = 0
 
     @classmethod
-    def read(cls, written: str) -> Self:
-        """The cursor that an id is.
+    def read(cls, written: str, *, param: str = "Last-Event-ID") -> Self:
+        """The cursor that an id is; ``param`` is what the client calls it.
 
         Raises:
             RequestRefused: it is none.
@@ -36,11 +36,18 @@ class Cursor:
         if match is None or int(match[1]) > int(match[2]):
             raise RequestRefused(
                 "invalid_value",
-                f"Last-Event-ID is {written[:80]!r}; it must be the id of an event of this stream, such as 3-5.1.42",
-                param="Last-Event-ID",
+                f"{param} is {written[:80]!r}; it must be the id of an event of this stream, such as 3-5.1.42",
+                param=param,
             )
         start, end, events, chars = map(int, match.groups())
         return cls(start=start, end=end, events=events, chars=chars)
 
     def __str__(self) -> str:
         return f"{self.start}-{self.end}.{self.events}.{self.chars}"
+
+
+class Chunk(NamedTuple):
+    """One event of a stream, however it is sent: where a reader stands who has it, and what it says, in JSON."""
+
+    cursor: Cursor
+    data: bytes

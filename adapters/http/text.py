@@ -13,6 +13,7 @@ from sanic import HTTPResponse
 from manent.adapters.http.answers import members_answer, queue_headers
 from manent.adapters.http.chat_command import check_stream_options, requested_parameters
 from manent.adapters.http.chat_stream import told_error
+from manent.adapters.http.command_members import command_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
@@ -23,7 +24,6 @@ from manent.adapters.http.text_members import TextChunkEncoder, text_members
 from manent.adapters.http.text_stream import stream_completions
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_text import TEXT_MAX_TOKENS, TEXT_PARAMETERS, TextRequest
-from manent.domain.admission import Priority
 from manent.domain.errors import DomainError
 from manent.domain.prompts import TextPrompt
 from manent.domain.usecases.accept_completion import ChatCommand
@@ -87,8 +87,7 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
     """One for each prompt. With an idempotency key each prompt has one of its own."""
     key = idempotency_key(exchange)
     command = ChatCommand(
-        principal=exchange.principal,
-        model=asked.model,
+        **command_members(asked, exchange),
         messages=(),
         parameters=requested_parameters(
             asked,
@@ -96,14 +95,6 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
             logprobs=asked.logprobs is not None,
             top_logprobs=asked.logprobs or 0,
         ),
-        stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
-        timeout_s=asked.timeout_s,
-        user=asked.user,
-        metadata=asked.metadata,
-        request_id=exchange.request.request_id,
-        correlation_id=exchange.request.correlation_id,
-        address=exchange.request.origin.address,
     )
     return [
         replace(

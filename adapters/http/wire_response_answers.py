@@ -164,7 +164,7 @@ class Response(Answer):
     object: Literal["response"] = "response"
     created_at: int = Field(description="Seconds since 1970, when the request was accepted.")
     completed_at: int | None = Field(description="Seconds since 1970; null unless it is completed.")
-    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     background: bool
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None

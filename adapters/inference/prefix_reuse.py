@@ -17,9 +17,10 @@ from manent.adapters.inference.prefix_cache import Found, PrefixCache, PrefixLim
 from manent.adapters.inference.prefix_disk import DiskCounts, PrefixDisk
 from manent.adapters.inference.prefix_keeping import PrefixKeeper
 from manent.adapters.inference.prefix_layers import PrefixLayers
+from manent.adapters.inference.prefix_stats import PrefixStats
 from manent.adapters.inference.prefix_tensors import RawPiece, piece_of, raw_piece
 from manent.adapters.inference.prefix_tree import StoredPiece, packed
-from manent.adapters.inference.protocol import Generate, PrefixStats
+from manent.adapters.inference.protocol import Generate
 from manent.adapters.inference.runner_log import say
 from manent.domain.caching import CacheMiss, CacheUse
 

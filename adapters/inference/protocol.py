@@ -11,6 +11,7 @@ import struct
 import msgspec
 
 from manent.adapters.inference.embedding_frames import Embed, Embedded
+from manent.adapters.inference.prefix_stats import PrefixStats
 from manent.domain.caching import CacheUse
 from manent.domain.drafting import DraftUse
 from manent.domain.generation import FinishReason, SamplingParameters, Timings, TokenLogprobs, Usage
@@ -189,10 +190,14 @@ class Delta(_Frame, frozen=True):
 
 
 class Finished(_Frame, frozen=True):
-    """The generation ended well: why each choice did, in their order. Every token was in a Delta before."""
+    """The generation ended well: why each choice did, in their order. Every token was in a Delta before.
+
+    A choice that a stop string ended has it in ``stop_sequences``.
+    """
 
     id: int
     finish_reasons: tuple[FinishReason, ...]
+    stop_sequences: tuple[str | None, ...]
     usage: Usage
     timings: Timings
     batch_size_max: int
@@ -212,24 +217,6 @@ class Failed(_Frame, frozen=True):
     code: str
     message: str
     param: str | None = None
-
-
-class PrefixStats(msgspec.Struct, frozen=True):
-    """What the prefix cache keeps and did since the runner started: sizes, counters, and misses by ``CacheMiss``."""
-
-    memory_bytes: int = 0
-    pieces: int = 0
-    hits: int = 0
-    hits_from_disk: int = 0
-    misses: dict[str, int] = {}
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    evictions: int = 0
-    failures: int = 0
-    files_written: int = 0
-    files_skipped: int = 0
-    files_removed: int = 0
-    files_damaged: int = 0
 
 
 class Pong(_Frame, frozen=True):

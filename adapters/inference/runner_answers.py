@@ -32,7 +32,7 @@ def error_of(frame: RunnerFrame, *, param: str | None = None) -> DomainError:
 def result_of(finished: Finished, output: PartialOutput, facts: RunnerFacts) -> GenerationResult:
     """How a generation ended well: what was handed out, and how."""
     return GenerationResult(
-        choices=output.choices_finished(finished.finish_reasons),
+        choices=output.choices_finished(finished.finish_reasons, finished.stop_sequences),
         usage=finished.usage,
         timings=finished.timings,
         provenance=replace(

@@ -278,6 +278,7 @@ class _Playing:
             logprobs=tuple(entry for said in self._said for entry in said.logprobs),
             reasoning="".join(said.reasoning for said in self._said),
             tool_calls=tuple(call for said in self._said for call in said.tool_calls),
+            stop_sequence=None if self._stops is None else self._stops.stopped_by,
         )
 
     def _candidates(self, piece: str) -> TokenLogprobs:

@@ -146,6 +146,7 @@ class GeneratedRequest:
         return Finished(
             id=self.id,
             finish_reasons=reasons,
+            stop_sequences=tuple(choice.stop_sequence for choice in self._choices),
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self._completion_tokens,
@@ -177,6 +178,11 @@ class GeneratedText:
         self._read_chars = 0
         self._shown_chars = 0
         self._waiting: deque[tuple[int, TokenLogprobs]] = deque()
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop string that ended it, if one did."""
+        return self._stops.stopped_by
 
     def push(
         self, token: int, batch_reason: str | None, logprobs: TokenLogprobs | None

@@ -19,24 +19,26 @@ class StopMatcher:
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
         self._held = ""
-        self._stopped = False
+        self.stopped_by: str | None = None
+        """The stop string that was completed."""
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was completed; all later text is dropped."""
-        return self._stopped
+        return self.stopped_by is not None
 
     def push(self, text: str) -> str:
         """Take the next piece of text in, and give back what became certain."""
-        if self._stopped:
+        if self.stopped:
             return ""
         if not self._stops:
             return text
         seen = self._held + text
         end = self._first_stop(seen)
         if end is not None:
-            self._stopped, self._held = True, ""
-            return seen[:end]
+            start, self.stopped_by = end
+            self._held = ""
+            return seen[:start]
         certain = len(seen) - self._ambiguous_length(seen)
         self._held = seen[certain:]
         return seen[:certain]
@@ -46,10 +48,10 @@ class StopMatcher:
         held, self._held = self._held, ""
         return held
 
-    def _first_stop(self, seen: str) -> int | None:
-        """Where the text ends if a stop string is completed in it."""
-        found = [(start + len(stop), start) for stop in self._stops if (start := seen.find(stop)) >= 0]
-        return min(found)[1] if found else None
+    def _first_stop(self, seen: str) -> tuple[int, str] | None:
+        """Where the text ends if a stop string is completed in it, and which one that is."""
+        found = [(start + len(stop), start, stop) for stop in self._stops if (start := seen.find(stop)) >= 0]
+        return min(found)[1:] if found else None
 
     def _ambiguous_length(self, seen: str) -> int:
         """The length of the longest end of ``seen`` with which some stop string begins."""

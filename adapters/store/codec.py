@@ -21,7 +21,7 @@ from manent.domain import stored_events as s
 from manent.domain import verification as v
 from manent.domain import webhook_events as w
 from manent.domain.errors import LogCorrupt
-from manent.domain.records import EventHeader
+from manent.domain.records import EventHeader, LogEntry
 from manent.domain.short_events import SHORT_CLASSES, SessionStep, in_short
 
 JSON_ENCODING = "json"
@@ -50,11 +50,13 @@ EVENT_TYPES: Mapping[str, tuple[type[e.DomainEvent], int]] = {
     "CompletionVerified": (v.CompletionVerified, 1),
     "ResponseDeleted": (t.ResponseDeleted, 1),
     "ItemRemoved": (t.ItemRemoved, 1),
+    "CancellationRequested": (t.CancellationRequested, 1),
     "KeyCreated": (a.KeyCreated, 1),
     "KeyChanged": (a.KeyChanged, 1),
     "KeyRotated": (a.KeyRotated, 1),
     "KeyRevoked": (a.KeyRevoked, 1),
     "AuditRead": (a.AuditRead, 1),
+    "LoginFailed": (a.LoginFailed, 1),
     "StoredCompletionChanged": (s.StoredCompletionChanged, 1),
     "StoredCompletionDeleted": (s.StoredCompletionDeleted, 1),
     "WebhookCreated": (w.WebhookCreated, 1),
@@ -141,6 +143,11 @@ def decode_step(type_name: str, schema_version: int, payload: bytes | None) -> S
         return decode(payload)
     except msgspec.MsgspecError as error:
         raise _damaged(type_name, schema_version, error) from error
+
+
+def log_event(entry: LogEntry) -> e.DomainEvent:
+    """What an entry of the log says; raises as ``decode_event``."""
+    return decode_event(entry.header.type, entry.header.schema_version, entry.payload)
 
 
 @cache

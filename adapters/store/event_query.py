@@ -69,9 +69,15 @@ def in_stream(
 
 
 def select_page(
-    wanted: EventFilter, *, after_position: int, limit: int, columns: Sequence[str] | None = None
+    wanted: EventFilter,
+    *,
+    after_position: int,
+    limit: int,
+    columns: Sequence[str] | None = None,
+    newest_first: bool = False,
 ) -> Select[Any]:
-    """At most ``limit`` events that match ``wanted`` (its times aside), in log order.
+    """At most ``limit`` events that match ``wanted`` (its times aside), in log order; with
+    ``newest_first`` the last ones, in the other.
 
     ``columns`` are names of the header's columns, ``salt`` and ``payload``; without them, all.
     """
@@ -94,7 +100,7 @@ def select_page(
     query = query.where(position > begin)
     if wanted.max_position is not None:
         query = query.where(position <= wanted.max_position)
-    return query.order_by(lead.order).limit(limit)
+    return query.order_by(lead.order.desc() if newest_first else lead.order).limit(limit)
 
 
 def has_times(wanted: EventFilter) -> bool:

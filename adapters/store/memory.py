@@ -115,12 +115,15 @@ class MemoryEventStore:
             StreamEvent(found.header.stream_version, found.header.event_id, in_short(found.event)) for found in page
         ]
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
         """See ``EventStore.query``."""
         await asyncio.sleep(0)
         start = max(after_position, (event_filter.min_position or 1) - 1)
         found: list[LogEntry] = []
-        for recorded in self._log[start : event_filter.max_position]:
+        wanted = self._log[start : event_filter.max_position]
+        for recorded in reversed(wanted) if newest_first else wanted:
             if len(found) == limit:
                 break
             if _matches(event_filter, recorded.header, self._models.get(recorded.header.position)):

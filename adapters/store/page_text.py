@@ -31,11 +31,12 @@ def page_text(
     after_position: int,
     limit: int,
     columns: Sequence[str] | None = None,
+    newest_first: bool = False,
 ) -> Statement:
     """``select_page`` for the driver of ``dialect``, which is ``sqlite`` or ``postgresql``."""
     given = tuple(name for name in _EQUAL if getattr(wanted, name) is not None)
     ended = wanted.max_position is not None
-    text, places = _page(dialect, given, None if columns is None else tuple(columns), ended=ended)
+    text, places = _page(dialect, given, None if columns is None else tuple(columns), ended=ended, newest=newest_first)
     begin = max(after_position, (wanted.min_position or 1) - 1)
     values = {_BEGIN: begin, _END: wanted.max_position, _LIMIT: limit}
     return text, [getattr(wanted, place) if isinstance(place, str) else values.get(place, place) for place in places]
@@ -52,10 +53,11 @@ def positions_text(dialect: str, wanted: EventFilter) -> Statement | None:
 
 @lru_cache(maxsize=1024)
 def _page(
-    dialect: str, given: tuple[str, ...], columns: tuple[str, ...] | None, *, ended: bool
+    dialect: str, given: tuple[str, ...], columns: tuple[str, ...] | None, *, ended: bool, newest: bool
 ) -> tuple[str, Sequence[Any]]:
     marked = EventFilter(**dict(zip(given, given, strict=True)), max_position=_END if ended else None)  # type: ignore[arg-type]  # texts by name
-    return _compiled(select_page(marked, after_position=_BEGIN, limit=_LIMIT, columns=columns), dialect)
+    page = select_page(marked, after_position=_BEGIN, limit=_LIMIT, columns=columns, newest_first=newest)
+    return _compiled(page, dialect)
 
 
 @lru_cache(maxsize=16)

@@ -111,14 +111,16 @@ class SQLEventStore:
         async with self._reading() as connection:
             return [stream_event(row) for row in await connection.execute(query)]
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
         """See ``EventStore.query``."""
         async with self._reading() as connection:
             if has_times(event_filter):
                 begin, later = (await connection.execute(select_positions(event_filter))).one()
                 event_filter = in_positions(event_filter, begin, later)
-            rows = await connection.execute(select_page(event_filter, after_position=after_position, limit=limit))
-            return [log_entry(row) for row in rows]
+            page = select_page(event_filter, after_position=after_position, limit=limit, newest_first=newest_first)
+            return [log_entry(row) for row in await connection.execute(page)]
 
     async def find_answer(self, key: IdempotencyKey) -> Appended | None:
         """See ``EventStore.find_answer``."""

@@ -59,14 +59,16 @@ class SQLiteEventStore(SQLEventStore):
 
         return await self._reader.read(read)
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
         """See ``EventStore.query``."""
 
         def read(connection: sqlite3.Connection) -> list[LogEntry]:
             wanted, look_up = event_filter, positions_text("sqlite", event_filter)
             if look_up is not None:
                 wanted = in_positions(wanted, *connection.execute(*look_up).fetchone())
-            page = page_text("sqlite", wanted, after_position=after_position, limit=limit)
+            page = page_text("sqlite", wanted, after_position=after_position, limit=limit, newest_first=newest_first)
             return [log_entry(row) for row in connection.execute(*page)]
 
         return await self._reader.read(read)

@@ -21,7 +21,7 @@ from manent.domain.output import Alternative, PartialOutput
 from manent.domain.output_pieces import PieceSizes, chat_sizes, sizes_of
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
-from manent.domain.responses import is_response_id
+from manent.domain.responses import RESPONSE_IDS
 from manent.domain.session import SessionState, decide_close
 from manent.domain.streams import NoStreamBuffer, StreamBuffer, StreamKey
 from manent.domain.usecases.despite_outages import despite_outages
@@ -187,7 +187,7 @@ def _sizes(found: OpenCompletion, deltas: Sequence[TextDelta]) -> PieceSizes | N
     """How what was kept had been streamed."""
     if not deltas:
         return None
-    if is_response_id(found.completion_id):
+    if found.completion_id.startswith(RESPONSE_IDS):
         return sizes_of(deltas, with_logprobs=False)  # a failure has none
     return chat_sizes(deltas)
 

@@ -25,7 +25,7 @@ from manent.domain.output_shape import OutputShape
 from manent.domain.parameters import output_reserve_tokens
 from manent.domain.ports import Clock, Ids, InferenceEngine
 from manent.domain.records import Appended
-from manent.domain.responses import answer_id, is_response_id
+from manent.domain.responses import CHAT_IDS, TEXT_IDS, answer_id
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.telemetry import NO_TELEMETRY, Stage, Telemetry
 from manent.domain.usecases.accept_completion import AcceptCompletion, ChatCommand
@@ -95,7 +95,7 @@ class CompleteChat:
             same.join()
             return same
         running = RunningCompletion(
-            completion_id=command.completion_id or self._ids.new("chatcmpl-" if command.prompt is None else "cmpl-"),
+            completion_id=command.completion_id or self._ids.new(CHAT_IDS if command.prompt is None else TEXT_IDS),
             tenant=command.principal.tenant,
             subject=command.principal.subject,
             session_id=command.session_id,
@@ -231,7 +231,7 @@ class CompleteChat:
             deltas=running.produced,
         )
         if result is not None:
-            return ending.generated(result, message_id=self._message_id(requested.completion_id)), None
+            return ending.generated(result, message_id=answer_id(requested.completion_id)), None
         if failure is None and running.deadline_error is None:
             return ending.cancelled(running.stop_reason or "cancelled")
         return ending.failed(failure or running.deadline_error or InternalError("nothing was generated"))
@@ -258,9 +258,6 @@ class CompleteChat:
                 finally:  # also where it is stopped here: others may have the delta from the buffer already
                     running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
-
-    def _message_id(self, completion_id: str) -> str:
-        return answer_id(completion_id) if is_response_id(completion_id) else self._ids.new("msg_")
 
     def _named(self, delta: TextDelta, shape: OutputShape | None) -> TextDelta:
         """Give the tool calls that have no id one, and say which of them are of custom tools."""

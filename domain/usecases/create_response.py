@@ -6,13 +6,11 @@ that of the response before it: in the same session where nothing came behind th
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal, may_use
-from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import InvalidValue, PreconditionFailed, SessionBusy
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, Ids, InferenceEngine
@@ -23,6 +21,7 @@ from manent.domain.session import SessionState, SessionStatus, check_usable
 from manent.domain.session_upkeep import ExpectedVersion
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.complete_chat import CompleteChat
+from manent.domain.usecases.count_prompt import count_prompt
 from manent.domain.usecases.fork_session import ForkSession
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.read_responses import ReadResponses, RecordedResponse
@@ -30,6 +29,9 @@ from manent.domain.usecases.replay import AsOf, Replay
 from manent.domain.usecases.resolve_items import Part, ResolveItems
 from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import Sessions
+
+Began = Callable[[RunningCompletion], None]
+"""Told of a response that begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,11 @@ class CreateResponse:
         self._clock = clock
         self._ids = ids
 
-    async def start(self, command: ResponseCommand) -> RunningCompletion:
-        """Start a response; it is accepted and recorded. Whoever is cancelled while this waits leaves it.
+    async def start(self, command: ResponseCommand, began: Began) -> RunningCompletion:
+        """Start a response; on return it is accepted and recorded.
+
+        ``began`` is told of it before that: from then on it has one reader, whom the caller is to have leave it. It is
+        told once more where a fork has to be begun instead.
 
         Raises:
             SessionNotFound, SessionClosed, SessionGone: the conversation is not there.
@@ -88,16 +93,16 @@ class CreateResponse:
         by = command.chat.principal
         if command.chat.session_id is not None:
             state = await self._conversation(by, command.chat.session_id, may_start=command.may_start)
-            return await self._accepted(self._in_session(command, await self._said(command, state.messages)))
+            return await self._accepted(self._in_session(command, await self._said(command, state.messages)), began)
         previous = await self._previous(command)
         past = None if previous is None else await self._past(by, previous)
         messages = await self._said(command, () if past is None else past.messages)
         if not command.store:
-            return await self._accepted(self._alone(command, past, messages))
+            return await self._accepted(self._alone(command, past, messages), began)
         chat = self._in_session(command, messages)
         if previous is None or past is None:
-            return await self._accepted(replace(chat, session_id=self._ids.new("sess_")))
-        return await self._continued(chat, previous, past)
+            return await self._accepted(replace(chat, session_id=self._ids.new("sess_")), began)
+        return await self._continued(chat, previous, past, began)
 
     async def count_input(self, command: ResponseCommand) -> int:
         """How many tokens the model would be given; raises as ``start``, and records nothing."""
@@ -111,12 +116,11 @@ class CreateResponse:
         messages = self._alone(command, past, said).messages
         if not messages:
             raise InvalidValue("input is empty; send at least one item", param="input")
-        check_type(chat.model, self._engine.resolve(chat.model).type, *CHAT_TYPES)
-        async with self._engine.place(chat.model) as place:
-            prompt = await self._engine.render(place.model_id, messages, shape=chat.parameters.shape)
-        return len(prompt.token_ids)
+        return await count_prompt(self._engine, by, chat.model, messages, shape=chat.parameters.shape)
 
-    async def _continued(self, chat: ChatCommand, previous: RecordedResponse, past: SessionState) -> RunningCompletion:
+    async def _continued(
+        self, chat: ChatCommand, previous: RecordedResponse, past: SessionState, began: Began
+    ) -> RunningCompletion:
         by, session_id = chat.principal, previous.session_id
         now = await self._sessions.load(by.tenant, session_id)
         is_own = may_use(by, tenant=now.tenant, owner=now.owner)
@@ -124,21 +128,18 @@ class CreateResponse:
         if is_own and goes_on and not self._is_busy(by.tenant, session_id):
             expected = ExpectedVersion.of(past.version)
             with suppress(PreconditionFailed, SessionBusy):  # somebody else was faster: that is a fork
-                return await self._accepted(replace(chat, session_id=session_id, expected=expected))
+                return await self._accepted(replace(chat, session_id=session_id, expected=expected), began)
         await self._fork.check_depth(past)
-        return await self._accepted(replace(chat, session_id=self._ids.new("sess_"), past=past))
+        return await self._accepted(replace(chat, session_id=self._ids.new("sess_"), past=past), began)
 
     def _is_busy(self, tenant: str, session_id: str) -> bool:
         """Whether a completion of the session runs here, or waits for its turn."""
         return any(running.tenant == tenant and running.session_id == session_id for running in self._live)
 
-    async def _accepted(self, chat: ChatCommand) -> RunningCompletion:
+    async def _accepted(self, chat: ChatCommand, began: Began) -> RunningCompletion:
         running = self._chat.start(chat)
-        try:
-            await running.accepted()
-        except asyncio.CancelledError:
-            running.leave("client_disconnected")
-            raise
+        began(running)
+        await running.accepted()
         return running
 
     def _in_session(self, command: ResponseCommand, messages: tuple[Message, ...]) -> ChatCommand:

@@ -63,6 +63,7 @@ class Ending:
             tool_calls=self._tool_calls(self._output.choices[0]),
             piece_sizes=self._piece_sizes(),
             stored=self._requested.stored,
+            stop_sequence=result.choices[0].stop_sequence,
         )
 
     def failed(self, error: DomainError) -> tuple[CompletionFailed, DomainError]:

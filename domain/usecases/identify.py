@@ -13,6 +13,7 @@ from manent.domain.credentials import KEY_CHARS, KEY_PREFIX, TOKEN_CHARS_MAX, Ke
 from manent.domain.login_guard import LoginGuard
 from manent.domain.ports import Clock
 from manent.domain.usecases.key_table import KeyTable
+from manent.domain.usecases.record_logins import RecordFailedLogins
 
 HOW = "send it as 'Authorization: Bearer …' or 'X-API-Key'"
 
@@ -40,6 +41,7 @@ class Identify:
         tokens: TokenVerifier | None = None,
         anonymous: Anonymous = Anonymous.AUTO,
         guard: LoginGuard | None = None,
+        failures: RecordFailedLogins | None = None,
     ) -> None:
         self._keys = keys
         self._secrets = secrets
@@ -48,6 +50,7 @@ class Identify:
         self._tokens = tokens
         self._anonymous = anonymous
         self.guard = guard or LoginGuard()
+        self._failures = failures
 
     async def open_to_all(self) -> bool:
         """Whether everybody is the local operator: nothing that could be presented was ever configured."""
@@ -74,11 +77,13 @@ class Identify:
             raise
 
     def count(self, error: InvalidCredential, *, address: str, request_id: str | None) -> None:
-        """Count and log a login that failed.
+        """Count and log a login that failed; it is recorded with others.
 
         Raises:
             TooManyFailedLogins: the address has failed too often.
         """
+        if self._failures is not None:
+            self._failures.note(error, address=address)
         self.guard.failed(address, now_s=asyncio.get_running_loop().time())
         _log.warning("login failed from %s: %s (%s), request %s", address, error.message, error.known_as, request_id)
 
@@ -104,9 +109,11 @@ class Identify:
             raise InvalidCredential("there is no such API key")
         match state.status(now_us):
             case KeyStatus.REVOKED:
-                raise InvalidCredential("the API key was revoked", known_as=state.key_id)
+                why = "the API key was revoked"
             case KeyStatus.EXPIRED:
-                raise InvalidCredential("the API key has expired", known_as=state.key_id)
+                why = "the API key has expired"
             case _ if not state.holds(digest, now_us):
-                raise InvalidCredential("the API key was replaced by a rotation", known_as=state.key_id)
-        return state.principal
+                why = "the API key was replaced by a rotation"
+            case _:
+                return state.principal
+        raise InvalidCredential(why, known_as=state.key_id, tenant=state.grant.tenant)

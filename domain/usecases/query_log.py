@@ -42,7 +42,7 @@ class QueryLog:
             raise InvalidValue(f"limit is {limit}; it must be between 1 and {LIMIT_MAX}", param="limit")
         found = await self._store.query(own, after_position=after_position, limit=limit + 1)
         page = found[:limit]
-        await _note_reading(principal, page)
+        await note_log_reading(principal, page)
         return EventPage(events=page, has_more=len(found) > limit)
 
     async def event(self, principal: Principal, position: int) -> LogEntry:
@@ -56,7 +56,7 @@ class QueryLog:
         found = await self._store.query(own, limit=1)
         if not found:
             raise EventNotFound(f"no event was found at position {position}")
-        await _note_reading(principal, found)
+        await note_log_reading(principal, found)
         return found[0]
 
 
@@ -76,7 +76,7 @@ def within_rights(principal: Principal, event_filter: EventFilter) -> EventFilte
     return replace(event_filter, tenant=principal.tenant, actor=principal.subject)
 
 
-async def _note_reading(principal: Principal, page: Sequence[LogEntry]) -> None:
+async def note_log_reading(principal: Principal, page: Sequence[LogEntry]) -> None:
     """Have it recorded where a page tells of others' conversations; what happens to models and keys is nobody's."""
     others = [
         entry.header

@@ -1,17 +1,15 @@
-"""Responses in the log: one by its id, what it was asked, cancelling and deleting it."""
+"""Responses in the log: one by its id, what it was asked, deleting it."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.errors import (
     CompletionNotFound,
     ContentErased,
-    InvalidValue,
     SessionBusy,
     SessionClosed,
     SessionGone,
@@ -33,11 +31,12 @@ from manent.domain.generation import FinishReason
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventHeader
-from manent.domain.response_errors import ResponseNotFound, RunsElsewhere
+from manent.domain.response_errors import ResponseNotFound
 from manent.domain.response_events import ResponseDeleted
 from manent.domain.responses import RESPONSE_IDS, ResponseDetails, ResponseStatus
 from manent.domain.session import SessionState, check_usable
 from manent.domain.session_upkeep import check_readable
+from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.usecases.find_completion import OUTCOMES, FindCompletion, FoundRequest
 from manent.domain.usecases.live_completions import LiveCompletions
 from manent.domain.usecases.manage_sessions import ManageSessions
@@ -45,8 +44,6 @@ from manent.domain.usecases.running import RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 from manent.domain.usecases.stream_records import stream_records
 
-CANCELLED = "response_cancelled"
-CANCEL_WAIT_S = 10.0
 POLL_S = 0.2
 POSSIBLE_ID = re.compile(RESPONSE_IDS + r"[A-Za-z0-9]{1,64}", re.ASCII)
 
@@ -56,6 +53,7 @@ class RecordedResponse:
     """A response as the log has it.
 
     ``ended_version`` is that of its session once all that it says is in it; it and ``outcome`` are None until then.
+    One that was asked for in the background is queued until it ``began`` to say something.
     """
 
     header: EventHeader
@@ -64,6 +62,7 @@ class RecordedResponse:
     session_id: str
     outcome: CompletionOutcome | None
     ended_version: int | None
+    began: bool = True
 
     @property
     def response_id(self) -> str:
@@ -73,11 +72,13 @@ class RecordedResponse:
     @property
     def status(self) -> ResponseStatus:
         """How it stands."""
+        if self.outcome is None and self.details.background and not self.began:
+            return ResponseStatus.QUEUED
         return status_of(self.outcome)
 
 
 def status_of(outcome: CompletionOutcome | None) -> ResponseStatus:
-    """How a response stands that ended so; None where it did not end yet."""
+    """How a response stands that ended so; None where it began and did not end yet."""
     match outcome:
         case None:
             return ResponseStatus.IN_PROGRESS
@@ -102,6 +103,7 @@ class ReadResponses:
         completions: FindCompletion,
         manage: ManageSessions,
         live: LiveCompletions,
+        streams: StreamBuffer,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -109,6 +111,7 @@ class ReadResponses:
         self._completions = completions
         self._manage = manage
         self._live = live
+        self._streams = streams
         self._clock = clock
 
     async def get(self, principal: Principal, response_id: str) -> RecordedResponse:
@@ -118,6 +121,10 @@ class ReadResponses:
             ResponseNotFound: it was not stored, was deleted, or ``principal`` may not read it.
             ContentErased: what the log had of it was erased.
         """
+        found = await self._recorded(principal, response_id)
+        return replace(found, began=found.outcome is not None or await self._began(principal, found))
+
+    async def _recorded(self, principal: Principal, response_id: str) -> RecordedResponse:
         found = await self._request(principal, response_id)
         details, session_id = found.requested.response, found.requested.session_id
         if details is None or session_id is None:
@@ -139,13 +146,22 @@ class ReadResponses:
 
     async def ended(self, principal: Principal, response_id: str) -> RecordedResponse:
         """The response once it ended, wherever it runs; raises as ``get``."""
-        while (found := await self.get(principal, response_id)).outcome is None:
+        while (found := await self._recorded(principal, response_id)).outcome is None:
             await self._clock.sleep(POLL_S)
         return found
 
     def running(self, principal: Principal, response_id: str) -> RunningCompletion | None:
         """The response where it runs in this process."""
         return self._live.find(principal.tenant, response_id)
+
+    async def _began(self, principal: Principal, found: RecordedResponse) -> bool:
+        """Whether a response that did not end has said anything; what nobody waits for in the background always has."""
+        if not found.details.background:
+            return True
+        running = self.running(principal, found.response_id)
+        if running is not None:
+            return running.began
+        return bool(await self._streams.read(StreamKey(tenant=principal.tenant, completion_id=found.response_id), 0))
 
     async def input(self, principal: Principal, response_id: str) -> tuple[Message, ...]:
         """The messages of the conversation that the model saw, oldest first; instructions are none of them.
@@ -157,32 +173,6 @@ class ReadResponses:
         seen = await self._completions.seen(principal, FoundRequest(header=found.header, requested=found.requested))
         return seen.messages if found.requested.instructions is None else seen.messages[1:]
 
-    async def cancel(self, principal: Principal, response_id: str) -> RecordedResponse:
-        """Stop a background response; one that ended is left as it is.
-
-        Raises:
-            ResponseNotFound: it is not ``principal``'s.
-            InvalidValue: it is no background response: its client cancels it by closing the connection.
-            RunsElsewhere: another server generates it.
-        """
-        found = await self.get(principal, response_id)
-        await self._usable(principal, found)
-        if not found.details.background:
-            raise InvalidValue(
-                f"response {response_id!r} was not asked for with background true; close the connection to stop it"
-            )
-        if found.outcome is not None:
-            return found
-        running = self.running(principal, response_id)
-        if running is None:
-            raise RunsElsewhere(f"response {response_id!r} is generated by another server; ask that one to cancel it")
-        running.cancel(CANCELLED)
-        try:
-            async with asyncio.timeout(CANCEL_WAIT_S):
-                return await self.ended(principal, response_id)
-        except TimeoutError:
-            raise SessionBusy(f"response {response_id!r} did not stop within {CANCEL_WAIT_S:g} s") from None
-
     async def delete(self, principal: Principal, response_id: str, *, request_id: str | None) -> None:
         """Have a response told no more. The last one of a chain takes the chain's session with it.
 
@@ -191,7 +181,7 @@ class ReadResponses:
             SessionBusy: it is being generated.
         """
         found = await self.get(principal, response_id)
-        state = await self._usable(principal, found)
+        state = await self.usable(principal, found)
         if found.outcome is None:
             raise SessionBusy(f"response {response_id!r} is in progress; cancel it, or wait for its end")
         event = ResponseDeleted(
@@ -225,7 +215,8 @@ class ReadResponses:
         own = await self._store.read_stream(tenant, completion_stream(response_id), limit=1)
         return bool(own) and (isinstance(own[0].event, ResponseDeleted) or own[0].header.type == "ResponseDeleted")
 
-    async def _usable(self, principal: Principal, found: RecordedResponse) -> SessionState:
+    async def usable(self, principal: Principal, found: RecordedResponse) -> SessionState:
+        """The session of a response that ``principal`` may change; raises ResponseNotFound to everybody else."""
         state = await self._sessions.load(principal.tenant, found.session_id)
         try:
             check_usable(state, principal, now_us=self._clock.now_us())

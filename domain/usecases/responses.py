@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
+from manent.domain.streams import StreamBuffer
+from manent.domain.usecases.cancel_response import CancelResponse, WatchCancellations
 from manent.domain.usecases.complete_chat import CompleteChat
 from manent.domain.usecases.conversation_items import ConversationItems
 from manent.domain.usecases.create_response import CreateResponse
@@ -20,10 +22,12 @@ from manent.domain.usecases.turns import Turns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Responses:
-    """Creating responses, reading them, and the items of conversations."""
+    """Creating responses, reading and cancelling them, and the items of conversations."""
 
     create: CreateResponse
     read: ReadResponses
+    cancel: CancelResponse
+    watch: WatchCancellations
     items: ConversationItems
     resolve: ResolveItems
 
@@ -36,6 +40,7 @@ class Ports:
     engine: InferenceEngine
     clock: Clock
     ids: Ids
+    streams: StreamBuffer
 
 
 def build_responses(
@@ -51,7 +56,17 @@ def build_responses(
     """Everything, over the server's completions and sessions."""
     store, engine, clock, ids = ports.store, ports.engine, ports.clock, ports.ids
     completions = FindCompletion(store=store, replay=recorded.replay)
-    read = ReadResponses(store=store, sessions=sessions, completions=completions, manage=manage, live=live, clock=clock)
+    read = ReadResponses(
+        store=store,
+        sessions=sessions,
+        completions=completions,
+        manage=manage,
+        live=live,
+        streams=ports.streams,
+        clock=clock,
+    )
+    cancel = CancelResponse(responses=read, sessions=sessions, clock=clock)
+    watch = WatchCancellations(store, live, clock)
     resolve = ResolveItems(responses=read, ids=ids)
     create = CreateResponse(
         chat=chat,
@@ -66,4 +81,4 @@ def build_responses(
         ids=ids,
     )
     items = ConversationItems(sessions=sessions, turns=turns, items=resolve, engine=engine, clock=clock)
-    return Responses(create=create, read=read, items=items, resolve=resolve)
+    return Responses(create=create, read=read, cancel=cancel, watch=watch, items=items, resolve=resolve)

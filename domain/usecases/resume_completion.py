@@ -40,6 +40,11 @@ class ResumeCompletion:
         self._recent = recent
         self._following: set[asyncio.Task[None]] = set()
 
+    @property
+    def following(self) -> int:
+        """How many completions of other servers, or of the log, are told now."""
+        return len(self._following)
+
     def at_hand(self, principal: Principal, completion_id: str) -> RunningCompletion | None:
         """The completion, where it runs in this process or ended here a short while ago; with one more reader."""
         running = self._live.find(principal.tenant, completion_id) or self._recent.find(principal.tenant, completion_id)
@@ -62,6 +67,15 @@ class ResumeCompletion:
         found = await self._find.request(principal, completion_id)
         if found.header.actor != principal.subject:
             raise CompletionNotFound(f"no completion {completion_id[:160]!r} was found")
+        return self.follow(principal, found)
+
+    def follow(self, principal: Principal, found: FoundRequest) -> RunningCompletion:
+        """A completion that does not run here, told as far as it has come, and on to its end; for whoever may read it.
+
+        Raises:
+            EngineBusy: too many are followed from other servers already.
+        """
+        completion_id = found.requested.completion_id
         if len(self._following) >= FOLLOWED_MAX:
             raise EngineBusy(f"{FOLLOWED_MAX} streams of other servers are followed already", retry_after_s=1.0)
         running = RunningCompletion(

@@ -13,11 +13,11 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
     CompletionRequested,
-    output_of,
 )
 from manent.domain.generation import TextDelta
 from manent.domain.output import Alternative, PartialChoice, PartialOutput
 from manent.domain.ports import Clock, EventStore
+from manent.domain.recorded_output import output_of
 from manent.domain.streams import StreamBuffer, StreamKey
 from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.stream_records import stream_records

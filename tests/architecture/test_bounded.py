@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,12 @@ def endless():
     time.sleep(60)
 
 
-@pytest.mark.timeout(4)
+@pytest.mark.timeout(2)
 def test_hangs():
     time.sleep(60)
 
 
-@pytest.mark.timeout(4)
+@pytest.mark.timeout(2)
 def test_fails_and_hangs_in_its_teardown(endless):
     assert False
 
@@ -43,10 +44,22 @@ def test_hangs_and_crashes_fail_alone(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.support.bounded"]\n')
     for name, text in {"a": PASSES, "b": PASSES, "c": HANGS, "d": CRASHES, "e": PASSES}.items():
         (tmp_path / f"test_{name}.py").write_text(text)
-    own = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-o", f"pythonpath={REPOSITORY}", "-p", "no:cacheprovider"]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    own = [
+        "-p",
+        "xdist.plugin",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(tmp_path),
+        "-o",
+        f"pythonpath={REPOSITORY}",
+        "-p",
+        "no:cacheprovider",
+    ]
     two = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     command = [sys.executable, "-m", "pytest", *own, *two, str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 1
     assert "in test_hangs" in ran.stderr
     assert "in endless" in ran.stderr

@@ -63,7 +63,7 @@ def slow_script() -> Script:
 RUNNERS = {
     "langchain, litellm, agents": python("clients", "langchain", "litellm", "agents", "documents"),
     "llamaindex": python("llamaindex", "llamaindex", "documents"),
-    "openai-node, ai-sdk": node("openai", "streams", "ai_sdk", "documents"),
+    "openai-node, ai-sdk": node("openai", "responses", "streams", "ai_sdk", "documents"),
 }
 PASSED = re.compile(r"^# pass [1-9]|\b[1-9]\d* passed\b", re.MULTILINE)
 

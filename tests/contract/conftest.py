@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.store.memory import MemoryEventStore
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.ports import EventStore
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 
@@ -32,7 +32,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
         await ensure_postgres_log(url, ids)
         made = PostgresEventStore(url, clock=clock, ids=ids)
     else:
-        upgrade(tmp_path / "manent.db")
+        empty_database(tmp_path / "manent.db")
         await ensure_log(tmp_path / "manent.db", ids)
         made = SQLiteEventStore(tmp_path / "manent.db", clock=clock, ids=ids)
     yield made

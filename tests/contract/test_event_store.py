@@ -250,7 +250,7 @@ FILTERS = {
 async def test_every_filter_narrows_and_pages(
     store: EventStore, clock: FakeClock, name: str, tenant: str | None
 ) -> None:
-    """Each filter, alone and beside another, finds what it names, in log order, whatever the size of the pages."""
+    """Each filter, alone and beside another, finds what it names, in both orders, whatever the size of the pages."""
     bob = EventContext(tenant="acme", actor="bob", request_id="r2", correlation_id="k2")
     await store.append("session-a", [started(), requested("c1")], expected_version=0, context=ANN)
     clock.advance(1)
@@ -265,6 +265,10 @@ async def test_every_filter_narrows_and_pages(
             assert len(page) <= limit
             found += [entry.header.position for entry in page]
         assert found == ([] if tenant == "rival" else expected)
+        last = await store.query(wanted, limit=limit, newest_first=True)
+        assert [entry.header.position for entry in last] == found[::-1][:limit]
+        above = await store.query(wanted, after_position=2, limit=limit, newest_first=True)
+        assert [entry.header.position for entry in above] == [one for one in found[::-1] if one > 2][:limit]
 
 
 async def test_observers_hear_of_every_commit(store: EventStore) -> None:

@@ -149,6 +149,7 @@ async def test_a_stop_string_ends_the_text_before_it(engine: InferenceEngine) ->
     prompt = await engine.render(MODEL, [user(COUNT)])
     deltas, result = await collect(engine, request(prompt, parameters(max_tokens=7, stop=["never", stop])))
     assert result.text == whole[: whole.find(stop)]
+    assert result.choices[0].stop_sequence == stop
     assert "".join(delta.text for delta in deltas) == result.text
     assert result.finish_reason is FinishReason.STOP
     assert result.usage.completion_tokens <= 7

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import subscription_engine
 from manent.adapters.store.subscriptions import MemorySubscriptionStore, SQLSubscriptionStore
 from manent.domain.errors import InvalidValue, LeaseLost
 from manent.domain.subscriptions import HeldBy, Lease
+from tests.support.database import empty_database
 from tests.support.fakes import FakeClock
 
 Store = MemorySubscriptionStore | SQLSubscriptionStore
@@ -34,7 +34,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
     if request.param == "postgres":
         engine = create_async_engine(request.getfixturevalue("postgres_url"))
     else:
-        upgrade(tmp_path / "manent.db")
+        empty_database(tmp_path / "manent.db")
         engine = subscription_engine(tmp_path / "manent.db")
     yield SQLSubscriptionStore(engine, clock=clock)
     await engine.dispose()

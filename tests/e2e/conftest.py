@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
-from tests.support.server import Server, prepare_home, serving
+from tests.support.server import Server, StartedServer, prepare_home
 from tests.support.tiny_vision import make_tiny_vision_model
 
 MODELS = """
@@ -42,7 +43,7 @@ def server(
     vision = make_tiny_vision_model(home / "models" / "tiny-vision", starter=starter_model)
     registry = MODELS.format(second=four_bit_model, embedding=embedding_model, vision=vision)
     (home / "models.toml").write_text(registry, encoding="utf-8")
-    with serving(home) as running:
+    with closing(StartedServer(home)) as running:
         yield running
 
 

@@ -47,7 +47,7 @@ def models_server(starter_model: Path, tmp_path_factory: pytest.TempPathFactory)
     for number in range(2):
         make_tiny_model(home / "models" / f"tiny-{number}", starter=starter_model, seed=number)
     (home / "models.toml").write_text(REGISTRY, encoding="utf-8")
-    with serving(home, stall_timeout_s=20) as server:
+    with serving(home, stall_timeout_s=10) as server:
         yield server
 
 

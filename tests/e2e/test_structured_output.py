@@ -101,7 +101,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], Any]] = {
         lambda said: json.loads(said.content) == {},
     ),
     "schema, real model": (STARTER, {"response_format": SCHEMA}, is_city),
-    "required call, real model": (STARTER, {**ONE_CALL, "tool_choice": "required"}, calls_weather),
+    "required call": (TALKER, {**ONE_CALL, "tool_choice": "required"}, calls_weather),
     "schema behind reasoning": (TALKER, {"response_format": SCHEMA}, lambda said: is_city(said) and said.reasoning),
     "object, cut off": (TALKER, {"response_format": {"type": "json_object"}, "max_tokens": 12}, matches(r"\{.*")),
     "regex": (TALKER, {"extra_body": {"structured_outputs": {"regex": "[a-c]{3}/x"}}}, matches("[a-c]{3}/x")),

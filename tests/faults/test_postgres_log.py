@@ -24,6 +24,7 @@ from manent.domain.events import DomainEvent
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 from tests.support.conversation import failed, generated, requested, said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.log import tree_of, whole_log
 from tests.support.postgres import PostgresServer
@@ -166,7 +167,7 @@ async def test_every_store_has_the_same_root_for_the_same_appends(tmp_path: Path
     """Memory, SQLite and PostgreSQL agree on every byte that is hashed."""
     memory = MemoryEventStore(clock=FakeClock(), ids=CountingIds())
     ids = CountingIds()
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     await ensure_log(tmp_path / "manent.db", ids)
     sqlite = SQLiteEventStore(tmp_path / "manent.db", clock=FakeClock(), ids=ids)
     ids = CountingIds()

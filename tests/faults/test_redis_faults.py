@@ -14,7 +14,6 @@ import pytest
 
 from manent.adapters.projections.frames import TRAILER
 from manent.adapters.projections.redis_contexts import ContextLimits, RedisContextCache
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import ensure_log
 from manent.app.system import RandomIds
 from manent.domain.history import History
@@ -22,6 +21,7 @@ from manent.domain.projections import CacheUnavailable
 from manent.domain.records import EventContext
 from manent.domain.session import SessionState
 from tests.support.conversation import said, started, user
+from tests.support.database import empty_database
 from tests.support.sharing import TIMEOUT_S, Node, folded, sharing_node
 from tests.support.valkey import ValkeyServer
 
@@ -42,7 +42,7 @@ GARBAGE: list[tuple[str, list[tuple[Any, ...]]]] = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database with today's schema."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     return tmp_path / "manent.db"
 
 

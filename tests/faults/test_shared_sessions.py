@@ -17,7 +17,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from manent.adapters.projections.frames import TRAILER
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.session_walk import SQLSessionWalk
 from manent.adapters.store.sqlite import ensure_log
@@ -31,6 +30,7 @@ from manent.domain.session import SessionState
 from manent.domain.usecases.rebuild_contexts import RebuildContexts
 from manent.domain.usecases.sessions import Sessions
 from tests.support.conversation import NOW_US, generated, requested, said, started, system
+from tests.support.database import empty_database
 from tests.support.sharing import Node, folded, sharing_node
 from tests.support.valkey import ValkeyServer
 
@@ -56,7 +56,7 @@ STEPS = st.lists(
 def empty_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with an empty log, to be copied."""
     path = tmp_path_factory.mktemp("log") / "manent.db"
-    upgrade(path)
+    empty_database(path)
     uvloop.run(ensure_log(path, RandomIds()))
     return path
 

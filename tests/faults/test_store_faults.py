@@ -16,6 +16,7 @@ from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.errors import LogCorrupt, StoreUnavailable
 from manent.domain.records import Appended, EventContext, EventFilter
 from tests.support.conversation import said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 CONTEXT = EventContext(tenant="acme", actor="ann")
@@ -26,7 +27,7 @@ async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerat
     """A store that gives up on a lock quickly, so that the test is quick."""
     monkeypatch.setattr(sqlite_store, "LOCK_WAIT_S", 0.2)
     path, ids = tmp_path / "manent.db", CountingIds()
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, ids)
     made = SQLiteEventStore(path, clock=FakeClock(), ids=ids)
     yield made
@@ -111,7 +112,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_of_a_newer_manent_is_refused(tmp_path: Path) -> None:
     """An older Manent does not touch what it does not know."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     damage(tmp_path, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(MigrationError, match="newer"):
         upgrade(tmp_path / "manent.db")

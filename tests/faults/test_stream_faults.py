@@ -95,6 +95,23 @@ def test_a_stream_whose_server_is_killed_is_resumed_after_the_restart(home: Path
         assert len(stream.text) > len(seen)
 
 
+def follow_and_cancel(first: Server, second: Server) -> None:
+    """A response of the first server is read at the second while it runs, and cancelled there: one end for both."""
+    body = {"model": "default", "input": STORY, "background": True, "max_output_tokens": 1000, "temperature": 0}
+    made = httpx.post(f"{first.address}/v1/responses", json=body, timeout=60).json()
+    assert made["status"] == "queued"
+    path = f"/v1/responses/{made['id']}"
+    with httpx.stream("GET", f"{second.address}{path}?stream=true", timeout=60) as following:
+        lines = following.iter_lines()
+        while "response.output_text.delta" not in next(lines):
+            pass
+        cancelled = httpx.post(f"{second.address}{path}/cancel", timeout=60).json()
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert cancelled["status"] == "cancelled"
+    assert events[-1]["response"] == cancelled == httpx.get(f"{first.address}{path}", timeout=60).json()
+    assert terminal(second, made["session_id"])["reason"] == "response_cancelled"
+
+
 def test_a_stream_is_followed_on_another_server_and_after_its_own_is_killed(
     home: Path, tmp_path: Path, postgres_url: URL, own_valkey: ValkeyServer
 ) -> None:
@@ -111,6 +128,7 @@ def test_a_stream_is_followed_on_another_server_and_after_its_own_is_killed(
         assert terminal(second, "whole")["text"] == stream.text
         assert httpx.get(f"{first.address}/v1/sessions/whole/messages").json()["data"][-1]["content"] == stream.text
 
+        follow_and_cancel(first, second)
         cut = begun(first, chars=10, session_id="cut", max_tokens=1000, background=True)
         first.kill()
         cut.resume(second)

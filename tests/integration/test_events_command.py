@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds
 from manent.domain.records import EventContext
 from tests.support.commands import manent
 from tests.support.conversation import requested, said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 ANN = EventContext(tenant="default", actor="ann", request_id="r1", correlation_id="k1")
@@ -26,7 +26,7 @@ BOB = EventContext(tenant="default", actor="bob", request_id="r2", correlation_i
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose log holds two conversations, a second apart."""
     folder = tmp_path_factory.mktemp("home")
-    upgrade(folder / "manent.db")
+    empty_database(folder / "manent.db")
     asyncio.run(fill(folder / "manent.db"))
     return folder
 
@@ -86,7 +86,7 @@ async def append_many(path: Path, count: int) -> None:
 
 def test_all_events_are_printed_unless_a_limit_is_given(tmp_path: Path) -> None:
     """A script that reads --json misses nothing in silence: with a limit, standard error says that there is more."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     asyncio.run(fill(tmp_path / "manent.db"))
     asyncio.run(append_many(tmp_path / "manent.db", 1200))
     whole = manent("events", "--json", home=tmp_path)
@@ -99,7 +99,7 @@ def test_all_events_are_printed_unless_a_limit_is_given(tmp_path: Path) -> None:
 
 def test_what_a_client_wrote_does_not_move_the_cursor(tmp_path: Path) -> None:
     """Replay shows control characters and obeys none: neither escapes nor turned text."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     asyncio.run(fill(tmp_path / "manent.db"))
     asyncio.run(append_many(tmp_path / "manent.db", 1))
     done = manent("replay", "hostile", home=tmp_path)

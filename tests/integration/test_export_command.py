@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from manent.adapters.store.codec import header_bytes
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.cli.output_file import whole_output
 from manent.domain.events import DomainEvent
 from manent.domain.records import EventContext, EventHeader
 from tests.support.commands import manent
 from tests.support.conversation import NOW_US, generated, requested, said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.server import environment
 
@@ -60,7 +60,7 @@ async def fill(path: Path) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose log holds three conversations."""
     folder = tmp_path_factory.mktemp("home")
-    upgrade(folder / "manent.db")
+    empty_database(folder / "manent.db")
     asyncio.run(fill(folder / "manent.db"))
     return folder
 
@@ -78,7 +78,7 @@ def long_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         await store.aclose()
 
     folder = tmp_path_factory.mktemp("long")
-    upgrade(folder / "manent.db")
+    empty_database(folder / "manent.db")
     asyncio.run(ensure_log(folder / "manent.db", CountingIds()))
     asyncio.run(lengthen())
     return folder

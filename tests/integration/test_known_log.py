@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.store import known_log
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.postgres import PostgresEventStore, ensure_postgres_log
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds
 from manent.domain.errors import StoreUnavailable, VersionConflict
 from manent.domain.records import EventContext
 from tests.support.conversation import started
+from tests.support.database import empty_database
 from tests.support.fakes import FakeClock
 from tests.support.log import tree_of, whole_log
 
@@ -31,7 +31,7 @@ async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenera
         url = request.getfixturevalue("postgres_url")
         await ensure_postgres_log(url, ids)
     else:
-        upgrade(tmp_path / "manent.db")
+        empty_database(tmp_path / "manent.db")
         await ensure_log(tmp_path / "manent.db", ids)
     async with AsyncExitStack() as opened:
 

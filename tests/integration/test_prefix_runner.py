@@ -11,7 +11,7 @@ import pytest
 
 from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.prefix_settings import PrefixSettings, PrefixTags
-from manent.adapters.inference.protocol import PrefixStats
+from manent.adapters.inference.prefix_stats import PrefixStats
 from manent.adapters.inference.registry import RegisteredModel
 from manent.domain.caching import CacheMiss, CacheScope
 from manent.domain.generation import GenerationResult

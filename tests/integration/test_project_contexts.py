@@ -14,7 +14,6 @@ import pytest
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.projections.redis_contexts import RedisContextCache
 from manent.adapters.projections.redis_link import RedisLimits, RedisLink
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.session_walk import SQLSessionWalk
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log, subscription_engine
@@ -34,6 +33,7 @@ from manent.domain.usecases.sessions import Sessions
 from manent.domain.usecases.subscriptions import SubscriptionLimits
 from manent.domain.usecases.verify_contexts import VerifyContexts
 from tests.support.conversation import NOW_US, said, started, user
+from tests.support.database import empty_database
 from tests.support.valkey import ValkeyServer
 
 CONTEXT = EventContext(tenant="acme", actor="ann")
@@ -102,7 +102,7 @@ class World:
 async def world(tmp_path: Path, own_valkey: ValkeyServer) -> AsyncGenerator[World, None]:
     """An empty log and an empty Valkey."""
     path, ids, clock = tmp_path / "manent.db", RandomIds(), SystemClock()
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, ids)
     own_valkey.run("FLUSHALL")
     store, engine = SQLiteEventStore(path, clock=clock, ids=ids), subscription_engine(path)

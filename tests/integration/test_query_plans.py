@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from manent.adapters.store.event_query import select_page
-from manent.adapters.store.migrate import upgrade
 from manent.domain.records import EventFilter
+from tests.support.database import empty_database
 
 # How the plan names the index that each filter must lead with, narrowest first; each stands with the reader's tenant.
 LEADS = {
@@ -36,14 +36,15 @@ SUBSETS = [names for count in range(len(NAMES) + 1) for names in itertools.combi
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     """An empty log without statistics, as every new one is."""
     path = tmp_path_factory.mktemp("log") / "manent.db"
-    upgrade(path)
+    empty_database(path)
     with closing(sqlite3.connect(path)) as connection:
         yield connection
 
 
-def plan(database: sqlite3.Connection, event_filter: EventFilter) -> list[str]:
+def plan(database: sqlite3.Connection, event_filter: EventFilter, *, newest_first: bool = False) -> list[str]:
     """How SQLite would read a page."""
-    compiled = select_page(event_filter, after_position=5, limit=10).compile(dialect=sqlite.dialect())
+    page = select_page(event_filter, after_position=5, limit=10, newest_first=newest_first)
+    compiled = page.compile(dialect=sqlite.dialect())
     values = tuple(compiled.params[name] for name in compiled.positiontup or ())
     return [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {compiled}", values)]
 
@@ -66,9 +67,10 @@ def test_every_filter_leads_with_the_index_that_narrows_most(
     database: sqlite3.Connection, names: tuple[str, ...], max_position: int | None
 ) -> None:
     """Each filter alone, each pair and every larger set: the right key, no scan, no sort."""
-    steps = plan(database, asked(names, max_position))
-    assert steps[0].startswith(f"SEARCH {expected_lead(names)}"), steps
-    assert not [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step], steps
+    for newest_first in (False, True):
+        steps = plan(database, asked(names, max_position), newest_first=newest_first)
+        assert steps[0].startswith(f"SEARCH {expected_lead(names)}"), steps
+        assert not [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step], steps
 
 
 @pytest.mark.parametrize("names", [name for name in SUBSETS if name and "stream_id" not in name], ids="+".join)

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.schema import sessions
 from manent.adapters.store.session_list import choose_page, count_pairs, select_due, select_listed
 from manent.adapters.store.stored_list import choose_stored, select_stored
 from manent.domain.session_list import DueSession, SessionFilter
 from manent.domain.stored_completions import StoredFilter
+from tests.support.database import empty_database
 from tests.support.postgres import PostgresServer
 
 # The index that each filter must lead with, and what it looks up of it: owner given or not, pairs of metadata given.
@@ -38,7 +38,7 @@ DUE = DueSession(tenant="t", session_id="s", position=1, due_at_us=3, ttl_s=1, c
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     """An empty log without statistics, as every new one is."""
     path = tmp_path_factory.mktemp("log") / "manent.db"
-    upgrade(path)
+    empty_database(path)
     with closing(sqlite3.connect(path)) as connection:
         yield connection
 

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from manent.adapters.store import session_rebuild
 from manent.adapters.store.codec import EVENT_TYPES
 from manent.adapters.store.database import open_node, open_subscription_engine
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.schema import session_metadata, sessions
 from manent.adapters.store.session_index import INDEXED_TYPES, IndexedEvent
 from manent.adapters.store.session_rebuild import rebuild_session_index
@@ -32,6 +31,7 @@ from manent.domain.events import (
 from manent.domain.records import EventContext
 from tests.support.commands import manent
 from tests.support.conversation import NOW_US, said
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 
@@ -135,7 +135,7 @@ async def test_sessions_that_live_during_the_rebuilding_are_right(
 
 def test_the_command_makes_them_again(tmp_path: Path) -> None:
     """``manent projections rebuild sessions``, with no Redis and beside nothing."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     missing = manent("projections", "rebuild", "sessions", home=tmp_path / "none")
     assert missing.returncode != 0
 

@@ -23,7 +23,6 @@ from manent.adapters.analysis.dataset import LogDataset
 from manent.adapters.analysis.query import Query, QueryLimits, QueryRefused, exported_events
 from manent.adapters.store.bulk import SQLBulkLog
 from manent.adapters.store.database import open_node
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.open_rows import open_rows
 from manent.adapters.store.sqlite import SQLiteEventStore
 from manent.app.cli.sql import LivePages
@@ -43,6 +42,7 @@ from tests.support.conversation import (
     started,
     system_replaced,
 )
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 from tests.support.server import environment
 
@@ -85,7 +85,7 @@ async def make_log(database: Path | URL) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the log on SQLite, in which one payload was erased."""
     folder = tmp_path_factory.mktemp("home")
-    upgrade(folder / "manent.db")
+    empty_database(folder / "manent.db")
     asyncio.run(make_log(folder / "manent.db"))
     with sqlite3.connect(folder / "manent.db") as connection:
         connection.execute(f"DELETE FROM event_payloads WHERE position = {ERASED}")
@@ -370,7 +370,7 @@ def test_ctrl_c_ends_a_query(home: Path) -> None:
 def test_a_query_sees_one_state_while_the_log_grows(tmp_path: Path) -> None:
     """Whatever is committed while a query runs, all of its scans end at one position."""
     path = tmp_path / "manent.db"
-    upgrade(path)
+    empty_database(path)
 
     async def grow_and_ask() -> Sequence[tuple[int, int]]:
         await make_log(path)

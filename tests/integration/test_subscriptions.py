@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log, subscription_engine
 from manent.adapters.store.subscriptions import SQLSubscriptionStore
 from manent.domain.errors import StoreUnavailable
@@ -25,6 +24,7 @@ from manent.domain.usecases.subscriptions import (
     run_subscription,
 )
 from tests.support.conversation import said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 ANN = EventContext(tenant="acme", actor="ann")
@@ -107,7 +107,7 @@ async def world(tmp_path: Path) -> AsyncGenerator[World, None]:
 async def a_world(path: Path) -> AsyncGenerator[World, None]:
     """A world on a database; every worker is ended with it."""
     clock, ids = StandingClock(), CountingIds()
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, ids)
     events, engine, signal = SQLiteEventStore(path, clock=clock, ids=ids), subscription_engine(path), LogSignal()
     events.observe(signal.notify)

@@ -10,7 +10,6 @@ from pathlib import Path
 from manent.adapters.merkle.signer import FileSigner
 from manent.adapters.store.audit import SQLLogAudit
 from manent.adapters.store.checkpoints import SQLCheckpoints
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.rows import SQLiteRows
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.domain.events import DomainEvent
@@ -20,6 +19,7 @@ from manent.domain.usecases.issue_checkpoint import IssueCheckpoint
 from manent.domain.usecases.prove_log import ProveLog
 from manent.domain.usecases.verify_log import Verification, VerifyLog
 from tests.support.conversation import generated, requested, said, started
+from tests.support.database import empty_database
 from tests.support.fakes import CountingIds, FakeClock
 
 CONTEXT = EventContext(tenant="acme", actor="ann", request_id="r1", correlation_id="k1", causation_id="c0")
@@ -125,7 +125,7 @@ async def new_log(folder: Path, *, sessions: int) -> Audited:
     """A log of ``sessions`` conversations."""
     await asyncio.to_thread(folder.mkdir)
     log = Audited(folder, FakeClock())
-    upgrade(log.path)
+    empty_database(log.path)
     await ensure_log(log.path, CountingIds())
     await log.converse(sessions)
     return log

@@ -23,6 +23,7 @@ from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
 from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
+from manent.app.http_services import http_services
 from manent.app.settings import Settings
 from manent.app.system import RandomIds, SystemClock
 from manent.app.use_case_set import UseCases
@@ -141,25 +142,12 @@ async def running_server(
     async def health() -> Health:
         return Health(problems=await ready())
 
-    services = HttpServices(
-        chat=use_cases.complete_chat,
-        embeddings=use_cases.create_embeddings,
-        models=use_cases.manage_models,
-        sessions=use_cases.manage_sessions,
-        session_list=use_cases.list_sessions,
-        session_messages=use_cases.session_messages,
-        log=use_cases.query_log,
-        follow=use_cases.follow_log,
-        replays=use_cases.replays,
-        responses=use_cases.responses,
-        stored=use_cases.stored_completions,
-        resume=use_cases.resume,
-        engine=engine,
+    services = http_services(
+        use_cases,
         ids=ids,
         images=CheckedImages(fetcher or ImageFetcher("data")),
         authenticate=authenticate or everybody_is(principal),
         keys=keys,
-        counting=use_cases.counting,
         health=health,
         version="0.0.0",
         webhooks=memory_webhooks(store, clock, ids),

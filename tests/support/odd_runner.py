@@ -52,6 +52,7 @@ def finished(frame: Generate) -> Finished:
     return Finished(
         id=frame.id,
         finish_reasons=(FinishReason.STOP,),
+        stop_sequences=(None,),
         usage=Usage(prompt_tokens=1, completion_tokens=0),
         timings=Timings(queue_s=0.0, prefill_s=2.0, decode_s=0.0),
         batch_size_max=1,

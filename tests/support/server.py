@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 import psutil
 from openai import OpenAI
 
+from tests.support.command_server import ForkedProcess, forking_command
 from tests.support.runners import runners_of
 
 READY_S = 60.0
@@ -33,7 +34,7 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 def manent_process(*arguments: str, home: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own to its end: for ``serve``, and for what only a process does."""
     return subprocess.run(
-        [sys.executable, "-m", "manent.app", *arguments],
+        [forking_command()[0], *arguments],
         env=environment(home, **settings),
         cwd=home if home.is_dir() else None,
         capture_output=True,
@@ -51,17 +52,14 @@ class Server:
         self._lines: SimpleQueue[str] = SimpleQueue()
         self.output: list[str] = []
         self._clients: list[OpenAI] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "manent.app", "serve"],
-            env=environment(home, **settings),
-            cwd=home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = self.start(environment(home, **settings))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.address = self._wait_until_ready()
+
+    def start(self, environment: dict[str, str]) -> ForkedProcess | subprocess.Popen[str]:
+        """Its process: forked from one that has its imports behind it, which are most of a start."""
+        return ForkedProcess("serve", env=environment, cwd=self.home)
 
     @property
     def pid(self) -> int:
@@ -121,6 +119,21 @@ class Server:
                 return found[1]
         self.close()
         raise AssertionError("the server did not get ready:\n" + "".join(self.output))
+
+
+class StartedServer(Server):
+    """A server that is started as anybody starts it."""
+
+    def start(self, environment: dict[str, str]) -> subprocess.Popen[str]:
+        """A new Python."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "manent.app", "serve"],
+            env=environment,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
 @contextmanager

@@ -95,13 +95,19 @@ def strict_events(text: str, *, first: int = 0) -> list[dict[str, Any]]:
 def check_order(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The response at the end of a whole stream, after OpenAI's order of events was checked item by item."""
     kinds = [event["type"] for event in events]
-    assert kinds[:2] == ["response.created", "response.in_progress"]
+    background = events[0]["response"]["background"]
+    opening = ["created", "queued", "in_progress"] if background else ["created", "in_progress"]
+    assert kinds[: len(opening)] == [f"response.{kind}" for kind in opening]
+    begun = {"created": "queued", "queued": "queued"} if background else {}
+    for event in events[: len(opening)]:
+        kind = event["type"].removeprefix("response.")
+        assert event["response"]["status"] == begun.get(kind, "in_progress")
     assert kinds[-1] in {"response.completed", "response.incomplete", "response.failed"}
     last: dict[str, Any] = events[-1]["response"]
     open_index: int | None = None
     items: list[dict[str, Any]] = []
     text = ""
-    for event in events[2:-1]:
+    for event in events[len(opening) : -1]:
         kind = event["type"].removeprefix("response.")
         if kind == "output_item.added":
             assert open_index is None

@@ -40,10 +40,12 @@ class CountingStore(MemoryEventStore):
         super().__init__(**parts)
         self.queries = 0
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
         """See ``EventStore.query``."""
         self.queries += 1
-        return await super().query(event_filter, after_position=after_position, limit=limit)
+        return await super().query(event_filter, after_position=after_position, limit=limit, newest_first=newest_first)
 
 
 class Log:

@@ -151,11 +151,13 @@ class OutOfReach(MemoryEventStore):
 
     is_out = False
 
-    async def query(self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100) -> list[LogEntry]:
+    async def query(
+        self, event_filter: EventFilter, *, after_position: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[LogEntry]:
         """Read, or refuse."""
         if self.is_out:
             raise StoreUnavailable("no database")
-        return await super().query(event_filter, after_position=after_position, limit=limit)
+        return await super().query(event_filter, after_position=after_position, limit=limit, newest_first=newest_first)
 
 
 async def test_keys_hold_only_for_a_while_without_the_database() -> None:

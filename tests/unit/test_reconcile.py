@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manent.domain.errors import HistoryConflict, InvalidValue
 from manent.domain.events import SessionEvent
-from manent.domain.messages import Message, Role, same_messages
+from manent.domain.messages import Message, Role, ToolCall, same_messages
 from manent.domain.reconcile import SessionMode, reconcile
 from manent.domain.session import SessionState
 from manent.domain.session_fold import fold
@@ -52,6 +52,27 @@ def test_a_resent_history_is_appended_once() -> None:
 def test_white_space_at_the_ends_does_not_count() -> None:
     """Clients trim answers; that is no departure."""
     given(*HELLO).when(sent(user(" hi\n"), assistant("hello "), user("x"))).then(said("user", "x"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "resent", "is_same"),
+    [
+        ('{"a": 1, "b": [true]}', '{"b":[true],"a":1}', True),
+        ('{"a": 1}', '{"a": 2}', False),
+        ('{"a": 1}', '{"a": true}', False),
+        ("no JSON ", "no JSON", True),
+        ("no JSON", "{}", False),
+    ],
+)
+def test_arguments_count_by_what_they_say(stored: str, resent: str, *, is_same: bool) -> None:
+    """Clients that keep the arguments of a call as a value send it back in a spelling of their own."""
+    one, other = (
+        Message(
+            message_id="m", role=Role.ASSISTANT, content=(), tool_calls=(ToolCall(id="c", name="f", arguments=text),)
+        )
+        for text in (stored, resent)
+    )
+    assert same_messages([one], [other]) is is_same
 
 
 def test_white_space_within_counts() -> None:

@@ -1,4 +1,4 @@
-// The AI SDK, by its provider for OpenAI-compatible servers and by OpenAI's own with another baseURL.
+// The AI SDK, by its provider for OpenAI-compatible servers and by OpenAI's own with another baseURL, which takes Responses.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createOpenAI } from '@ai-sdk/openai';
@@ -10,8 +10,9 @@ import { MODEL, REAL, SCRIPTED } from './addresses.mjs';
 const at = (address) => ({ apiKey: 'any', baseURL: `${address}/v1` });
 const compatible = (address) => createOpenAICompatible({ ...at(address), name: 'manent', includeUsage: true, supportsStructuredOutputs: true });
 const real = compatible(REAL);
-const providers = { compatible: real, openai: { chatModel: createOpenAI(at(REAL)).chat } };
-const scripted = { compatible: compatible(SCRIPTED), openai: { chatModel: createOpenAI(at(SCRIPTED)).chat } };
+const providers = { compatible: real, openai: { chatModel: createOpenAI(at(REAL)).chat }, responses: { chatModel: createOpenAI(at(REAL)) } };
+const openai = createOpenAI(at(SCRIPTED));
+const scripted = { compatible: compatible(SCRIPTED), openai: { chatModel: openai.chat }, responses: { chatModel: openai.responses } };
 const City = z.object({ city: z.enum(['Paris', 'London']) });
 const asked = { prompt: 'What is the weather in Paris?', temperature: 0, maxOutputTokens: 6, maxRetries: 0 };
 const weather = () => tool({ description: 'The weather in a city', inputSchema: z.object({ location: z.string() }), execute: async () => '21 degrees' });
@@ -65,6 +66,43 @@ for (const [name, provider] of Object.entries(providers)) {
       assert.match(error.message, /no model 'none'/);
       return true;
     });
+  });
+}
+
+test('a chain, a conversation, and one that is not stored (responses)', async () => {
+  const model = openai.responses('default');
+  const first = await generateText({ model, prompt: 'Hello.' });
+  const previousResponseId = first.finalStep.providerMetadata.openai.responseId;
+  const second = await generateText({ model, prompt: 'And now?', providerOptions: { openai: { previousResponseId } } });
+  const seen = await (await fetch(`${SCRIPTED}/v1/responses/${second.finalStep.providerMetadata.openai.responseId}/input_items`)).json();
+  assert.equal(seen.data.length, 3);
+  const talk = await (await fetch(`${SCRIPTED}/v1/conversations`, { method: 'POST' })).json();
+  const inTalk = { model, providerOptions: { openai: { conversation: talk.id } } };
+  for (const prompt of ['one', 'two']) await generateText({ ...inTalk, prompt });
+  const items = await (await fetch(`${SCRIPTED}/v1/conversations/${talk.id}/items`)).json();
+  assert.equal(items.data.length, 4);
+  const alone = await generateText({ model, prompt: 'Hello.', providerOptions: { openai: { store: false } } });
+  assert.equal(alone.text, first.text);
+});
+
+test('reasoning goes back with the messages (responses)', async () => {
+  const model = openai.responses('default');
+  const first = await generateText({ model, prompt: 'Think.' });
+  assert.equal(first.text, 'So it is.');
+  const messages = [{ role: 'user', content: 'Think.' }, ...first.responseMessages, { role: 'user', content: 'And now?' }];
+  assert.ok((await generateText({ model, messages })).text.length > 0);
+});
+
+for (const [name, provider] of Object.entries(scripted)) {
+  test(`an error in the middle of a stream (${name})`, async () => {
+    const errors = [];
+    const { fullStream } = streamText({ model: provider.chatModel('default'), prompt: 'Fail.', maxRetries: 0, onError: ({ error }) => errors.push(error) });
+    const parts = [];
+    for await (const part of fullStream) parts.push(part.type);
+    assert.ok(parts.includes('text-delta'));
+    assert.ok(parts.includes('error'), parts.join());
+    assert.equal(errors.length, 1);
+    assert.match(JSON.stringify(errors[0]?.message ?? errors[0]), /not meant to be/);
   });
 }
 

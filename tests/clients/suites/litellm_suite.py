@@ -56,6 +56,19 @@ def test_a_call(provider: str) -> None:
     assert answer.choices[0].message.content
 
 
+def test_its_route_for_anthropic() -> None:
+    """A call, its result, and the answer to that, streamed; an error of its classes."""
+    given = {"model": "anthropic/caller", "api_base": REAL, "max_tokens": 40, "tools": [WEATHER]}
+    completion = litellm.completion(**asked(**given))
+    (call,) = completion.choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"location": "Paris"})
+    more = [*MESSAGES, completion.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "21"}]
+    chunks = list(litellm.completion(**asked(**given, messages=more, tool_choice="none", stream=True)))
+    assert litellm.stream_chunk_builder(chunks, messages=more).choices[0].message.content
+    with pytest.raises(litellm.NotFoundError):
+        litellm.completion(**asked(model="anthropic/none", api_base=REAL))
+
+
 async def test_an_answer_in_a_form() -> None:
     """A pydantic model as the format, asynchronously."""
     completion = await litellm.acompletion(**asked(response_format=City, max_tokens=20))

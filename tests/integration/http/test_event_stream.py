@@ -16,7 +16,6 @@ import pytest
 
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.http.wire_responses import Event
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import Principal
@@ -26,6 +25,7 @@ from manent.domain.records import EventContext
 from manent.domain.usecases.follow_log import TAILS_MAX
 from manent.domain.usecases.log_reader import PAGE
 from tests.support.conversation import requested, said, started
+from tests.support.database import empty_database
 from tests.support.http import WAIT_S, RawConnection, Running, raw_connection, running_server, unchunked
 
 ANN = EventContext(tenant="default", actor="ann", request_id="r1", correlation_id="k1")
@@ -36,7 +36,7 @@ EVE = EventContext(tenant="rival", actor="eve")
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncGenerator[SQLiteEventStore, None]:
     """An empty log on disk."""
-    upgrade(tmp_path / "manent.db")
+    empty_database(tmp_path / "manent.db")
     await ensure_log(tmp_path / "manent.db", RandomIds())
     made = another_store(tmp_path)
     yield made

@@ -15,7 +15,7 @@ def test_nothing_comes_back_that_is_not_in_the_description(tmp_path: Path) -> No
     found = fuzz(
         tmp_path,
         [
-            "--max-examples=6",
+            "--max-examples=4",
             "--seed=1",
             "--generation-deterministic",
             "--phases=coverage,fuzzing,stateful",

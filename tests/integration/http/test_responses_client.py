@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.responses import ResponseFunctionToolCall
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from manent.adapters.inference.scripted import Script, Thought
 from manent.domain.messages import ToolCall
-from tests.support.http import running_server
+from tests.support.http import WAIT_S, running_server
 
 TOOL: Any = {
     "type": "function",
@@ -100,6 +101,8 @@ async def test_chains_forks_and_conversations() -> None:
         await client.conversations.items.create(talk.id, items=[{"role": "user", "content": "third"}])
         listed = [item async for item in client.conversations.items.list(talk.id, order="asc", limit=1)]
         assert [item.type for item in listed] == ["message"] * 4
+        backwards = [item async for item in client.conversations.items.list(talk.id, limit=3)]
+        assert backwards == listed[::-1]
         found = await client.conversations.items.retrieve(listed[0].id or "", conversation_id=talk.id)
         assert found == listed[0]
         left = await client.conversations.items.delete(listed[0].id or "", conversation_id=talk.id)
@@ -108,8 +111,14 @@ async def test_chains_forks_and_conversations() -> None:
         assert (await client.conversations.delete(talk.id)).deleted
         with pytest.raises(openai.NotFoundError):
             await client.conversations.retrieve(talk.id)
-        inputs = [item async for item in client.responses.input_items.list(two.id, limit=1)]
-        assert len(inputs) == 3
+        orders: list[Any] = ["asc", "desc"]
+        inputs = [
+            [item.id async for item in client.responses.input_items.list(two.id, limit=limit, order=order)]
+            for limit in (1, 2, 3, 100)
+            for order in orders
+        ]
+        assert [len(set(ids)) for ids in inputs] == [3] * 8
+        assert inputs[0] == inputs[1][::-1] == inputs[2] == inputs[3][::-1]
 
 
 async def test_a_background_stream_is_resumed_at_every_number() -> None:
@@ -123,7 +132,7 @@ async def test_a_background_stream_is_resumed_at_every_number() -> None:
 
     async with running_server(Script(before_delta=held)) as running, running.openai() as client:
         begun = await client.responses.create(model="default", input="x", background=True)
-        assert begun.status == "in_progress"
+        assert begun.status == "queued"
         await reached.wait()
         live = [asyncio.create_task(_numbers(client, begun.id, starting_after=number)) for number in range(8)]
         await asyncio.sleep(0.05)
@@ -134,6 +143,9 @@ async def test_a_background_stream_is_resumed_at_every_number() -> None:
             assert seen == list(range(number + 1, last + 1))
         for number in range(last + 1):
             assert await _numbers(client, begun.id, starting_after=number) == list(range(number + 1, last + 1))
+        for after in (0, 2, 5, last - 1):
+            async with client.responses.stream(response_id=begun.id, starting_after=after) as again:
+                assert (await again.get_final_response()).output_text == "Hello, this is scripted."
         done = await client.responses.retrieve(begun.id)
         assert (done.status, done.output_text) == ("completed", "Hello, this is scripted.")
         assert (await client.responses.cancel(begun.id)).status == "completed"
@@ -142,6 +154,51 @@ async def test_a_background_stream_is_resumed_at_every_number() -> None:
 async def _numbers(client: openai.AsyncOpenAI, response_id: str, *, starting_after: int) -> list[int]:
     stream = await client.responses.retrieve(response_id, stream=True, starting_after=starting_after)
     return [event.sequence_number async for event in stream]
+
+
+class CutOnce(httpx2.AsyncHTTPTransport):
+    """A network that loses the first request once the server is at work on it."""
+
+    def __init__(self, at_work: asyncio.Event, go_on: asyncio.Event) -> None:
+        super().__init__()
+        self._at_work = at_work
+        self._go_on = go_on
+        self.attempts: list[str] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Lose the first one, and let the server go on when the second one is there."""
+        self.attempts.append(request.headers["x-stainless-retry-count"])
+        answering = asyncio.create_task(super().handle_async_request(request))
+        await self._at_work.wait()
+        if len(self.attempts) == 1:
+            answering.cancel()
+            raise httpx2.ReadError("the connection was cut", request=request)
+        await asyncio.sleep(0.05)
+        self._go_on.set()
+        return await answering
+
+
+async def test_the_client_tries_again_by_itself_and_finds_its_response() -> None:
+    """A cut connection costs neither a second generation nor the first one."""
+    go_on, at_work = asyncio.Event(), asyncio.Event()
+
+    async def held(_: int) -> None:
+        at_work.set()
+        await go_on.wait()
+
+    async with running_server(Script(before_delta=held)) as running:
+        network = CutOnce(at_work, go_on)
+        async with openai.AsyncOpenAI(
+            base_url=f"{running.address}/v1",
+            api_key="any",
+            max_retries=2,
+            http_client=httpx2.AsyncClient(transport=network, timeout=WAIT_S),
+        ) as client:
+            answer = await client.responses.create(model="default", input="x")
+        assert (network.attempts, answer.output_text) == (["0", "1"], "Hello, this is scripted.")
+        assert len(running.engine.requests) == 1
+        requested = await running.payload_of("CompletionRequested")
+        assert requested["completion_id"] == answer.id
 
 
 async def test_errors_are_the_clients_own() -> None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.scripted import Script, Thought
 from manent.adapters.projections.stream_files import FileStreams
-from manent.adapters.store.memory import MemoryEventStore
-from manent.app.system import RandomIds, SystemClock
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
-from manent.domain.streams import NoStreamBuffer, StreamBuffer
+from manent.domain.streams import NoStreamBuffer
 from manent.domain.usecases.ending import Ending
 from tests.support.hooks import Held
-from tests.support.http import USER, WAIT_S, Running, client, running_server
+from tests.support.http import USER, WAIT_S, Running, client
 from tests.support.streamed import completion_of, events_of, id_of, told
+from tests.support.world import World
 
 SDK = {"X-Stainless-Retry-Count": "0"}
 RETRY = {"X-Stainless-Retry-Count": "1"}
@@ -37,21 +34,6 @@ SCRIPTS: dict[str, tuple[tuple[str | ToolCall, ...], dict[str, Any]]] = {
     "logprobs": (("a", "b"), {"logprobs": True, "top_logprobs": 2}),
     "nothing": ((), {}),
 }
-
-
-class World:
-    """A log and a buffer that servers share, and the server that generates."""
-
-    def __init__(self, pieces: tuple[str | ToolCall, ...], buffer: StreamBuffer, **hooks: Any) -> None:
-        self.store = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
-        self.engine = ScriptedEngine(Script(pieces=pieces, **hooks))
-        self.buffer = buffer
-
-    @asynccontextmanager
-    async def server(self, **options: Any) -> AsyncGenerator[Running]:
-        """One of the servers."""
-        async with running_server(store=self.store, engine=self.engine, streams=self.buffer, **options) as running:
-            yield running
 
 
 async def slowly(_delta: int) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.usecases.import_session import AT_ONCE_MAX
 from tests.integration.http.test_replays import talk, texts, two_models
+from tests.support.database import empty_database
 from tests.support.http import WAIT_S, raw_connection, running_server, unchunked
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -87,7 +87,7 @@ async def test_an_idempotency_key_imports_once() -> None:
 async def test_a_long_import_is_one_session(tmp_path: Path) -> None:
     """More messages than one append takes, on a database: one session in the list, all of it, once for its key."""
     path, count = tmp_path / "manent.db", AT_ONCE_MAX + 1
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, RandomIds())
     async with (
         aclosing(SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())) as store,
@@ -166,7 +166,7 @@ async def test_a_changed_line_is_named_and_nothing_is_imported() -> None:
 async def test_an_export_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
     """Clients that leave in the middle, again and again: no connection of the database stays taken."""
     path = tmp_path / "manent.db"
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, RandomIds())
     store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
     try:

@@ -13,13 +13,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionDeleted
 from manent.adapters.http.wire_stored import StoredChatCompletion, StoredCompletionList, StoredMessageList
 from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
 from manent.adapters.store.memory import MemoryEventStore
-from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import Principal, Scope
 from manent.domain.errors import EngineUnavailable
 from manent.domain.generation import ModelCard
 from manent.domain.messages import ToolCall
+from tests.support.database import empty_database
 from tests.support.hooks import Held
 from tests.support.http import USER, Running, running_server
 
@@ -181,7 +181,7 @@ async def test_a_deleted_session_takes_its_completions_along() -> None:
 async def test_they_survive_a_restart(tmp_path: Path) -> None:
     """On a database, with another process's store over the same file."""
     path = tmp_path / "manent.db"
-    upgrade(path)
+    empty_database(path)
     await ensure_log(path, RandomIds())
     for _ in range(2):
         store = SQLiteEventStore(path, clock=SystemClock(), ids=RandomIds())
@@ -207,7 +207,16 @@ async def test_the_official_client_finds_them() -> None:
         assert (await stored.retrieve(made[0])).id == made[0]
         updated = await stored.update(made[0], metadata={"k": "w"})
         assert updated.model_dump()["metadata"] == {"k": "w"}
+        assert [one.id async for one in stored.list(limit=1, metadata={"k": "v"})] == made[1:]
+        assert [one.id async for one in stored.list(metadata={"k": "v", "m": "v"})] == []
+        first = await stored.list(limit=3)
+        assert (first.has_next_page(), [one.id for one in first.data]) == (True, made[:3])
+        assert [one.id for one in (await first.get_next_page()).data] == made[3:]
         assert [message.content async for message in stored.messages.list(made[0])] == ["hello"]
+        said_three = await said(running, store=True, messages=[{"role": "user", "content": text} for text in "abc"])
+        for order, words in (("asc", "abc"), ("desc", "cba")):
+            pages = stored.messages.list(said_three, limit=1, order=order)  # type: ignore[arg-type]  # one of the two
+            assert "".join([message.content or "" async for message in pages]) == words
         deleted = await stored.delete(made[0])
         ChatCompletionDeleted.model_validate(deleted.model_dump(), strict=True)
         with pytest.raises(openai.NotFoundError):
