@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.scripted import Script
-from manent.adapters.projections.breaker import CircuitBreaker
-from manent.adapters.projections.redis_link import RedisLimits, RedisLink
-from manent.adapters.projections.stream_redis import RedisStreams
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
@@ -23,6 +20,7 @@ from manent.domain.ports import EventStore
 from manent.domain.records import EventFilter
 from tests.support.hooks import Held
 from tests.support.http import raw_connection, running_server
+from tests.support.redis_streams import redis_streams
 from tests.support.streamed import completion_of, events_of, told
 from tests.support.valkey import ValkeyServer
 
@@ -124,10 +122,10 @@ async def test_a_reader_on_another_server_outlives_what_befalls_the_buffer(
     held, log_id = Held(3), RandomIds().new("log_")
     pieces = ("a", "b", "c", "d", "e")
     async with (
-        redis_streams(own_valkey, log_id) as first_buffer,
-        redis_streams(own_valkey, log_id) as second_buffer,
-        running_server(Script(pieces=pieces, before_delta=held), store=store, streams=first_buffer) as first,
-        running_server(store=store, streams=second_buffer) as second,
+        redis_streams(own_valkey, log_id=log_id) as one,
+        redis_streams(own_valkey, log_id=log_id) as other,
+        running_server(Script(pieces=pieces, before_delta=held), store=store, streams=one.buffer) as first,
+        running_server(store=store, streams=other.buffer) as second,
     ):
         streaming = asyncio.create_task(first.chat(stream=True, session_id="s", n=1))
         await held.reached.wait()
@@ -144,17 +142,6 @@ async def test_a_reader_on_another_server_outlives_what_befalls_the_buffer(
         events = events_of(received)
         assert told(events)["0 content"] == "".join(pieces)
         assert events[-1] == "data: [DONE]"
-
-
-@asynccontextmanager
-async def redis_streams(valkey: ValkeyServer, log_id: str) -> AsyncGenerator[RedisStreams, None]:
-    """A server's buffer."""
-    link = RedisLink(valkey.url, RedisLimits(timeout_s=0.2))
-    buffer = RedisStreams(link, CircuitBreaker(period_s=60.0), log_id=log_id)
-    try:
-        yield buffer
-    finally:
-        await buffer.aclose()
 
 
 @contextmanager
