@@ -6,9 +6,10 @@ where each piece ended, which is a number for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from manent.domain.delta_sizes import DeltaSizes, delta_sizes
 from manent.domain.generation import TextDelta, TokenLogprobs
 from manent.domain.messages import ToolCall
 
@@ -28,11 +29,13 @@ class PieceSizes:
     """The pieces of an answer in their order, without their content.
 
     Of ``sizes`` a positive one counts characters of text, a negative one those of reasoning, and 0 is a tool call.
-    ``logprobs`` counts the log probabilities of each piece of text; it is empty where none were asked for.
+    ``logprobs`` counts the log probabilities of each piece of text; it is empty where none were asked for. Those are of
+    responses; a streamed chat has ``deltas`` alone.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
     logprobs: tuple[int, ...] = ()
+    deltas: DeltaSizes | None = None
 
 
 class PieceReader:
@@ -63,7 +66,7 @@ class RecordedOutput:
 
     def pieces(self) -> list[Piece]:
         """The pieces as they were streamed or, where their sizes were not recorded, the fewest that there can be."""
-        if self.sizes is None:
+        if self.sizes is None or self.sizes.deltas is not None:
             whole = TextDelta(
                 text=self.text,
                 token_ids=(),
@@ -75,6 +78,11 @@ class RecordedOutput:
         return list(_restored(self, self.sizes))
 
 
+def chat_sizes(deltas: Sequence[TextDelta]) -> PieceSizes:
+    """What is recorded of how a chat was streamed."""
+    return PieceSizes(deltas=delta_sizes(deltas))
+
+
 def pieces_of(deltas: Iterable[TextDelta]) -> list[Piece]:
     """The pieces of all of ``deltas``."""
     reader = PieceReader()
@@ -82,7 +90,7 @@ def pieces_of(deltas: Iterable[TextDelta]) -> list[Piece]:
 
 
 def sizes_of(deltas: Iterable[TextDelta], *, with_logprobs: bool) -> PieceSizes:
-    """What is recorded of the pieces of ``deltas``."""
+    """What is recorded of the pieces of ``deltas``, those of a response."""
     pieces = pieces_of(deltas)
     return PieceSizes(
         sizes=tuple(len(piece.text) - len(piece.reasoning) for piece in pieces),

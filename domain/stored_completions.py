@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from manent.domain.errors import DomainError
 from manent.domain.events import DomainEvent
+
+
+class CompletionRunning(DomainError):
+    """The completion has not ended yet; what it says is stored once it has."""
+
+    code = "completion_running"
+    param = "completion_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

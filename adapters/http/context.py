@@ -124,7 +124,7 @@ class HttpLimits:
     header_timeout_s: float = 30.0
     body_timeout_s: float = 60.0
     keep_alive_timeout_s: float = 75.0
-    ping_interval_s: float = 5.0
+    ping_interval_s: float = 4.0
     stall_timeout_s: float = 30.0
     retry_grace_s: float = 10.0
     websocket_idle_s: float = 300.0

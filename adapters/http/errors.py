@@ -72,6 +72,7 @@ ERRORS: Mapping[str, ErrorRow] = {
     # A deleted session is as absent for its client as one that never was; the code alone tells them apart.
     "session_closed": ErrorRow(status=404, type=INVALID_REQUEST, why="The session was deleted."),
     "completion_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such completion, or somebody else's."),
+    "completion_running": ErrorRow(status=409, type=CONFLICT, why="The completion has not ended yet."),
     "response_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="No such response, or somebody else's."),
     "previous_response_not_found": ErrorRow(status=400, type=INVALID_REQUEST, why="No such response to go on from."),
     "item_not_found": ErrorRow(status=404, type=INVALID_REQUEST, why="The conversation has no such item."),

@@ -146,7 +146,7 @@ def _part(part: TextPart | ImagePart) -> dict[str, Any]:
 
 
 _READING = ("unknown_parameter", "invalid_type", "invalid_value", "log_corrupt", *STORE_ERRORS)
-_ONE = (*_READING, "completion_not_found")
+_ONE = (*_READING, "completion_not_found", "completion_running")
 _COMPLETION = "/chat/completions/<completion_id:str>"
 
 STORED_ROUTES: Sequence[Route] = (

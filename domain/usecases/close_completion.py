@@ -16,9 +16,12 @@ from manent.domain.events import (
     is_session_stream,
     session_of,
 )
+from manent.domain.generation import TextDelta
 from manent.domain.output import Alternative, PartialOutput
+from manent.domain.output_pieces import PieceSizes, chat_sizes, sizes_of
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import EventContext, OpenCompletion
+from manent.domain.responses import RESPONSE_IDS
 from manent.domain.session import SessionState, decide_close
 from manent.domain.streams import NoStreamBuffer, StreamBuffer, StreamKey
 from manent.domain.usecases.despite_outages import despite_outages
@@ -153,6 +156,7 @@ class CloseCompletion:
             ),
             reasoning=first.reasoning or None,
             tool_calls=tuple(first.tool_calls),
+            piece_sizes=_sizes(found, deltas),
             failed_at_us=self._clock.now_us(),
         )
         return outcome, EventContext(tenant=found.tenant, actor="manent", causation_id=found.completion_id)
@@ -177,6 +181,15 @@ class CloseCompletion:
         except VersionConflict:
             return False
         return True
+
+
+def _sizes(found: OpenCompletion, deltas: Sequence[TextDelta]) -> PieceSizes | None:
+    """How what was kept had been streamed."""
+    if not deltas:
+        return None
+    if found.completion_id.startswith(RESPONSE_IDS):
+        return sizes_of(deltas, with_logprobs=False)  # a failure has none
+    return chat_sizes(deltas)
 
 
 class CloseInterrupted:

@@ -253,9 +253,11 @@ class CompleteChat:
                 if not isinstance(output, TextDelta):
                     return output
                 delta = self._named(output, requested.parameters.shape)
-                if prepared.record_content:
-                    await self._buffer.append(stream, len(running.produced), (delta,))
-                running.produce(delta)
+                try:
+                    if prepared.record_content:
+                        await self._buffer.append(stream, len(running.produced), (delta,))
+                finally:  # also where it is stopped here: others may have the delta from the buffer already
+                    running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
     def _named(self, delta: TextDelta, shape: OutputShape | None) -> TextDelta:

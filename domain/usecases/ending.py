@@ -17,7 +17,7 @@ from manent.domain.generation import (
 )
 from manent.domain.messages import ToolCall
 from manent.domain.output import Alternative, PartialChoice, PartialOutput
-from manent.domain.output_pieces import PieceSizes, sizes_of
+from manent.domain.output_pieces import PieceSizes, chat_sizes, sizes_of
 
 
 class Ending:
@@ -131,9 +131,12 @@ class Ending:
         return logprobs if self._content and self._requested.parameters.logprobs else None
 
     def _piece_sizes(self) -> PieceSizes | None:
-        """How a response was streamed, so that its stream can be told again."""
-        if self._requested.response is None or not self._content:
+        """How a response or a chat was streamed, so that its stream can be told again."""
+        if not self._content:
             return None
+        if self._requested.response is None:
+            is_chat_stream = self._requested.stream and self._requested.prompt is None
+            return chat_sizes(self._deltas) if is_chat_stream else None
         return sizes_of(self._deltas, with_logprobs=self._requested.parameters.logprobs)
 
     def _usage(self) -> Usage:

@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from manent.domain.access import Principal, may_use
-from manent.domain.errors import CompletionNotFound, InvalidValue, SessionGone, StoreUnavailable, VersionConflict
-from manent.domain.events import CompletionGenerated, CompletionRequested
+from manent.domain.errors import (
+    CompletionNotFound,
+    ContentErased,
+    DomainError,
+    InvalidValue,
+    SessionGone,
+    StoreUnavailable,
+    VersionConflict,
+)
+from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore
 from manent.domain.records import IdempotencyKey
 from manent.domain.session_limits import check_metadata
-from manent.domain.stored_completions import StoredCompletion, StoredFilter
+from manent.domain.stored_completions import CompletionRunning, StoredCompletion, StoredFilter
 from manent.domain.stored_events import (
     StoredCompletionChanged,
     StoredCompletionDeleted,
@@ -23,6 +31,7 @@ from manent.domain.usecases.find_completion import FindCompletion
 from manent.domain.usecases.sessions import context_of
 
 CONFLICTS_MAX = 8
+RUNNING_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,7 @@ class StoredCompletions:
 
         Raises:
             CompletionNotFound: there is none with this id for ``principal``, it was deleted, or erased.
+            CompletionRunning: it has not ended yet.
         """
         return self._shown(await self._own(principal, completion_id), completion_id)
 
@@ -181,9 +191,32 @@ class StoredCompletions:
 
     async def _own(self, principal: Principal, completion_id: str) -> StoredCompletion:
         found = await self._store.stored.find(principal.tenant, completion_id)
-        if found is None or not may_use(principal, tenant=principal.tenant, owner=found.owner):
+        if found is None:
+            raise await self._why_not(principal, completion_id)
+        if not may_use(principal, tenant=principal.tenant, owner=found.owner):
             raise _not_found(completion_id)
         return found
+
+    async def _why_not(self, principal: Principal, completion_id: str) -> DomainError:
+        """Why one is not there: for who asked for it, one that runs or that ended in an error is not just unknown."""
+        try:
+            found = await self._find.request(principal, completion_id)
+            is_own = found.header.actor == principal.subject and found.requested.stored
+            outcome = await self._find.outcome(found) if is_own else None
+        except (CompletionNotFound, ContentErased):
+            return _not_found(completion_id)
+        if is_own and outcome is None:
+            return CompletionRunning(
+                f"completion {completion_id!r} has not ended; ask again, or follow it at "
+                f"/v1/chat/completions/{completion_id}/stream",
+                retry_after_s=RUNNING_RETRY_S,
+            )
+        match outcome:
+            case CompletionFailed(code=code):
+                return CompletionNotFound(f"completion {completion_id!r} was not stored: it ended in {code}")
+            case CompletionCancelled(reason=reason):
+                return CompletionNotFound(f"completion {completion_id!r} was not stored: it was cancelled ({reason})")
+        return _not_found(completion_id)
 
     def _shown(self, found: StoredCompletion, completion_id: str) -> Stored:
         stored = _with_content(found)

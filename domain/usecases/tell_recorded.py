@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from manent.domain.delta_sizes import deltas_of
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,
@@ -76,7 +77,7 @@ class TellRecorded:
             if outcome is None:
                 await self._clock.sleep(BUFFER_POLL_S)
         if outcome is not None:
-            for delta in _rest(outcome, told):
+            for delta in _rest(outcome, told, number):
                 running.produce(delta)
         return outcome
 
@@ -92,25 +93,43 @@ class TellRecorded:
         return None
 
 
-def _rest(outcome: CompletionOutcome, told: PartialOutput) -> Sequence[TextDelta]:
-    """What the log has beyond what was told already: a delta for each choice, or of a response as its stream had."""
-    if outcome.piece_sizes is not None:
+def _rest(outcome: CompletionOutcome, told: PartialOutput, number: int) -> Sequence[TextDelta]:
+    """What the log has beyond the ``number`` deltas that were told already, as its stream had it.
+
+    Of a completion that was not streamed, or was recorded before its deltas were: one more delta for each choice.
+    """
+    sizes = outcome.piece_sizes
+    if sizes is not None and sizes.deltas is None:
         return list(_pieces_behind(outcome, told.choices[0]))
-    choices: list[CompletionOutcome | Alternative] = [outcome, *outcome.alternatives]
+    choices = [_whole(index, choice) for index, choice in enumerate([outcome, *outcome.alternatives])]
+    if sizes is not None and sizes.deltas is not None:
+        return deltas_of(sizes.deltas, choices)[number:]
     rest = []
-    for index, (choice, known) in enumerate(zip(choices, told.choices, strict=False)):
-        logprobs = () if isinstance(choice, CompletionFailed | CompletionCancelled) else choice.logprobs or ()
+    for choice, known in zip(choices, told.choices, strict=False):
         delta = TextDelta(
-            index=index,
-            text=(choice.text or "")[len(known.text) :],
-            token_ids=(choice.token_ids or ())[len(known.token_ids) :],
-            logprobs=logprobs[len(known.logprobs) :],
-            reasoning=(choice.reasoning or "")[len(known.reasoning) :],
+            index=choice.index,
+            text=choice.text[len(known.text) :],
+            token_ids=choice.token_ids[len(known.token_ids) :],
+            logprobs=choice.logprobs[len(known.logprobs) :],
+            reasoning=choice.reasoning[len(known.reasoning) :],
             tool_calls=choice.tool_calls[len(known.tool_calls) :],
         )
         if delta.text or delta.logprobs or delta.reasoning or delta.tool_calls or delta.token_ids:
             rest.append(delta)
     return rest
+
+
+def _whole(index: int, choice: CompletionOutcome | Alternative) -> TextDelta:
+    """All that the log has of a choice."""
+    logprobs = None if isinstance(choice, CompletionFailed | CompletionCancelled) else choice.logprobs
+    return TextDelta(
+        index=index,
+        text=choice.text or "",
+        token_ids=choice.token_ids or (),
+        logprobs=logprobs or (),
+        reasoning=choice.reasoning or "",
+        tool_calls=choice.tool_calls,
+    )
 
 
 def _pieces_behind(outcome: CompletionOutcome, known: PartialChoice) -> Iterator[TextDelta]:

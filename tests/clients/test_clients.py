@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from manent.adapters.http.context import HttpLimits
+from manent.adapters.inference.scripted import Script
 from tests.support.dialogue import dialogue_engine
 from tests.support.http import running_server
 from tests.support.server import Server
@@ -49,10 +51,19 @@ def node(*suites: str) -> list[Path | str]:
     return [ENVIRONMENTS / "clients" / "bin" / "node", *runner, *chosen, *files]
 
 
+def slow_script() -> Script:
+    """An answer behind a long prefill: many keep-alives before the first token, and some between all others."""
+
+    async def silent(delta: int) -> None:
+        await asyncio.sleep(0.3 if delta == 0 else 0.05)
+
+    return Script(pieces=("The", " answer", " took", " a", " while", "."), before_delta=silent)
+
+
 RUNNERS = {
     "langchain, litellm, agents": python("clients", "langchain", "litellm", "agents", "documents"),
     "llamaindex": python("llamaindex", "llamaindex", "documents"),
-    "openai-node, ai-sdk": node("openai", "responses", "ai_sdk", "documents"),
+    "openai-node, ai-sdk": node("openai", "responses", "streams", "ai_sdk", "documents"),
 }
 PASSED = re.compile(r"^# pass [1-9]|\b[1-9]\d* passed\b", re.MULTILINE)
 
@@ -68,10 +79,18 @@ def environments() -> None:
 @pytest.mark.parametrize("command", RUNNERS.values(), ids=RUNNERS)
 async def test_real_clients_find_what_they_expect(server: Server, command: list[Path | str]) -> None:
     """The clients' own runner says that everything passed, and that something did."""
-    async with running_server(engine=dialogue_engine()) as scripted:
+    async with (
+        running_server(engine=dialogue_engine()) as scripted,
+        running_server(slow_script(), limits=HttpLimits(ping_interval_s=0.02)) as slow,
+    ):
+        servers = {
+            "CLIENTS_REAL": server.address,
+            "CLIENTS_SCRIPTED": scripted.address,
+            "CLIENTS_SLOW": slow.address,
+        }
         runner = await asyncio.create_subprocess_exec(
             *command,
-            env={**os.environ, **OFFLINE, "CLIENTS_REAL": server.address, "CLIENTS_SCRIPTED": scripted.address},
+            env={**os.environ, **OFFLINE, **servers},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

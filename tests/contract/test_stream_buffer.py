@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from manent.app.system import RandomIds
 from manent.domain.generation import TextDelta, TokenCandidate, TokenLogprobs
 from manent.domain.messages import ToolCall
 from manent.domain.streams import StreamBuffer, StreamKey
+from tests.support.redis_streams import redis_streams
 from tests.support.valkey import ValkeyServer
 
 STREAM = StreamKey(tenant="acme/:{}", completion_id="chatcmpl-1")
@@ -157,3 +159,42 @@ async def test_redis_that_is_emptied_or_gone_leaves_no_hole_behind(own_valkey: V
     assert list(await buffer.read(STREAM, 0)) == []
     own_valkey.start()
     await buffer.aclose()
+
+
+async def test_streams_in_step_are_written_together(valkey: ValkeyServer) -> None:
+    """Eight that write at once cost one round trip, not eight; each keeps all of its own, and expires."""
+    limits = StreamLimits(stream_bytes_max=2000, keep_s=60.0)
+    keys = [StreamKey(tenant="t", completion_id=str(number)) for number in range(8)]
+    async with redis_streams(valkey, timeout_s=5.0, limits=limits) as opened:
+        buffer = opened.buffer
+        for number, delta in enumerate(DELTAS):
+            await asyncio.gather(*(buffer.append(key, number, (delta,)) for key in keys))
+        assert opened.link.answers == len(DELTAS)
+        for key in keys:
+            assert list(await buffer.read(key, 0)) == list(DELTAS)
+            assert 60_000 <= valkey.run("PTTL", buffer._key(key)) <= 66_000
+        valkey.run("DEL", buffer._key(keys[0]))
+        await asyncio.gather(*(buffer.append(key, 4, DELTAS[:1]) for key in keys))
+        assert valkey.run("EXISTS", buffer._key(keys[0])) == 0
+        assert list(await buffer.read(keys[1], 0)) == [*DELTAS, DELTAS[0]]
+
+
+async def test_a_frozen_redis_costs_all_streams_one_timeout_a_period(own_valkey: ValkeyServer) -> None:
+    """Eight streams wait together, once; those that begin within the period do not, and the first behind it asks."""
+    now_s = [0.0]
+    async with redis_streams(own_valkey, monotonic_s=lambda: now_s[0]) as opened:
+
+        async def write(name: str) -> None:
+            for number in range(20):
+                await opened.buffer.append(StreamKey(tenant="t", completion_id=name), number, DELTAS[:1])
+
+        with own_valkey.frozen():
+            await asyncio.gather(*(write(f"running {number}") for number in range(8)))
+            await asyncio.gather(*(write(f"new {number}") for number in range(8)))
+            assert opened.link.errors == 1
+            now_s[0] += 61
+            await asyncio.gather(*(write(f"probing {number}") for number in range(8)))
+            assert opened.link.errors == 2
+        now_s[0] += 61
+        await write("afterwards")
+        assert len(await opened.buffer.read(StreamKey(tenant="t", completion_id="afterwards"), 0)) == 20

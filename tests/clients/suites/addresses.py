@@ -1,4 +1,4 @@
-"""Where the servers are that the driver started: one with real models, one with a scripted engine."""
+"""Where the servers are that the driver started: one with real models, one with a scripted engine, one that is slow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 
 REAL = os.environ["CLIENTS_REAL"]
 SCRIPTED = os.environ["CLIENTS_SCRIPTED"]
+SLOW = os.environ["CLIENTS_SLOW"]
+SLOWLY = "The answer took a while."
+"""What the slow server says, behind many keep-alives."""
 STARTER = "smollm2-135m-instruct"
 QUESTION = "What is the weather in Paris?"
 ANSWER = "It is 21 degrees in Paris."

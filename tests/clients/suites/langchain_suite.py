@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from addresses import REAL, STARTER
+from addresses import REAL, SLOW, SLOWLY, STARTER
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
@@ -71,3 +71,18 @@ class TestEmbeddings(EmbeddingsIntegrationTests):
         "api_key": "any",
         "check_embedding_ctx_length": False,  # else it sends another tokenizer's ids
     }
+
+
+@pytest.mark.representative
+async def test_keep_alives_are_no_chunks() -> None:
+    """A long prefill is waited for: the pieces are the answer's, and nothing else comes with them."""
+    model = ChatOpenAI(model="default", base_url=f"{SLOW}/v1", api_key="any", max_retries=0)
+    assert "".join([str(chunk.content) async for chunk in model.astream("Hi.")]) == SLOWLY
+    assert "".join(str(chunk.content) for chunk in model.stream("Hi.")) == SLOWLY
+
+
+async def test_a_real_prompt_of_1500_tokens_is_read() -> None:
+    """Its stream ends as any other does."""
+    model = ChatOpenAI(model=STARTER, base_url=f"{REAL}/v1", api_key="any", max_retries=0, max_tokens=4)
+    chunks = [chunk async for chunk in model.astream("mill " * 1500)]
+    assert any(chunk.response_metadata.get("finish_reason") in {"stop", "length"} for chunk in chunks)

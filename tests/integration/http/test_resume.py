@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from manent.adapters.projections.stream_files import FileStreams
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.streams import NoStreamBuffer
+from manent.domain.usecases.ending import Ending
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, Running, client
+from tests.support.streamed import completion_of, events_of, id_of, told
 from tests.support.world import World
 
 SDK = {"X-Stainless-Retry-Count": "0"}
@@ -41,47 +42,10 @@ async def slowly(_delta: int) -> None:
         await asyncio.sleep(0)
 
 
-def events_of(text: str) -> list[str]:
-    """The events of a stream, with their ids."""
-    events = text.split("\n\n")
-    assert events.pop() == ""
-    return [re.sub(r"(?m)^:.*\n", "", event) for event in events]
-
-
-def id_of(event: str) -> str:
-    """The id of an event."""
-    return event.split("\n", maxsplit=1)[0].removeprefix("id: ")
-
-
 async def resumed(running: Running, completion_id: str, last_id: str | None = None, **query: str) -> Any:
     """The answer to a reader who comes back."""
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     return await running.http.get(f"/v1/chat/completions/{completion_id}/stream", headers=headers, params=query)
-
-
-def told(events: list[str]) -> dict[str, Any]:
-    """What the events say in all, by choice and member, however many deltas were joined in one chunk."""
-    said: dict[str, Any] = {}
-    for event in events:
-        data = event.partition("\ndata: ")[2]
-        chunk = json.loads(data) if data else {}
-        for choice in chunk.get("choices", ()):
-            members = choice["delta"] | {"logprobs": (choice["logprobs"] or {}).get("content")}
-            members["finish_reason"] = choice["finish_reason"]
-            for member, value in members.items():
-                name = f"{choice['index']} {member}"
-                if value is not None:
-                    said[name] = said[name] + value if name in said else value
-        if chunk.get("usage"):
-            said["usage"] = chunk["usage"]
-    return said
-
-
-def completion_of(text: str) -> str:
-    """The id of the completion that a stream tells."""
-    found = re.search(r"chatcmpl-[0-9a-f]{32}", text)
-    assert found is not None
-    return found[0]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -104,15 +68,35 @@ async def test_a_stream_cut_after_any_event_goes_on_behind_it(name: str, tmp_pat
         assert len(world.engine.requests) == 1
 
 
-@pytest.mark.parametrize("name", ["text", "reasoning", "nothing", "choices", "tools"])
-async def test_without_a_buffer_the_log_tells_what_it_can(name: str) -> None:
-    """One text goes on at the reader's last character, as often as it is cut; of several, the reader is told so."""
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_without_a_buffer_the_log_tells_the_same(name: str) -> None:
+    """The log alone goes on behind any event, of several texts and of tool calls too, and to the byte."""
     pieces, members = SCRIPTS[name]
     world = World(pieces, NoStreamBuffer(), before_delta=slowly)
+    usage = {"include_usage": "true"} if "stream_options" in members else {}
     async with world.server() as first, world.server() as second:
         uncut = events_of((await first.chat(stream=True, store=True, **members)).text)
         completion_id = completion_of(uncut[0])
-        whole = told(uncut)
+        for number, event in enumerate(uncut[:-1], start=1):
+            rest = await resumed(second, completion_id, id_of(event), **usage)
+            assert rest.status_code == 200
+            assert told(uncut[:number] + events_of(rest.text)) == told(uncut), id_of(event)
+
+
+@pytest.mark.parametrize("name", ["text", "reasoning", "nothing", "choices", "tools"])
+async def test_a_log_that_does_not_know_the_deltas_tells_what_it_can(name: str) -> None:
+    """One text goes on at the reader's last character, as often as it is cut; of several, the reader is told so.
+
+    So it is with logs of before deltas were counted.
+    """
+    pieces, members = SCRIPTS[name]
+    world = World(pieces, NoStreamBuffer(), before_delta=slowly)
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr(Ending, "_piece_sizes", lambda _: None)
+        async with world.server() as first:
+            uncut = events_of((await first.chat(stream=True, store=True, **members)).text)
+    completion_id, whole = completion_of(uncut[0]), told(uncut)
+    async with world.server() as second:
         for number, event in enumerate(uncut[:-1], start=1):
             rest = await resumed(second, completion_id, id_of(event))
             if name in {"choices", "tools"} and rest.status_code != 200:

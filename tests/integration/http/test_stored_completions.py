@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.access import Principal, Scope
+from manent.domain.errors import EngineUnavailable
 from manent.domain.generation import ModelCard
 from manent.domain.messages import ToolCall
 from tests.support.database import empty_database
+from tests.support.hooks import Held
 from tests.support.http import USER, Running, running_server
 
 ANN = Principal(tenant="t", subject="ann", scopes=frozenset({Scope.CHAT, Scope.SESSIONS}))
@@ -218,3 +221,36 @@ async def test_the_official_client_finds_them() -> None:
         ChatCompletionDeleted.model_validate(deleted.model_dump(), strict=True)
         with pytest.raises(openai.NotFoundError):
             await stored.retrieve(made[0])
+
+
+@pytest.mark.parametrize(("members", "store"), [({"store": True}, True), ({"session_id": "s"}, True), ({}, False)])
+async def test_one_that_runs_or_failed_says_so_to_its_owner(members: dict[str, Any], *, store: bool) -> None:
+    """409 while it runs, with when to ask again; then what it ended in. To others, and without store, it never was."""
+    held = Held(1)
+    script = Script(before_delta=held, failure=EngineUnavailable("the runner crashed"), fails_at=1)
+    log = MemoryEventStore(clock=SystemClock(), ids=RandomIds())
+    async with (
+        running_server(script, principal=ANN, store=log) as running,
+        running_server(principal=BOB, store=log) as others,
+    ):
+        asking = asyncio.create_task(running.chat(background=True, stream=True, **members))
+        await held.reached.wait()
+        (one,) = running.use_cases.live
+        address = f"/v1/chat/completions/{one.completion_id}"
+        for method, path, body in (
+            ("GET", address, None),
+            ("GET", f"{address}/messages", None),
+            ("POST", address, {"metadata": {}}),
+            ("DELETE", address, None),
+        ):
+            answer = await running.http.request(method, path, json=body)
+            code = answer.json()["error"]["code"]
+            assert (answer.status_code, code) == (
+                (409, "completion_running") if store else (404, "completion_not_found")
+            )
+            assert answer.headers.get("retry-after") == ("1" if store else None)
+        assert (await others.http.get(address)).json()["error"]["code"] == "completion_not_found"
+        held.released.set()
+        await asking
+        ended = await running.http.get(address)
+        assert (ended.status_code, "ended in runner_crashed" in ended.text) == (404, store)
