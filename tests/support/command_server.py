@@ -179,6 +179,7 @@ def prepare(connection: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = ["manent", *arguments]
 
 
