@@ -20,6 +20,13 @@ class PerSecond(Sampler):
         self._left = 0
         self._until_s = 0.0
 
+    def has_room(self) -> bool:
+        """Whether one more of this second is sampled."""
+        now_s = self._monotonic_s()
+        if now_s >= self._until_s:
+            self._left, self._until_s = self._count, now_s + 1.0
+        return self._left > 0
+
     def should_sample(  # noqa: PLR0917 (the library's signature)
         self,
         parent_context: Context | None,
@@ -31,10 +38,7 @@ class PerSecond(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """See ``Sampler.should_sample``."""
-        now_s = self._monotonic_s()
-        if now_s >= self._until_s:
-            self._left, self._until_s = self._count, now_s + 1.0
-        if self._left <= 0:
+        if not self.has_room():
             return SamplingResult(Decision.DROP)
         self._left -= 1
         return SamplingResult(Decision.RECORD_AND_SAMPLE)
