@@ -155,6 +155,7 @@ def form(*parts: tuple[str, str | None, bytes], end: bytes = b"--b--\r\n") -> by
 
 FILE = ("file", "in.jsonl", b"{}")
 PURPOSE = ("purpose", None, b"batch")
+EXPIRES = ("expires_after[seconds]", None, b"3600")
 FORM = "multipart/form-data; boundary=b"
 
 
@@ -170,11 +171,13 @@ FORM = "multipart/form-data; boundary=b"
         (form(FILE, ("purpose", None, b"vision")), FORM, 400, "purpose"),
         (form(FILE, PURPOSE, ("colour", None, b"red")), FORM, 400, "colour"),
         (form(FILE, PURPOSE, ("expires_after[seconds]", None, b"9")), FORM, 400, "expires_after.anchor"),
+        (form(FILE, PURPOSE, ("expires_after", None, b"9"), EXPIRES), FORM, 400, "expires_after"),
         (form(FILE, ("purpose", None, b"x" * 5000)), FORM, 400, None),
         (form(("file", "in.jsonl", b""), PURPOSE), FORM, 400, "file"),
         (form(FILE, PURPOSE, end=b""), FORM, 400, None),
         (form(*[(f"f{number}", None, b"") for number in range(40)]), FORM, 400, None),
         (b"--b\r\nX: y\r\n\r\n--b--", FORM, 400, None),
+        (b"--b\r\nContent-Disposition: form-data; name=file; filename*=idna''a\r\n\r\n\r\n--b--", FORM, 400, None),
         (b"--b\r\n" + b"x" * 20_000, FORM, 400, None),
         (b"", FORM, 400, None),
     ],
