@@ -142,6 +142,7 @@ class BatchWorker:
         A batch whose input is deleted or damaged meanwhile fails, with what is answered.
         """
         failure: BaseException | None = None
+        damage: LogCorrupt | None = None
         try:
             kept = await self._input()
         except FileNotFound as error:
@@ -152,27 +153,32 @@ class BatchWorker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_flushing())
                 async with asyncio.TaskGroup() as lines:
-                    await self._begin_lines(kept, lines)
+                    damage = await self._begin_lines(kept, lines)
                 self._all_tried = True
                 self._look.set()
         except* _Stopped:
             pass
         except* DomainError as errors:
             failure = _first_of(errors)
-        if failure is not None and not isinstance(failure, LogCorrupt):
+        if failure is not None:
             raise failure
         await self._flush()
-        if isinstance(failure, LogCorrupt):
-            await self._end(BatchMistake(code=failure.code, message=failure.message))
+        if damage is not None:
+            await self._end(BatchMistake(code=damage.code, message=damage.message))
             return
         now_us = self._ports.clock.now_us()
         await self._record(lambda state: decide_finalize(state, now_us=now_us))
 
-    async def _begin_lines(self, kept: FileKept, group: asyncio.TaskGroup) -> None:
-        async with aclosing(self._lines(kept)) as lines:
-            async for line in lines:
-                await self._begun.acquire()
-                group.create_task(self._try(line)).add_done_callback(lambda _: self._begun.release())
+    async def _begin_lines(self, kept: FileKept, group: asyncio.TaskGroup) -> LogCorrupt | None:
+        """Begin the lines as others end; what is wrong with the input, which those that are begun need not heed."""
+        try:
+            async with aclosing(self._lines(kept)) as lines:
+                async for line in lines:
+                    await self._begun.acquire()
+                    group.create_task(self._try(line)).add_done_callback(lambda _: self._begun.release())
+        except LogCorrupt as damage:
+            return damage
+        return None
 
     async def _lines(self, kept: FileKept) -> AsyncGenerator[Line, None]:
         """The lines of the input that have no answer on record."""

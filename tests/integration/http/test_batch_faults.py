@@ -20,6 +20,7 @@ from manent.adapters.store.subscriptions import MemorySubscriptionStore
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
+from manent.domain.files import CHUNK_BYTES
 from manent.domain.records import Appended, EventContext, IdempotencyKey
 from manent.domain.subscriptions import HeldBy, Lease
 from tests.support.batches import answers, begun, ended, line, working
@@ -168,6 +169,30 @@ async def test_an_input_that_is_damaged_fails_its_batch(world: World) -> None:
         batch = await ended(world.client, batch)
     assert batch.status == "failed"
     assert [mistake.code for mistake in (batch.errors and batch.errors.data) or ()] == ["log_corrupt"]
+
+
+async def test_an_input_that_is_deleted_keeps_what_is_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes end in the middle: the lines that were begun are answered, recorded and told."""
+    world.fail(-1)
+    batch = await begun(world.client, [*(line(str(number)) for number in range(4)), line("long", "x" * CHUNK_BYTES)])
+    looked_at: list[int] = []
+    read = world.content.read
+
+    async def read_once(tenant: str, file_id: str, number: int) -> bytes | None:
+        if (file_id, number) == (batch.input_file_id, 1):
+            looked_at.append(number)
+            if len(looked_at) > 1:
+                return None
+        return await read(tenant, file_id, number)
+
+    monkeypatch.setattr(world.content, "read", read_once)
+    async with working(world.running, MemorySubscriptionStore(clock=SystemClock())):
+        batch = await ended(world.client, batch)
+    assert batch.status == "failed"
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 4
+    told = await answers(world.client, batch.output_file_id)
+    assert sorted(answer["custom_id"] for answer in told) == ["0", "1", "2", "3"]
 
 
 async def test_a_worker_that_ends_at_any_moment(world: World) -> None:
