@@ -32,7 +32,7 @@ from manent.domain.usecases.sessions import context_of
 
 SWEEP_PAGE = 100
 ORPHAN_S = 2 * 24 * 3600
-"""What was begun before, and belongs to no file, was left by a crash: no batch works for so long."""
+"""What was begun before, and belongs to no file, was left by a crash, unless a batch as old has yet to end."""
 
 _log = logging.getLogger("manent.files")
 
@@ -190,13 +190,13 @@ class ManageFiles:
                 after = await self._directory.place(principal.tenant, principal.subject, query.after)
             if after is None:
                 raise InvalidValue(f"after is {query.after!r:.100}, which is no file of yours", param="after")
-        wanted = FileFilter(tenant=principal.tenant, owner=principal.subject, purpose=query.purpose)
+        wanted = FileFilter(
+            tenant=principal.tenant, owner=principal.subject, purpose=query.purpose, at_us=self._clock.now_us()
+        )
         found = await self._directory.files(
             wanted, after_position=after, limit=query.limit + 1, descending=query.descending
         )
-        now_us, has_more = self._clock.now_us(), len(found) > query.limit
-        files = [kept for kept in found[: query.limit] if not kept.is_over(now_us)]
-        return FilePage(files=files, has_more=has_more)
+        return FilePage(files=found[: query.limit], has_more=len(found) > query.limit)
 
     async def get(self, principal: Principal, file_id: str) -> FileKept:
         """A file.
