@@ -122,6 +122,10 @@ BROKEN: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "no object": (b"[1]", "invalid_json_line"),
     "no utf-8": (b'{"custom_id": "\xff"}', "invalid_json_line"),
     "a key twice": (b'{"custom_id": "a", "custom_id": "b"}', "invalid_json_line"),
+    "nested as deep as can just be read": (
+        b'{"custom_id": "n", "body": ' + b"[" * 900 + b"]" * 900 + b"}",
+        "invalid_json_line",
+    ),
     "no custom_id": ({"method": "POST", "url": CHAT, "body": {}}, "missing_required_parameter"),
     "custom_id is a number": ({**line("x"), "custom_id": 7}, "invalid_custom_id"),
     "custom_id twice": (line("first"), "duplicate_custom_id"),
