@@ -125,8 +125,8 @@ class BatchWorker:
             principal = await self._ports.grants.principal(self._state)
             checked = await check_input(self._state, kept, principal, self._ports.files, self._ports.requests)
         except (FileNotFound, InvalidCredential, LogCorrupt, PermissionDenied) as error:
-            checked = Checked()
-            checked.add(error.code, error.message)
+            checked, why = Checked(), await self._why(error)
+            checked.add(why.code, why.message)
         now_us = self._ports.clock.now_us()
         if checked.mistakes:
             await self._record(lambda state: decide_refuse(state, tuple(checked.mistakes), now_us=now_us))
@@ -135,6 +135,14 @@ class BatchWorker:
 
     async def _input(self) -> FileKept:
         return await self._ports.files.get(self._state.principal, self._state.created.input_file_id)
+
+    async def _why(self, error: DomainError) -> DomainError:
+        """What keeps the input from being read: bytes that are missing are no damage where the file was deleted."""
+        try:
+            await self._input()
+        except FileNotFound as gone:
+            return gone
+        return error
 
     async def _try_lines(self) -> None:
         """Answer what is not answered, until all is, the window closes, or the batch is called off.
@@ -164,7 +172,8 @@ class BatchWorker:
             raise failure
         await self._flush()
         if damage is not None:
-            await self._end(BatchMistake(code=damage.code, message=damage.message))
+            why = await self._why(damage)
+            await self._end(BatchMistake(code=why.code, message=why.message))
             return
         now_us = self._ports.clock.now_us()
         await self._record(lambda state: decide_finalize(state, now_us=now_us))
@@ -271,7 +280,7 @@ class BatchWorker:
                     self._answers.add(line.number, self._ports.requests.unanswered(line, *EXPIRED))
                     if len(self._answers.lines) >= UNTRIED_AT_ONCE:
                         await self._flush()
-            await self._flush()
+        await self._flush()
 
 
 def _first_of(error: BaseException) -> BaseException:

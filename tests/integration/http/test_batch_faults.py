@@ -182,13 +182,14 @@ async def test_an_input_that_is_deleted_keeps_what_is_answered(world: World, mon
         if (file_id, number) == (batch.input_file_id, 1):
             looked_at.append(number)
             if len(looked_at) > 1:
-                return None
+                await world.client.files.delete(file_id)
         return await read(tenant, file_id, number)
 
     monkeypatch.setattr(world.content, "read", read_once)
     async with working(world.running, MemorySubscriptionStore(clock=SystemClock())):
         batch = await ended(world.client, batch)
     assert batch.status == "failed"
+    assert [mistake.code for mistake in (batch.errors and batch.errors.data) or ()] == ["file_not_found"]
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 4
     told = await answers(world.client, batch.output_file_id)
