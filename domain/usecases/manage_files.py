@@ -132,14 +132,17 @@ class ManageFiles:
         Raises:
             TooManyFiles: there is no room for another of ``principal``.
         """
+        await self._check_room(principal, more_bytes=1)
+        return Upload(self._content, principal.tenant, self._ids.new("file-"), bytes_max=self.limits.bytes_max)
+
+    async def _check_room(self, principal: Principal, *, more_bytes: int) -> None:
         files, size_bytes = await self._directory.usage(principal.tenant, principal.subject)
         limits = self.limits
-        if files >= limits.files_max or size_bytes >= limits.owner_bytes_max:
+        if files >= limits.files_max or size_bytes + more_bytes > limits.owner_bytes_max:
             raise TooManyFiles(
                 f"you have {files} files with {size_bytes} bytes; at most {limits.files_max} files and "
                 f"{limits.owner_bytes_max} bytes are kept: delete some"
             )
-        return Upload(self._content, principal.tenant, self._ids.new("file-"), bytes_max=limits.bytes_max)
 
     async def finish(
         self,
@@ -155,12 +158,14 @@ class ManageFiles:
 
         Raises:
             InvalidValue: its name, its purpose or its time is none.
+            TooManyFiles: there is no room for so many bytes, or others took it meanwhile.
         """
         check_purpose(purpose)
         check_expiry(expires_after_s, param="expires_after[seconds]")
         filename = check_filename(filename)
         if upload.size_bytes == 0:
             raise InvalidValue("the file is empty", param="file")
+        await self._check_room(principal, more_bytes=upload.size_bytes)
         await upload.close()
         now_us = self._clock.now_us()
         added = FileAdded(

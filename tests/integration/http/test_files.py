@@ -22,7 +22,7 @@ from openai import (
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
 from manent.app.system import RandomIds
-from manent.domain.files import CHUNK_BYTES
+from manent.domain.files import CHUNK_BYTES, FileLimits
 from manent.domain.usecases.manage_files import ORPHAN_S
 from tests.support.fakes import FakeClock
 from tests.support.http import Running, running_server
@@ -142,6 +142,19 @@ async def test_as_many_files_as_may_be(client: AsyncOpenAI) -> None:
     with pytest.raises(APIStatusError, match="delete some") as refused:
         await client.files.create(file=("in.jsonl", b"{}"), purpose="batch")
     assert (refused.value.status_code, refused.value.code) == (409, "too_many_files")
+
+
+async def test_as_many_bytes_as_may_be(
+    client: AsyncOpenAI, running: Running, content: MemoryFileContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that does not fit behind the others is refused once it has come, and nothing of it is kept."""
+    monkeypatch.setattr(running.services.files, "limits", FileLimits(bytes_max=BYTES_MAX, owner_bytes_max=10))
+    await client.files.create(file=("in.jsonl", b"x" * 6), purpose="batch")
+    with pytest.raises(APIStatusError, match="delete some") as refused:
+        await client.files.create(file=("in.jsonl", b"x" * (CHUNK_BYTES + 1)), purpose="batch")
+    assert (refused.value.status_code, refused.value.code) == (409, "too_many_files")
+    await client.files.create(file=("in.jsonl", b"x" * 4), purpose="batch")
+    assert sum(len(pieces) for pieces in content._pieces.values()) == 2
 
 
 def form(*parts: tuple[str, str | None, bytes], end: bytes = b"--b--\r\n") -> bytes:
