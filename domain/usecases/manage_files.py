@@ -67,6 +67,7 @@ class Upload:
         self.file_id = file_id
         self.size_bytes = 0
         self.chunks = 0
+        self.may_be_recorded = False
 
     @property
     def sha256(self) -> str:
@@ -95,9 +96,13 @@ class Upload:
             self._held.clear()
 
     async def abandon(self) -> None:
-        """Destroy what came; what a database that is away keeps of it is swept later."""
-        with suppress(DomainError):
-            await self._content.drop(self._tenant, self.file_id)
+        """Destroy what came; what a database that is away keeps of it is swept later.
+
+        Once its event is on its way it stays: whoever hears of no success, or hears nothing, may have a file.
+        """
+        if not self.may_be_recorded:
+            with suppress(DomainError):
+                await self._content.drop(self._tenant, self.file_id)
 
     async def _put(self, data: bytes) -> None:
         await self._content.put(self._tenant, self.file_id, self.chunks, data)
@@ -180,6 +185,7 @@ class ManageFiles:
             added_at_us=now_us,
         )
         context = context_of(principal, request_id=request_id)
+        upload.may_be_recorded = True
         appended = await self._store.append(file_stream(added.file_id), [added], expected_version=0, context=context)
         return FileKept(tenant=principal.tenant, position=appended.position, added=added)
 
