@@ -258,6 +258,17 @@ async def test_a_cancel_keeps_what_is_answered() -> None:
             await client.batches.cancel((await ended(client, await begun(client, [line("a")]))).id)
 
 
+async def test_a_batch_that_waits_for_a_worker_is_cancelled_at_once() -> None:
+    """Nothing was begun that would have to end: it does not wait for its turn to be called off."""
+    async with running_server() as running, running.openai() as client:
+        batch = await client.batches.cancel((await begun(client, [line("a")])).id)
+        assert (batch.status, batch.output_file_id) == ("cancelled", None)
+        assert None not in (batch.cancelling_at, batch.cancelled_at)
+        async with working(running, leases()):
+            await ended(client, await begun(client, [line("b")]))
+        assert len(await running.log("BatchTaken")) == 1
+
+
 @pytest.mark.parametrize("after", range(0, 36, 9))
 async def test_a_cancel_that_races_the_end(after: int) -> None:
     """Whenever the cancel comes, the batch has one end, and every line that was counted stands in a file, once."""
