@@ -177,7 +177,7 @@ def _changes(state: BatchState, event: BatchEvent) -> dict[str, Any]:
 
 
 def decide_cancel(state: BatchState, *, by: str, now_us: int) -> list[BatchEvent]:
-    """The event that calls a batch off; none where it is called off already.
+    """The events that call a batch off, and end it where no worker had it yet; none where it is called off already.
 
     Raises:
         BatchIsOver: it has ended, or every line is answered.
@@ -186,7 +186,10 @@ def decide_cancel(state: BatchState, *, by: str, now_us: int) -> list[BatchEvent
         return []
     if state.is_over or state.status is BatchStatus.FINALIZING:
         raise BatchIsOver(f"batch {state.created.batch_id} is {state.status}; there is nothing left to cancel")
-    return [BatchCancelRequested(batch_id=state.created.batch_id, cancelled_by=by, cancelled_at_us=now_us)]
+    requested = BatchCancelRequested(batch_id=state.created.batch_id, cancelled_by=by, cancelled_at_us=now_us)
+    if state.worker is not None:
+        return [requested]
+    return [requested, *decide_end(replace(state, status=BatchStatus.CANCELLING), now_us=now_us)]
 
 
 def decide_validated(state: BatchState, *, total: int, now_us: int) -> list[BatchEvent]:

@@ -66,11 +66,12 @@ class FileKept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFilter:
-    """Which files of an owner."""
+    """Which files of an owner: those whose time is not up at ``at_us``."""
 
     tenant: str
     owner: str
     purpose: str | None = None
+    at_us: int = 0
 
 
 class FileContent(Protocol):
@@ -97,7 +98,10 @@ class FileContent(Protocol):
         ...
 
     async def sweep(self, *, before_us: int) -> int:
-        """Destroy what was begun before that time and belongs to no file: how many files it was."""
+        """Destroy what was begun before that time and belongs to no file: how many files it was.
+
+        A tenant's pieces stay as long as a batch of its, made before that time, has not ended: they may be its answers.
+        """
         ...
 
 

@@ -32,6 +32,9 @@ from manent.domain.telemetry import REQUEST, RequestScope
 
 CUSTOM_ID_CHARS_MAX = 512
 CUT = 100
+NESTED_MAX = 500
+"""How deeply a body may be nested: well below what the parser can read, however deep in calls it is when it does."""
+
 NOT_IN_BATCHES = {
     "stream": "the answer of a line comes whole",
     "background": "every line is answered in the background",
@@ -81,6 +84,8 @@ class HttpBatchRequests:
     def check(self, line: Line, principal: Principal) -> str:
         """See ``BatchRequests.check``."""
         members = _members(line.raw)
+        if line.raw.count(b"[") + line.raw.count(b"{") > NESTED_MAX and _is_nested(members, NESTED_MAX):
+            raise LineRefused("invalid_json_line", f"the line is nested more than {NESTED_MAX} deep")
         custom_id = members.get("custom_id")
         if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= CUSTOM_ID_CHARS_MAX:
             raise LineRefused(
@@ -194,6 +199,19 @@ def _members(raw: bytes) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise LineRefused("invalid_json_line", "the line is not a JSON object")
     return members
+
+
+def _is_nested(value: object, levels: int) -> bool:
+    """Whether there are arrays or objects in each other, more than so many."""
+    level: list[object] = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return any(isinstance(inner, dict | list) for inner in level)
 
 
 def _body_bytes(body: object) -> bytes:

@@ -109,7 +109,12 @@ def _members(fields: dict[str, bytearray]) -> dict[str, Any]:
             members[name] = text
         else:
             number = int(text) if nested[1] == "seconds" and re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) else text
-            members.setdefault("expires_after", {})[nested[1]] = number
+            expiry = members.setdefault("expires_after", {})
+            if not isinstance(expiry, dict):
+                raise RequestRefused(
+                    "invalid_value", "the form has 'expires_after' and members of it", param="expires_after"
+                )
+            expiry[nested[1]] = number
     return members
 
 

@@ -115,7 +115,10 @@ def _part(head: bytes) -> PartBegins:
         raise _broken("a boundary is not followed by an end of line")
     fields = HeaderParser().parsestr(head[2:].decode("utf-8", "replace"))
     name = fields.get_param("name", header="content-disposition")
-    filename = fields.get_filename()
+    try:
+        filename = fields.get_filename()
+    except ValueError:  # an extended name (RFC 5987) whose character set cannot decode it
+        raise _broken("the file's name cannot be decoded; send it in UTF-8") from None
     if fields.get_content_disposition() != "form-data" or not isinstance(name, str):
         raise _broken("a part has no 'Content-Disposition: form-data' with a name")
     return PartBegins(name=name, filename=filename)

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, and_, delete, exists, insert, literal, sel
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from manent.adapters.store.schema import file_chunks, files, subscriptions
+from manent.adapters.store.schema import batches, event_headers, file_chunks, files, subscriptions
 from manent.adapters.store.subscriptions import is_held, whole
-from manent.adapters.store.work_index import KEPT
+from manent.adapters.store.work_index import KEPT, OPEN
 from manent.adapters.store.work_list import SQLWorkDirectory
 from manent.domain.errors import LeaseLost, StoreUnavailable, VersionConflict
 from manent.domain.ports import Clock
@@ -67,9 +67,15 @@ class SQLFileContent:
         has_file = exists().where(
             and_(files.c.tenant == _COLUMNS.tenant, files.c.file_id == _COLUMNS.file_id, files.c.status == KEPT)
         )
+        has_old_batch = exists(
+            select(literal(1))
+            .select_from(batches.join(event_headers, event_headers.c.position == batches.c.position))
+            .where(batches.c.tenant == _COLUMNS.tenant, batches.c.status == OPEN)
+            .where(event_headers.c.recorded_at_us < before_us)
+        )
         orphans = (
             select(_COLUMNS.tenant, _COLUMNS.file_id)
-            .where(_COLUMNS.number == 0, _COLUMNS.written_at_us < before_us, ~has_file)
+            .where(_COLUMNS.number == 0, _COLUMNS.written_at_us < before_us, ~has_file, ~has_old_batch)
             .limit(SWEEP_MAX)
         )
         async with self._writing() as connection:

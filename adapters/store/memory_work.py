@@ -49,6 +49,7 @@ class MemoryWorkDirectory:
             for kept in self._kept()
             if (kept.tenant, kept.added.owner) == (wanted.tenant, wanted.owner)
             and wanted.purpose in {None, kept.added.purpose}
+            and not kept.is_over(wanted.at_us)
         ]
         return _page(kept, lambda kept: kept.position, after_position, limit, descending=descending)
 
@@ -108,6 +109,14 @@ class MemoryWorkDirectory:
             if place not in self._over
         )
 
+    def has_open_batch(self, tenant: str, before_us: int) -> bool:
+        """Whether a batch that was made before that time has not ended."""
+        return any(
+            place[0] == tenant and created.created_at_us < before_us
+            for place, (_, created) in self._batches.items()
+            if place not in self._over
+        )
+
     def _kept(self) -> list[FileKept]:
         return [kept for place, kept in self._files.items() if place not in self._deleted]
 
@@ -157,7 +166,10 @@ class MemoryFileContent:
         found = [
             place
             for place, begun_us in self._begun_us.items()
-            if begun_us < before_us and await self._directory.file(*place) is None and self._pieces.get(place)
+            if begun_us < before_us
+            and not self._directory.has_open_batch(place[0], before_us)
+            and await self._directory.file(*place) is None
+            and self._pieces.get(place)
         ]
         for place in found:
             del self._pieces[place]

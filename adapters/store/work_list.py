@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from manent.adapters.store.codec import decode_event
 from manent.adapters.store.schema import batches, event_headers, event_payloads, file_chunks, files
@@ -27,7 +27,8 @@ class SQLWorkDirectory:
         self, wanted: FileFilter, *, after_position: int | None, limit: int, descending: bool
     ) -> list[FileKept]:
         """See ``WorkDirectory.files``."""
-        query = _kept().where(_FILES.tenant == wanted.tenant, _FILES.owner == wanted.owner)
+        lasts = or_(_FILES.expires_at_us.is_(None), _FILES.expires_at_us > wanted.at_us)
+        query = _kept().where(_FILES.tenant == wanted.tenant, _FILES.owner == wanted.owner, lasts)
         if wanted.purpose is not None:
             query = query.where(_FILES.purpose == wanted.purpose)
         return await self._read_files(_page(query, _FILES.position, after_position, limit, descending=descending))

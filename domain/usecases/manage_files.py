@@ -32,7 +32,7 @@ from manent.domain.usecases.sessions import context_of
 
 SWEEP_PAGE = 100
 ORPHAN_S = 2 * 24 * 3600
-"""What was begun before, and belongs to no file, was left by a crash: no batch works for so long."""
+"""What was begun before, and belongs to no file, was left by a crash, unless a batch as old has yet to end."""
 
 _log = logging.getLogger("manent.files")
 
@@ -67,6 +67,7 @@ class Upload:
         self.file_id = file_id
         self.size_bytes = 0
         self.chunks = 0
+        self.may_be_recorded = False
 
     @property
     def sha256(self) -> str:
@@ -95,9 +96,13 @@ class Upload:
             self._held.clear()
 
     async def abandon(self) -> None:
-        """Destroy what came; what a database that is away keeps of it is swept later."""
-        with suppress(DomainError):
-            await self._content.drop(self._tenant, self.file_id)
+        """Destroy what came; what a database that is away keeps of it is swept later.
+
+        Once its event is on its way it stays: whoever hears of no success, or hears nothing, may have a file.
+        """
+        if not self.may_be_recorded:
+            with suppress(DomainError):
+                await self._content.drop(self._tenant, self.file_id)
 
     async def _put(self, data: bytes) -> None:
         await self._content.put(self._tenant, self.file_id, self.chunks, data)
@@ -132,14 +137,17 @@ class ManageFiles:
         Raises:
             TooManyFiles: there is no room for another of ``principal``.
         """
+        await self._check_room(principal, more_bytes=1)
+        return Upload(self._content, principal.tenant, self._ids.new("file-"), bytes_max=self.limits.bytes_max)
+
+    async def _check_room(self, principal: Principal, *, more_bytes: int) -> None:
         files, size_bytes = await self._directory.usage(principal.tenant, principal.subject)
         limits = self.limits
-        if files >= limits.files_max or size_bytes >= limits.owner_bytes_max:
+        if files >= limits.files_max or size_bytes + more_bytes > limits.owner_bytes_max:
             raise TooManyFiles(
                 f"you have {files} files with {size_bytes} bytes; at most {limits.files_max} files and "
                 f"{limits.owner_bytes_max} bytes are kept: delete some"
             )
-        return Upload(self._content, principal.tenant, self._ids.new("file-"), bytes_max=limits.bytes_max)
 
     async def finish(
         self,
@@ -155,12 +163,14 @@ class ManageFiles:
 
         Raises:
             InvalidValue: its name, its purpose or its time is none.
+            TooManyFiles: there is no room for so many bytes, or others took it meanwhile.
         """
         check_purpose(purpose)
         check_expiry(expires_after_s, param="expires_after[seconds]")
         filename = check_filename(filename)
         if upload.size_bytes == 0:
             raise InvalidValue("the file is empty", param="file")
+        await self._check_room(principal, more_bytes=upload.size_bytes)
         await upload.close()
         now_us = self._clock.now_us()
         added = FileAdded(
@@ -175,6 +185,7 @@ class ManageFiles:
             added_at_us=now_us,
         )
         context = context_of(principal, request_id=request_id)
+        upload.may_be_recorded = True
         appended = await self._store.append(file_stream(added.file_id), [added], expected_version=0, context=context)
         return FileKept(tenant=principal.tenant, position=appended.position, added=added)
 
@@ -190,13 +201,13 @@ class ManageFiles:
                 after = await self._directory.place(principal.tenant, principal.subject, query.after)
             if after is None:
                 raise InvalidValue(f"after is {query.after!r:.100}, which is no file of yours", param="after")
-        wanted = FileFilter(tenant=principal.tenant, owner=principal.subject, purpose=query.purpose)
+        wanted = FileFilter(
+            tenant=principal.tenant, owner=principal.subject, purpose=query.purpose, at_us=self._clock.now_us()
+        )
         found = await self._directory.files(
             wanted, after_position=after, limit=query.limit + 1, descending=query.descending
         )
-        now_us, has_more = self._clock.now_us(), len(found) > query.limit
-        files = [kept for kept in found[: query.limit] if not kept.is_over(now_us)]
-        return FilePage(files=files, has_more=has_more)
+        return FilePage(files=found[: query.limit], has_more=len(found) > query.limit)
 
     async def get(self, principal: Principal, file_id: str) -> FileKept:
         """A file.

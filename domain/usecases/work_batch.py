@@ -125,8 +125,8 @@ class BatchWorker:
             principal = await self._ports.grants.principal(self._state)
             checked = await check_input(self._state, kept, principal, self._ports.files, self._ports.requests)
         except (FileNotFound, InvalidCredential, LogCorrupt, PermissionDenied) as error:
-            checked = Checked()
-            checked.add(error.code, error.message)
+            checked, why = Checked(), await self._why(error)
+            checked.add(why.code, why.message)
         now_us = self._ports.clock.now_us()
         if checked.mistakes:
             await self._record(lambda state: decide_refuse(state, tuple(checked.mistakes), now_us=now_us))
@@ -136,12 +136,21 @@ class BatchWorker:
     async def _input(self) -> FileKept:
         return await self._ports.files.get(self._state.principal, self._state.created.input_file_id)
 
+    async def _why(self, error: DomainError) -> DomainError:
+        """What keeps the input from being read: bytes that are missing are no damage where the file was deleted."""
+        try:
+            await self._input()
+        except FileNotFound as gone:
+            return gone
+        return error
+
     async def _try_lines(self) -> None:
         """Answer what is not answered, until all is, the window closes, or the batch is called off.
 
         A batch whose input is deleted or damaged meanwhile fails, with what is answered.
         """
         failure: BaseException | None = None
+        damage: LogCorrupt | None = None
         try:
             kept = await self._input()
         except FileNotFound as error:
@@ -152,27 +161,33 @@ class BatchWorker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_flushing())
                 async with asyncio.TaskGroup() as lines:
-                    await self._begin_lines(kept, lines)
+                    damage = await self._begin_lines(kept, lines)
                 self._all_tried = True
                 self._look.set()
         except* _Stopped:
             pass
         except* DomainError as errors:
             failure = _first_of(errors)
-        if failure is not None and not isinstance(failure, LogCorrupt):
+        if failure is not None:
             raise failure
         await self._flush()
-        if isinstance(failure, LogCorrupt):
-            await self._end(BatchMistake(code=failure.code, message=failure.message))
+        if damage is not None:
+            why = await self._why(damage)
+            await self._end(BatchMistake(code=why.code, message=why.message))
             return
         now_us = self._ports.clock.now_us()
         await self._record(lambda state: decide_finalize(state, now_us=now_us))
 
-    async def _begin_lines(self, kept: FileKept, group: asyncio.TaskGroup) -> None:
-        async with aclosing(self._lines(kept)) as lines:
-            async for line in lines:
-                await self._begun.acquire()
-                group.create_task(self._try(line)).add_done_callback(lambda _: self._begun.release())
+    async def _begin_lines(self, kept: FileKept, group: asyncio.TaskGroup) -> LogCorrupt | None:
+        """Begin the lines as others end; what is wrong with the input, which those that are begun need not heed."""
+        try:
+            async with aclosing(self._lines(kept)) as lines:
+                async for line in lines:
+                    await self._begun.acquire()
+                    group.create_task(self._try(line)).add_done_callback(lambda _: self._begun.release())
+        except LogCorrupt as damage:
+            return damage
+        return None
 
     async def _lines(self, kept: FileKept) -> AsyncGenerator[Line, None]:
         """The lines of the input that have no answer on record."""
@@ -265,7 +280,7 @@ class BatchWorker:
                     self._answers.add(line.number, self._ports.requests.unanswered(line, *EXPIRED))
                     if len(self._answers.lines) >= UNTRIED_AT_ONCE:
                         await self._flush()
-            await self._flush()
+        await self._flush()
 
 
 def _first_of(error: BaseException) -> BaseException:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from manent.domain.batch_work import WorkDirectory
-from manent.domain.errors import DomainError, LeaseLost
+from manent.domain.errors import DomainError, LeaseLost, StoreUnavailable
 from manent.domain.ports import Ids
 from manent.domain.subscriptions import HeldBy, Lease, SubscriptionStore
 from manent.domain.usecases.work_batch import BatchPorts, BatchWorker
@@ -65,7 +65,10 @@ class WorkBatches:
         try:
             while True:
                 self._changed.clear()
-                await self._refresh()
+                try:
+                    await self._refresh()
+                except StoreUnavailable as error:  # who works on a batch sees for themselves whether they can go on
+                    _log.warning("batches that wait are not found: %s", error.message)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._limits.refresh_s):
                         await self._changed.wait()

@@ -67,7 +67,7 @@ async def delete(store: EventStore, name: str) -> None:
     await append(store, file_stream(name), gone, version=1)
 
 
-async def begin(store: EventStore, name: str, *, owner: str = "ann") -> None:
+async def begin(store: EventStore, name: str, *, owner: str = "ann", at_us: int = NOW_US) -> None:
     """A batch."""
     created = BatchCreated(
         batch_id=name,
@@ -81,9 +81,17 @@ async def begin(store: EventStore, name: str, *, owner: str = "ann") -> None:
         metadata={},
         output_expires_after_s=None,
         expires_at_us=NOW_US,
-        created_at_us=NOW_US,
+        created_at_us=at_us,
     )
     await append(store, batch_stream(name), created)
+
+
+async def end(store: EventStore, name: str) -> None:
+    """The batch is over."""
+    ended = BatchEnded(
+        batch_id=name, status="completed", output_file_id=None, error_file_id=None, mistakes=(), ended_at_us=1
+    )
+    await append(store, batch_stream(name), ended, version=1)
 
 
 async def filled(store: EventStore) -> None:
@@ -100,10 +108,7 @@ async def filled(store: EventStore) -> None:
     await append(
         store, batch_stream("refused"), BatchRefused(batch_id="refused", mistakes=(), refused_at_us=1), version=1
     )
-    end = BatchEnded(
-        batch_id="over", status="completed", output_file_id=None, error_file_id=None, mistakes=(), ended_at_us=1
-    )
-    await append(store, batch_stream("over"), end, version=1)
+    await end(store, "over")
 
 
 async def names(
@@ -121,6 +126,8 @@ async def check(store: EventStore) -> None:
     assert await names(store, descending=True, limit=2) == ["c", "b"]
     assert await names(store, FileFilter(tenant="acme", owner="ann", purpose="batch")) == ["a", "c"]
     assert await names(store, FileFilter(tenant="other", owner="ann")) == []
+    for at_us, lasting in ((NOW_US + 4, ["a", "b"]), (NOW_US + 5, ["a", "c"])):
+        assert await names(store, FileFilter(tenant="acme", owner="ann", at_us=at_us), limit=2) == lasting
     place = await work.place("acme", "ann", "gone")
     assert await names(store, after=place) == ["c"]
     assert await names(store, after=place, descending=True) == ["b", "a"]
@@ -234,3 +241,18 @@ async def test_what_belongs_to_no_file_is_swept(place: Place) -> None:
     assert await content.sweep(before_us=clock.now_us()) == 2
     left = [name for name in ("kept", "gone", "orphan", "new") if await content.read("acme", name, 0)]
     assert left == ["kept", "new"]
+
+
+async def test_what_may_be_an_open_batchs_is_not_swept(place: Place) -> None:
+    """The server was off for longer than pieces last: the answers that its batches have stay until they end."""
+    content, _, store, clock = place
+    await begin(store, "old", at_us=clock.now_us())
+    await content.put("acme", "o", 0, b"x")
+    await content.put("other", "o", 0, b"x")
+    clock.advance(1)
+    await begin(store, "new", at_us=clock.now_us())
+    before_us = clock.now_us()
+    assert await content.sweep(before_us=before_us) == 1
+    assert await content.read("acme", "o", 0) == b"x"
+    await end(store, "old")
+    assert await content.sweep(before_us=before_us) == 1

@@ -7,10 +7,11 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, InternalServerError
 from openai.types import Batch
 
 from manent.adapters.inference.scripted import Script
@@ -20,6 +21,7 @@ from manent.adapters.store.subscriptions import MemorySubscriptionStore
 from manent.app.system import RandomIds, SystemClock
 from manent.domain.errors import StoreUnavailable
 from manent.domain.events import DomainEvent
+from manent.domain.files import CHUNK_BYTES
 from manent.domain.records import Appended, EventContext, IdempotencyKey
 from manent.domain.subscriptions import HeldBy, Lease
 from tests.support.batches import answers, begun, ended, line, working
@@ -168,6 +170,78 @@ async def test_an_input_that_is_damaged_fails_its_batch(world: World) -> None:
         batch = await ended(world.client, batch)
     assert batch.status == "failed"
     assert [mistake.code for mistake in (batch.errors and batch.errors.data) or ()] == ["log_corrupt"]
+
+
+async def test_an_input_that_is_deleted_keeps_what_is_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes end in the middle: the lines that were begun are answered, recorded and told."""
+    world.fail(-1)
+    batch = await begun(world.client, [*(line(str(number)) for number in range(4)), line("long", "x" * CHUNK_BYTES)])
+    looked_at: list[int] = []
+    read = world.content.read
+
+    async def read_once(tenant: str, file_id: str, number: int) -> bytes | None:
+        if (file_id, number) == (batch.input_file_id, 1):
+            looked_at.append(number)
+            if len(looked_at) > 1:
+                await world.client.files.delete(file_id)
+        return await read(tenant, file_id, number)
+
+    monkeypatch.setattr(world.content, "read", read_once)
+    async with working(world.running, MemorySubscriptionStore(clock=SystemClock())):
+        batch = await ended(world.client, batch)
+    assert batch.status == "failed"
+    assert [mistake.code for mistake in (batch.errors and batch.errors.data) or ()] == ["file_not_found"]
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 4
+    told = await answers(world.client, batch.output_file_id)
+    assert sorted(answer["custom_id"] for answer in told) == ["0", "1", "2", "3"]
+
+
+async def test_a_database_that_cannot_be_looked_through_ends_no_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that nobody works on are not found for a while; those that somebody works on go on."""
+    world.fail(-1)
+    batch = await of_lines(world.client)
+    found = world.store.work.open_batches
+    looks: list[int] = []
+
+    async def found_once(*, limit: int) -> list[tuple[str, str, str]]:
+        looks.append(limit)
+        if len(looks) > 1:
+            raise StoreUnavailable("a fault")
+        return await found(limit=limit)
+
+    monkeypatch.setattr(world.store.work, "open_batches", found_once)
+    put = world.content.put
+
+    async def slow(tenant: str, file_id: str, number: int, data: bytes, *, lease: Lease | None = None) -> None:
+        await asyncio.sleep(0.1)
+        await put(tenant, file_id, number, data, lease=lease)
+
+    monkeypatch.setattr(world.content, "put", slow)
+    async with working(world.running, MemorySubscriptionStore(clock=SystemClock())):
+        await world.check(await ended(world.client, batch))
+    assert len(looks) > 1
+
+
+async def test_an_upload_that_was_recorded_and_not_told_keeps_its_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client hears of a failure; the file that is listed all the same can be read."""
+    world.fail(-1)
+    append = world.store.append
+
+    async def untold(stream_id: str, events: Sequence[DomainEvent], **members: Any) -> Appended:
+        await append(stream_id, events, **members)
+        raise StoreUnavailable("a fault")
+
+    monkeypatch.setattr(world.store, "append", untold)
+    with pytest.raises(InternalServerError):
+        await world.client.with_options(max_retries=0).files.create(file=("in.jsonl", b"{}"), purpose="batch")
+    monkeypatch.undo()
+    (file,) = (await world.client.files.list()).data
+    assert (await world.client.files.content(file.id)).content == b"{}"
 
 
 async def test_a_worker_that_ends_at_any_moment(world: World) -> None:

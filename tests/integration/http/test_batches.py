@@ -122,6 +122,10 @@ BROKEN: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "no object": (b"[1]", "invalid_json_line"),
     "no utf-8": (b'{"custom_id": "\xff"}', "invalid_json_line"),
     "a key twice": (b'{"custom_id": "a", "custom_id": "b"}', "invalid_json_line"),
+    "nested as deep as can just be read": (
+        b'{"custom_id": "n", "body": ' + b"[" * 900 + b"]" * 900 + b"}",
+        "invalid_json_line",
+    ),
     "no custom_id": ({"method": "POST", "url": CHAT, "body": {}}, "missing_required_parameter"),
     "custom_id is a number": ({**line("x"), "custom_id": 7}, "invalid_custom_id"),
     "custom_id twice": (line("first"), "duplicate_custom_id"),
@@ -252,6 +256,17 @@ async def test_a_cancel_keeps_what_is_answered() -> None:
         assert len(await running.log("CompletionRequested")) <= 3
         with pytest.raises(ConflictError):
             await client.batches.cancel((await ended(client, await begun(client, [line("a")]))).id)
+
+
+async def test_a_batch_that_waits_for_a_worker_is_cancelled_at_once() -> None:
+    """Nothing was begun that would have to end: it does not wait for its turn to be called off."""
+    async with running_server() as running, running.openai() as client:
+        batch = await client.batches.cancel((await begun(client, [line("a")])).id)
+        assert (batch.status, batch.output_file_id) == ("cancelled", None)
+        assert None not in (batch.cancelling_at, batch.cancelled_at)
+        async with working(running, leases()):
+            await ended(client, await begun(client, [line("b")]))
+        assert len(await running.log("BatchTaken")) == 1
 
 
 @pytest.mark.parametrize("after", range(0, 36, 9))

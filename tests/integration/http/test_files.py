@@ -22,7 +22,7 @@ from openai import (
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
 from manent.app.system import RandomIds
-from manent.domain.files import CHUNK_BYTES
+from manent.domain.files import CHUNK_BYTES, FileLimits
 from manent.domain.usecases.manage_files import ORPHAN_S
 from tests.support.fakes import FakeClock
 from tests.support.http import Running, running_server
@@ -144,6 +144,19 @@ async def test_as_many_files_as_may_be(client: AsyncOpenAI) -> None:
     assert (refused.value.status_code, refused.value.code) == (409, "too_many_files")
 
 
+async def test_as_many_bytes_as_may_be(
+    client: AsyncOpenAI, running: Running, content: MemoryFileContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that does not fit behind the others is refused once it has come, and nothing of it is kept."""
+    monkeypatch.setattr(running.services.files, "limits", FileLimits(bytes_max=BYTES_MAX, owner_bytes_max=10))
+    await client.files.create(file=("in.jsonl", b"x" * 6), purpose="batch")
+    with pytest.raises(APIStatusError, match="delete some") as refused:
+        await client.files.create(file=("in.jsonl", b"x" * (CHUNK_BYTES + 1)), purpose="batch")
+    assert (refused.value.status_code, refused.value.code) == (409, "too_many_files")
+    await client.files.create(file=("in.jsonl", b"x" * 4), purpose="batch")
+    assert sum(len(pieces) for pieces in content._pieces.values()) == 2
+
+
 def form(*parts: tuple[str, str | None, bytes], end: bytes = b"--b--\r\n") -> bytes:
     """A body with the boundary ``b``."""
     written = b""
@@ -155,6 +168,7 @@ def form(*parts: tuple[str, str | None, bytes], end: bytes = b"--b--\r\n") -> by
 
 FILE = ("file", "in.jsonl", b"{}")
 PURPOSE = ("purpose", None, b"batch")
+EXPIRES = ("expires_after[seconds]", None, b"3600")
 FORM = "multipart/form-data; boundary=b"
 
 
@@ -170,11 +184,13 @@ FORM = "multipart/form-data; boundary=b"
         (form(FILE, ("purpose", None, b"vision")), FORM, 400, "purpose"),
         (form(FILE, PURPOSE, ("colour", None, b"red")), FORM, 400, "colour"),
         (form(FILE, PURPOSE, ("expires_after[seconds]", None, b"9")), FORM, 400, "expires_after.anchor"),
+        (form(FILE, PURPOSE, ("expires_after", None, b"9"), EXPIRES), FORM, 400, "expires_after"),
         (form(FILE, ("purpose", None, b"x" * 5000)), FORM, 400, None),
         (form(("file", "in.jsonl", b""), PURPOSE), FORM, 400, "file"),
         (form(FILE, PURPOSE, end=b""), FORM, 400, None),
         (form(*[(f"f{number}", None, b"") for number in range(40)]), FORM, 400, None),
         (b"--b\r\nX: y\r\n\r\n--b--", FORM, 400, None),
+        (b"--b\r\nContent-Disposition: form-data; name=file; filename*=idna''a\r\n\r\n\r\n--b--", FORM, 400, None),
         (b"--b\r\n" + b"x" * 20_000, FORM, 400, None),
         (b"", FORM, 400, None),
     ],
