@@ -42,11 +42,11 @@ class ChatFrames:
 
     async def open(self, reader: Reader) -> ChatFrames:
         """Tell by what the completion is found again, before there is any chunk."""
-        self._request.is_stream = True
         self._reader = reader
         running = reader.running
         opened = {"request_id": self._request.request_id, "completion_id": running.completion_id}
         await self._send(b'{"type":"opened","id":%b,%b' % (self._id, msgspec.json.encode(opened)[1:]))
+        self._request.is_stream = True  # not before: what cannot be opened is logged as a request that failed
         return self
 
     async def chunks(self, chunks: Sequence[Chunk]) -> None:

@@ -38,6 +38,7 @@ from manent.adapters.http.socket_messages import (
 from manent.adapters.http.socket_request import SocketRequest
 from manent.adapters.http.socket_watch import watch_socket
 from manent.adapters.http.stream_cursor import Cursor
+from manent.adapters.http.streams import RETRY_S
 from manent.adapters.http.websocket import WebSocket
 from manent.adapters.http.wire_requests import ChatRequest
 from manent.domain.access import check_entry
@@ -119,7 +120,7 @@ class ChatSocket:
             await self._refuse(None, RequestRefused("invalid_value", words, param="id"))
         elif len(self._running) >= most:
             words = f"as many requests of this WebSocket are answered as may be at once ({most}); wait for one to end"
-            await self._refuse(message.id, RequestRefused("too_many_streams", words))
+            await self._refuse(message.id, RequestRefused("too_many_streams", words, retry_after_s=RETRY_S))
         else:
             self._begin(group, message, size_bytes=len(text))
 

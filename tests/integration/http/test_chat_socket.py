@@ -78,6 +78,7 @@ async def test_several_run_at_once_and_are_cancelled_one_by_one() -> None:
         await one.ask("c")
         refused = (await one.hear_all("c"))["c"][-1]
         assert (refused["status"], refused["error"]["code"]) == (503, "too_many_streams")
+        assert refused["retry_after_s"] > 0
         await one.ask("a")
         assert (await one.hear())["error"]["param"] == "id"
         await one.say(type="cancel", id="a")
@@ -225,6 +226,20 @@ async def test_a_flood_of_pings_is_not_read_while_its_pongs_are_not() -> None:
         flooding.cancel()
         raw.break_off()
         await connections_are(running, 0)
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(50, 200), (6, 60_000)], ids=["many", "large"])
+async def test_messages_wait_within_a_bound_also_when_the_client_reads_on(count: int, size_bytes: int) -> None:
+    """While as much waits as may, nothing is read, whatever the client reads; and then again."""
+    message = json.dumps({"type": "cancel", "id": "a"}).encode().ljust(size_bytes)
+    async with running_server() as running, chats(running) as one:
+        (connection,) = running.server._server.connections  # type: ignore[union-attr]  # it was started
+        connection.data_received(masked(1, message) * count)
+        connection.pause_writing()
+        connection.resume_writing()
+        assert not connection.transport.is_reading()
+        await one.ask("a")
+        assert (await one.hear_all("a"))["a"][-1]["type"] == "done"
 
 
 async def test_a_client_that_answers_no_ping_is_cut() -> None:
