@@ -16,7 +16,9 @@ from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.projections.stream_files import FileStreams
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
+from manent.domain.extensions import AnswerFacts, RequestFacts
 from manent.domain.messages import ToolCall
+from manent.domain.usecases.run_middleware import MiddlewareChain
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, RawConnection, Running, client, raw_connection, running_server
 from tests.support.websockets import Said, chats, chunks_of
@@ -90,6 +92,26 @@ async def test_several_run_at_once_and_are_cancelled_one_by_one() -> None:
         assert (await one.hear_all("b"))["b"][-1]["type"] == "done"
         await one.ask("a")
         assert (await one.hear_all("a"))["a"][-1]["type"] == "done"
+
+
+class SlowAfter:
+    """Middleware that takes a while behind each answer."""
+
+    async def before(self, request: RequestFacts) -> None:
+        """Let everything pass."""
+
+    async def after(self, request: RequestFacts, answer: AnswerFacts) -> None:
+        """Take a while."""
+        await asyncio.sleep(0.1)
+
+
+async def test_an_id_and_a_place_are_free_once_the_end_is_told() -> None:
+    """Also where a plugin has not finished behind the answer."""
+    async with running_server(limits=HttpLimits(websocket_requests_max=1)) as running, chats(running) as one:
+        object.__setattr__(running.services, "middleware", MiddlewareChain({"slow": SlowAfter()}))
+        for message_id in ("a", "a", "b"):
+            await one.ask(message_id)
+            assert (await one.hear_all(message_id))[message_id][-1]["type"] == "done"
 
 
 MISTAKES: Mapping[str, tuple[str, str | None, str, str | None]] = {
