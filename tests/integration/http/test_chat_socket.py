@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -221,15 +222,31 @@ async def test_a_key_makes_a_repeated_message_one_request() -> None:
         assert len(running.engine.requests) == 1
 
 
-async def test_a_client_that_never_reads_is_cut() -> None:
-    """It holds no more than a socket's buffers, and the generation is stopped as stalled."""
+async def test_a_client_that_never_reads_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """It holds no more than a socket's buffers, the generation is stopped as stalled, and each request is logged."""
+    caplog.set_level(logging.INFO, logger="manent.http")
     script = Script(pieces=("x" * 10_000,) * 4_000, before_delta=Held(3_000))
     limits = HttpLimits(stall_timeout_s=0.2)
     async with running_server(script, limits=limits) as running, unread(running) as raw:
         body = {"model": "default", "messages": [USER], "max_tokens": 4_000}
         await raw.send(masked(1, json.dumps({"type": "chat", "id": "a", "body": body}).encode()))
-        assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_stalled"
+        (connection,) = running.server._server.connections  # type: ignore[union-attr]  # it was started
+        async with asyncio.timeout(WAIT_S):
+            while not connection.is_unread:  # noqa: ASYNC110 (a transport sends no event)
+                await asyncio.sleep(0.005)
+        await raw.send(masked(1, json.dumps({"type": "chat", "id": "b", "body": body}).encode()))
         await connections_are(running, 0)
+        async with asyncio.timeout(WAIT_S):
+            while len(cancelled := await running.log("CompletionCancelled")) < 2:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0.005)
+        assert "client_stalled" in {json.loads(one.payload or b"")["reason"] for one in cancelled}
+        async with asyncio.timeout(WAIT_S):
+            while len(caplog.messages) < 3:  # noqa: ASYNC110 (a log sends no event)
+                await asyncio.sleep(0.005)
+    assert sorted(line for line in caplog.messages if "POST" in line) == [
+        "POST /v1/chat/completions 200 stream client_stalled",
+        "POST /v1/chat/completions 499",
+    ]
 
 
 @pytest.mark.timeout(60)
