@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 
 class Role(StrEnum):
@@ -63,6 +63,14 @@ class ToolCall:
     name: str
     arguments: str
     custom: bool = False
+
+    def read_arguments(self) -> Any:
+        """What ``arguments`` say, of characters that UTF-8 has; the text itself where it is no JSON."""
+        try:
+            value = json.loads(self.arguments)
+            return json.loads(whole_characters(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+        except (ValueError, RecursionError):
+            return self.arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +153,11 @@ def _same_arguments(one: ToolCall, other: ToolCall) -> bool:
         return _canonical(one.arguments) == _canonical(other.arguments)
     except (ValueError, RecursionError):
         return False
+
+
+def whole_characters(text: str) -> str:
+    """``text`` as UTF-8 can have it: for half of a surrogate pair, which JSON may spell, U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _canonical(arguments: str) -> str:

@@ -182,10 +182,7 @@ def delta_usage(usage: Usage) -> dict[str, Any]:
 
 def tool_input(call: ToolCall) -> dict[str, Any]:
     """The arguments of a call, which are an object here; what the model wrote instead of one is its one member."""
-    try:
-        arguments = json.loads(call.arguments)
-    except (ValueError, RecursionError):
-        arguments = call.arguments
+    arguments = call.read_arguments()
     return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 

@@ -22,13 +22,14 @@ class ChatFrames:
     Silence is nothing to fill: the socket itself is kept alive by its pings.
 
     Attributes:
-        is_ended: whether it was said that nothing follows.
+        is_ended: whether nothing follows what was said last.
+        is_told: whether that was sent, so that the client may count on it.
     """
 
     def __init__(
         self, websocket: WebSocket, message_id: str | None, request: HttpRequest, *, ping_interval_s: float
     ) -> None:
-        self.is_ended = False
+        self.is_ended = self.is_told = False
         self._websocket = websocket
         self._id = msgspec.json.encode(message_id)
         self._request = request
@@ -42,11 +43,11 @@ class ChatFrames:
 
     async def open(self, reader: Reader) -> ChatFrames:
         """Tell by what the completion is found again, before there is any chunk."""
-        self._request.is_stream = True
         self._reader = reader
         running = reader.running
         opened = {"request_id": self._request.request_id, "completion_id": running.completion_id}
         await self._send(b'{"type":"opened","id":%b,%b' % (self._id, msgspec.json.encode(opened)[1:]))
+        self._request.is_stream = True  # not before: what cannot be opened is logged as a request that failed
         return self
 
     async def chunks(self, chunks: Sequence[Chunk]) -> None:
@@ -60,6 +61,7 @@ class ChatFrames:
         await self.chunks(chunks)
         self.is_ended = True
         await self._send(b'{"type":"done","id":%b}' % self._id)
+        self.is_told = True
 
     async def fail(self, error: DomainError) -> None:
         """See ``ChunkWriter.fail``: HTTP's status and envelope, and when to try again where that helps."""
@@ -69,6 +71,7 @@ class ChatFrames:
             more["retry_after_s"] = error.retry_after_s
         members = msgspec.json.encode(more)[1:-1]
         await self._send(b'{"type":"error","id":%b,%b,%b' % (self._id, members, error_body(error)[1:]))
+        self.is_told = True
 
     async def _send(self, message: bytes) -> None:
         try:

@@ -38,6 +38,7 @@ from manent.adapters.http.socket_messages import (
 from manent.adapters.http.socket_request import SocketRequest
 from manent.adapters.http.socket_watch import watch_socket
 from manent.adapters.http.stream_cursor import Cursor
+from manent.adapters.http.streams import RETRY_S
 from manent.adapters.http.websocket import WebSocket
 from manent.adapters.http.wire_requests import ChatRequest
 from manent.domain.access import check_entry
@@ -111,17 +112,26 @@ class ChatSocket:
             if self._mistakes >= MISTAKES_MAX:
                 self._websocket.close(MISTAKEN, f"{MISTAKES_MAX} messages were none that could be answered")
             return
-        most = self._exchange.limits.websocket_requests_max
         if isinstance(message, CancelMessage):
             self._cancel(message.id)
-        elif message.id in self._running:  # told without the id: what runs under it has not failed
+            return
+        most = self._exchange.limits.websocket_requests_max
+        if message.id in self._running or len(self._running) >= most:
+            await self._finished()
+        if message.id in self._running:  # told without the id: what runs under it has not failed
             words = f"a request with id {message.id!r} runs already"
             await self._refuse(None, RequestRefused("invalid_value", words, param="id"))
         elif len(self._running) >= most:
             words = f"as many requests of this WebSocket are answered as may be at once ({most}); wait for one to end"
-            await self._refuse(message.id, RequestRefused("too_many_streams", words))
+            await self._refuse(message.id, RequestRefused("too_many_streams", words, retry_after_s=RETRY_S))
         else:
             self._begin(group, message, size_bytes=len(text))
+
+    async def _finished(self) -> None:
+        """Wait for those whose end was told, and behind which middleware still runs: their ids and places are free."""
+        told = {asked.task for asked in self._running.values() if asked.frames.is_told and asked.task is not None}
+        if told:
+            await asyncio.wait(told)
 
     async def _refuse(self, message_id: str | None, error: DomainError) -> None:
         request = SocketRequest.of(self._exchange.request, CREATE_CHAT, CREATE_CHAT.paths[0], {})

@@ -130,9 +130,15 @@ class RequestRefused(DomainError):
     """A request that never reached the domain, or a word of the wire that the domain does not know."""
 
     def __init__(
-        self, code: str, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message, param=param)
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.code = code
         self.headers = dict(headers or {})
 

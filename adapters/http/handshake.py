@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidUpgrade, NegotiationError
+from websockets.exceptions import InvalidHeader, InvalidUpgrade, NegotiationError
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -77,5 +77,8 @@ def _refusal(error: Exception | None) -> RequestRefused:
             f"Sec-WebSocket-Protocol must have {SUBPROTOCOL} among what it offers",
             param="Sec-WebSocket-Protocol",
         )
+    # By its name: what stands in a header may be the credential.
     what = "it has a body" if error is None else str(error)[:200]
+    if isinstance(error, InvalidHeader):
+        what = f"{error.name} is missing, or is not as it must be"
     return RequestRefused("bad_request", f"this is no opening handshake of a WebSocket (RFC 6455): {what}")

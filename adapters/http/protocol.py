@@ -30,6 +30,10 @@ class Upgraded(Protocol):
         """Take what arrived."""
         ...
 
+    def readable(self) -> None:
+        """The client has read what went before: read on, unless there is another reason not to."""
+        ...
+
     def lost(self) -> None:
         """The connection is gone."""
         ...
@@ -167,7 +171,7 @@ class BoundedHttpProtocol(HttpProtocol):
         """The client has read on; so does the server, where it had stopped for that."""
         super().resume_writing()  # type: ignore[no-untyped-call]  # Sanic's
         if self._upgraded is not None:
-            self.read_on()
+            self._upgraded.readable()
 
     def close_if_idle(self) -> bool:
         """Close if nothing is asked and nothing is answered; what is no more HTTP sees to it itself."""

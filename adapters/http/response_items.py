@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,10 +100,7 @@ def call_answer(call: ToolCall, named: str, *, status: str = "completed", begun:
 
 def custom_input(call: ToolCall) -> str:
     """The text that a custom tool is called with; all of the arguments where the model wrote something else."""
-    try:
-        arguments = json.loads(call.arguments)
-    except (ValueError, RecursionError):
-        return call.arguments
+    arguments = call.read_arguments()
     text = arguments.get(CUSTOM_ARGUMENT) if isinstance(arguments, dict) else None
     return text if isinstance(text, str) else call.arguments
 

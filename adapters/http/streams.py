@@ -32,7 +32,7 @@ class OpenStreams:
         """
         if self.count >= self._max:
             code, words = self._refusal
-            raise RequestRefused(code, words.format(self._max), headers={"retry-after": str(RETRY_S)})
+            raise RequestRefused(code, words.format(self._max), retry_after_s=RETRY_S)
         self.count += 1
         try:
             yield

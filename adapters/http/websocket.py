@@ -20,6 +20,8 @@ from manent.adapters.http.protocol import BoundedHttpProtocol
 
 MESSAGES_MAX = 16
 """Messages that wait for the handler before no more are read."""
+WAITING_BYTES_MAX = 256 * 1024
+"""How much they may be together before no more are read; one alone may be as large as a message may be."""
 GOODBYE_S = 0.5
 """How long the client has to close its side."""
 
@@ -59,8 +61,7 @@ class WebSocket:
         if not self.is_open:
             return None
         message = self._messages.popleft()
-        if len(self._messages) < MESSAGES_MAX and not self._connection.is_unread:
-            self._connection.read_on()
+        self.readable()
         return message
 
     async def send(self, message: bytes) -> None:
@@ -136,9 +137,14 @@ class WebSocket:
                 self._take(event)
         replied = self._flush()
         # Whoever sends pings and reads no pongs would have them pile up.
-        if len(self._messages) >= MESSAGES_MAX or (replied and self._connection.is_unread):
+        if self._is_full or (replied and self._connection.is_unread):
             self._connection.read_no_more()
         self._changed.set()
+
+    def readable(self) -> None:
+        """See ``Upgraded.readable``."""
+        if not self._is_full and not self._connection.is_unread:
+            self._connection.read_on()
 
     def lost(self) -> None:
         """See ``Upgraded.lost``."""
@@ -150,6 +156,11 @@ class WebSocket:
         self._draining = True
         if not self._working:
             self.close(CloseCode.GOING_AWAY, "the server stops")
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as many messages wait as may."""
+        return len(self._messages) >= MESSAGES_MAX or sum(map(len, self._messages)) >= WAITING_BYTES_MAX
 
     def _take(self, frame: Frame) -> None:
         if not self.is_open or frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:

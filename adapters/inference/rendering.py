@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,10 +211,7 @@ def _as_template_sees(message: Message) -> dict[str, Any]:
 
 def _call_as_template_sees(call: ToolCall) -> dict[str, Any]:
     """Templates iterate over arguments, so JSON text is parsed; what is no JSON object stays text."""
-    try:
-        arguments = json.loads(call.arguments)
-    except (ValueError, RecursionError):
-        arguments = call.arguments
+    arguments = call.read_arguments()
     if not isinstance(arguments, dict):
         arguments = call.arguments
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manent.domain.messages import ToolCall
+from manent.domain.messages import ToolCall, whole_characters
 from manent.domain.output_shape import Tool
 
 Parse = Callable[[str, Any], Any]
@@ -97,4 +97,8 @@ def _call(call: object, names: set[str]) -> ToolCall:
     else:
         raise ValueError("the arguments are no JSON object")  # noqa: TRY004 (a value that the model wrote)
     own_id = call.get("id")
-    return ToolCall(id=own_id if isinstance(own_id, str) else "", name=str(call["name"]), arguments=text)
+    return ToolCall(
+        id=whole_characters(own_id) if isinstance(own_id, str) else "",
+        name=str(call["name"]),
+        arguments=whole_characters(text),
+    )

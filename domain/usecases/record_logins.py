@@ -74,7 +74,7 @@ class RecordFailedLogins:
             try:
                 await self._append(kind, failures)
             except StoreUnavailable:
-                self._gathered.setdefault(kind, failures)
+                self._put_back(kind, failures)
                 raise
 
     async def keep_recording(self) -> None:
@@ -92,6 +92,14 @@ class RecordFailedLogins:
                     await self.record()
             except (StoreUnavailable, TimeoutError) as error:
                 _log.warning("failed logins of the last minute were not recorded: %s", safe_name(error))
+
+    def _put_back(self, kind: _Kind, failures: _Failures) -> None:
+        """Gather ``failures`` again, with those of their kind that came meanwhile."""
+        later = self._gathered.get(kind)
+        if later is not None:
+            failures.count += later.count
+            failures.failed_at_us = later.failed_at_us
+        self._gathered[kind] = failures
 
     async def _append(self, kind: _Kind, failures: _Failures) -> None:
         login_id = self._ids.new("login_")

@@ -47,6 +47,10 @@ ANSWERS: list[tuple[str, Read]] = [
     (f"<think>plan</think>\n{CALL}", ("", "plan", [F])),
     (f"{CALL} done", (" done".strip(), "", [F])),
     (TRICKY, ("", "", [("f", '{"a": "</tool_call>"}')])),
+    (
+        '<tool_call>{"name": "f", "arguments": {"a": "x\\ud83dy\\ud83d\\ude00\\ude00"}}</tool_call>',
+        ("", "", [("f", '{"a": "x\ufffdy\N{GRINNING FACE}\ufffd"}')]),
+    ),
     ('<tool_call>{"name": "f", "argu', ('<tool_call>{"name": "f", "argu', "", [])),
     (f'{CALL}\n<tool_call>{{"name": "f", "argu', ("", "", [F])),
     (f'I look.\n{CALL}\n<tool_call>{{"name": "f", "argu', ("I look.", "", [F])),

@@ -22,7 +22,8 @@ class Away(MemoryEventStore):
     is_away = False
 
     async def append(self, *parts: Any, **more: Any) -> Appended:
-        """Append, or refuse."""
+        """Append, or refuse after a moment."""
+        await asyncio.sleep(0)
         if self.is_away:
             raise StoreUnavailable("no database")
         return await super().append(*parts, **more)
@@ -82,14 +83,17 @@ async def test_ipv6_networks_and_key_tenants(store: Away, failures: RecordFailed
 
 
 async def test_nothing_is_lost_while_the_database_is_away(store: Away, failures: RecordFailedLogins) -> None:
-    """What cannot be recorded is kept for the next time, and what is left at the end is recorded then."""
+    """What cannot be recorded is kept, with what comes meanwhile, and what is left at the end is recorded then."""
     failures.note(InvalidCredential("no"), address="10.0.0.1")
     store.is_away = True
+    recording = asyncio.create_task(failures.record())
+    await asyncio.sleep(0)
+    failures.note(InvalidCredential("no"), address="10.0.0.1")
     with pytest.raises(StoreUnavailable):
-        await failures.record()
+        await recording
     store.is_away = False
     keeping = asyncio.create_task(failures.keep_recording())
     await asyncio.sleep(0)
     keeping.cancel()
     await asyncio.wait({keeping})
-    assert [one.count for one in await recorded(store)] == [1]
+    assert [one.count for one in await recorded(store)] == [2]

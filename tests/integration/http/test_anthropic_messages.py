@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,10 +64,15 @@ async def test_thinking_may_be_left_out() -> None:
 
 
 async def test_arguments_that_are_no_object_become_one() -> None:
-    """An input is an object; what the model wrote instead is its one member."""
-    async with running_server(Script(pieces=(OTHER,))) as running:
-        (block,) = message_of(await post(running))["content"]
-        assert block["input"] == {"arguments": [1]}
+    """An input is an object, of whole characters; what the model wrote instead is its one member."""
+    written = {"[1]": [1], "no JSON": "no JSON", '{"a": NaN}': '{"a": NaN}'}
+    inputs = {text: {"arguments": said} for text, said in written.items()}
+    inputs['{"a": "\\ud83d \\ud83d\\ude00"}'] = {"a": "\ufffd \N{GRINNING FACE}"}
+    for arguments, expected in inputs.items():
+        async with running_server(Script(pieces=(replace(OTHER, arguments=arguments),))) as running:
+            for own in (message_of(await post(running)), told(events_of(await post(running, stream=True)))):
+                (block,) = own["content"]
+                assert block["input"] == expected
 
 
 @pytest.mark.timeout(20)

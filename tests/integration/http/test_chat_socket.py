@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,9 @@ from manent.adapters.inference.scripted import Script, ScriptedEngine
 from manent.adapters.projections.stream_files import FileStreams
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
+from manent.domain.extensions import AnswerFacts, RequestFacts
 from manent.domain.messages import ToolCall
+from manent.domain.usecases.run_middleware import MiddlewareChain
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, RawConnection, Running, client, raw_connection, running_server
 from tests.support.websockets import Said, chats, chunks_of
@@ -78,6 +81,7 @@ async def test_several_run_at_once_and_are_cancelled_one_by_one() -> None:
         await one.ask("c")
         refused = (await one.hear_all("c"))["c"][-1]
         assert (refused["status"], refused["error"]["code"]) == (503, "too_many_streams")
+        assert refused["retry_after_s"] > 0
         await one.ask("a")
         assert (await one.hear())["error"]["param"] == "id"
         await one.say(type="cancel", id="a")
@@ -89,6 +93,26 @@ async def test_several_run_at_once_and_are_cancelled_one_by_one() -> None:
         assert (await one.hear_all("b"))["b"][-1]["type"] == "done"
         await one.ask("a")
         assert (await one.hear_all("a"))["a"][-1]["type"] == "done"
+
+
+class SlowAfter:
+    """Middleware that takes a while behind each answer."""
+
+    async def before(self, request: RequestFacts) -> None:
+        """Let everything pass."""
+
+    async def after(self, request: RequestFacts, answer: AnswerFacts) -> None:
+        """Take a while."""
+        await asyncio.sleep(0.1)
+
+
+async def test_an_id_and_a_place_are_free_once_the_end_is_told() -> None:
+    """Also where a plugin has not finished behind the answer."""
+    async with running_server(limits=HttpLimits(websocket_requests_max=1)) as running, chats(running) as one:
+        object.__setattr__(running.services, "middleware", MiddlewareChain({"slow": SlowAfter()}))
+        for message_id in ("a", "a", "b"):
+            await one.ask(message_id)
+            assert (await one.hear_all(message_id))[message_id][-1]["type"] == "done"
 
 
 MISTAKES: Mapping[str, tuple[str, str | None, str, str | None]] = {
@@ -198,15 +222,31 @@ async def test_a_key_makes_a_repeated_message_one_request() -> None:
         assert len(running.engine.requests) == 1
 
 
-async def test_a_client_that_never_reads_is_cut() -> None:
-    """It holds no more than a socket's buffers, and the generation is stopped as stalled."""
+async def test_a_client_that_never_reads_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """It holds no more than a socket's buffers, the generation is stopped as stalled, and each request is logged."""
+    caplog.set_level(logging.INFO, logger="manent.http")
     script = Script(pieces=("x" * 10_000,) * 4_000, before_delta=Held(3_000))
     limits = HttpLimits(stall_timeout_s=0.2)
     async with running_server(script, limits=limits) as running, unread(running) as raw:
         body = {"model": "default", "messages": [USER], "max_tokens": 4_000}
         await raw.send(masked(1, json.dumps({"type": "chat", "id": "a", "body": body}).encode()))
-        assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_stalled"
+        (connection,) = running.server._server.connections  # type: ignore[union-attr]  # it was started
+        async with asyncio.timeout(WAIT_S):
+            while not connection.is_unread:  # noqa: ASYNC110 (a transport sends no event)
+                await asyncio.sleep(0.005)
+        await raw.send(masked(1, json.dumps({"type": "chat", "id": "b", "body": body}).encode()))
         await connections_are(running, 0)
+        async with asyncio.timeout(WAIT_S):
+            while len(cancelled := await running.log("CompletionCancelled")) < 2:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0.005)
+        assert "client_stalled" in {json.loads(one.payload or b"")["reason"] for one in cancelled}
+        async with asyncio.timeout(WAIT_S):
+            while len(caplog.messages) < 3:  # noqa: ASYNC110 (a log sends no event)
+                await asyncio.sleep(0.005)
+    assert sorted(line for line in caplog.messages if "POST" in line) == [
+        "POST /v1/chat/completions 200 stream client_stalled",
+        "POST /v1/chat/completions 499",
+    ]
 
 
 @pytest.mark.timeout(60)
@@ -225,6 +265,20 @@ async def test_a_flood_of_pings_is_not_read_while_its_pongs_are_not() -> None:
         flooding.cancel()
         raw.break_off()
         await connections_are(running, 0)
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(50, 200), (6, 60_000)], ids=["many", "large"])
+async def test_messages_wait_within_a_bound_also_when_the_client_reads_on(count: int, size_bytes: int) -> None:
+    """While as much waits as may, nothing is read, whatever the client reads; and then again."""
+    message = json.dumps({"type": "cancel", "id": "a"}).encode().ljust(size_bytes)
+    async with running_server() as running, chats(running) as one:
+        (connection,) = running.server._server.connections  # type: ignore[union-attr]  # it was started
+        connection.data_received(masked(1, message) * count)
+        connection.pause_writing()
+        connection.resume_writing()
+        assert not connection.transport.is_reading()
+        await one.ask("a")
+        assert (await one.hear_all("a"))["a"][-1]["type"] == "done"
 
 
 async def test_a_client_that_answers_no_ping_is_cut() -> None:

@@ -79,6 +79,10 @@ async def test_handshakes_without_a_right_are_refused(at: Door, running: Running
                 pass
         assert refused.value.response.status_code == status
         assert key not in str(refused.value.response.headers)
+    with pytest.raises(InvalidStatus) as refused:
+        async with chats(running, **{"sec-websocket-protocol": f"bearer.{key}, @"}):
+            pass
+    assert (refused.value.response.status_code, key in str(refused.value.response.body)) == (400, False)
     in_address = await running.http.get("/v1/ws/chat", params={"api_key": key})
     assert in_address.status_code == 401
 
