@@ -10,13 +10,17 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from enum import StrEnum
-from types import TracebackType
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 from manent.domain.caching import CacheUse
 from manent.domain.generation import SamplingParameters, Timings, Usage
 
 _log = logging.getLogger("manent.telemetry")
+
+FAILED = "a listener failed"
+
+_Told = TypeVar("_Told")
 
 
 class Operation(StrEnum):
@@ -189,58 +193,49 @@ NO_TELEMETRY = NoTelemetry()
 
 
 class AllTelemetry:
-    """Tells several, and keeps what goes wrong with one of them from the others and from the work."""
+    """Tells several, and keeps what goes wrong with one of them from the others and from the work.
+
+    ``now_s`` is the clock of all of them.
+    """
 
     def __init__(self, *listeners: Telemetry, now_s: Callable[[], float]) -> None:
+        self.now_s = now_s
         self._listeners = listeners
-        self._now_s = now_s
-        self._kept_apart = _KeptApart()
-
-    def now_s(self) -> float:
-        """See ``Telemetry.now_s``; all listeners have the same clock."""
-        return self._now_s()
+        self._of_requests = [listener.request_ended for listener in listeners]
+        self._of_operations = [listener.operation_ended for listener in listeners]
+        self._of_limits = [listener.limited for listener in listeners]
 
     def request_began(self, traceparent: str | None) -> str | None:
         """See ``Telemetry.request_began``; the first traceparent that a listener has."""
         found = None
         for listener in self._listeners:
-            with self._kept_apart:
+            try:
                 found = found or listener.request_began(traceparent)
+            except Exception:  # noqa: BLE001 (the boundary, as in _tell)
+                _log.exception(FAILED)
         return found
 
     def request_ended(self, ended: RequestEnded) -> None:
         """See ``Telemetry.request_ended``."""
-        for listener in self._listeners:
-            with self._kept_apart:
-                listener.request_ended(ended)
+        _tell(self._of_requests, ended)
 
     def operation_ended(self, ended: OperationEnded) -> None:
         """See ``Telemetry.operation_ended``."""
-        for listener in self._listeners:
-            with self._kept_apart:
-                listener.operation_ended(ended)
+        _tell(self._of_operations, ended)
 
     def committed(self, appends: int, duration_s: float, *, refused: bool) -> None:
         """See ``Telemetry.committed``."""
-        for listener in self._listeners:
-            with self._kept_apart:
-                listener.committed(appends, duration_s, refused=refused)
+        _tell([partial(listener.committed, appends, refused=refused) for listener in self._listeners], duration_s)
 
     def limited(self, limit: str) -> None:
         """See ``Telemetry.limited``."""
-        for listener in self._listeners:
-            with self._kept_apart:
-                listener.limited(limit)
+        _tell(self._of_limits, limit)
 
 
-class _KeptApart:
-    """Logs what is raised inside, and lets nothing of it out."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        if error is None or not isinstance(error, Exception):
-            return False
-        _log.error("a listener failed", exc_info=error)
-        return True
+def _tell(listeners: Sequence[Callable[[_Told], None]], told: _Told) -> None:
+    """Call each; what one of them raises is logged, and nobody else's business."""
+    for listener in listeners:
+        try:
+            listener(told)
+        except Exception:  # noqa: BLE001 (the boundary; what listens may be a plugin)
+            _log.exception(FAILED)
