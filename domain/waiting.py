@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
@@ -49,6 +50,13 @@ async def end_with_gone(work: asyncio.Future[Any], gone: Gone | None, *, timeout
         return await done_or_gone(work, gone, timeout_s=timeout_s)
     finally:
         await end(work)
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait until ``event`` is set, at most ``seconds``."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def end(work: asyncio.Future[Any]) -> None:

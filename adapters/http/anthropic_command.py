@@ -9,12 +9,12 @@ from manent.adapters.http.anthropic_content import domain_conversation
 from manent.adapters.http.anthropic_parameters import COUNT_PARAMETERS, MESSAGE_PARAMETERS, honored_message
 from manent.adapters.http.anthropic_shape import shape_of_message
 from manent.adapters.http.chat_command import check_widths, domain_seed
+from manent.adapters.http.command_members import command_members
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.idempotency import idempotency_key
 from manent.adapters.http.validation import validated
 from manent.adapters.http.wire_anthropic_requests import MessageRequest, TokenCountRequest
-from manent.domain.admission import Priority
 from manent.domain.generation import RequestedParameters, Truncation
 from manent.domain.reconcile import SessionMode
 from manent.domain.usecases.accept_completion import ChatCommand
@@ -57,8 +57,7 @@ async def message_command(asked: MessageRequest, exchange: Exchange) -> ChatComm
     """
     services = exchange.services
     return ChatCommand(
-        principal=exchange.principal,
-        model=asked.model,
+        **command_members(asked, exchange),
         messages=await domain_conversation(
             asked, ids=services.ids, images=services.images, in_session=asked.session_id is not None
         ),
@@ -76,14 +75,8 @@ async def message_command(asked: MessageRequest, exchange: Exchange) -> ChatComm
         session_mode=SessionMode(asked.session_mode or SessionMode.AUTO),
         truncation=Truncation(asked.truncation or Truncation.DISABLED),
         max_tokens_shrinks=True,
-        address=exchange.request.origin.address,
         store_content=bool(asked.store),
-        stream=bool(asked.stream),
-        priority=Priority(asked.priority or Priority.INTERACTIVE),
-        timeout_s=asked.timeout_s,
         user=None if asked.metadata is None else asked.metadata.user_id,
-        request_id=exchange.request.request_id,
-        correlation_id=exchange.request.correlation_id,
         idempotency=idempotency_key(exchange),
     )
 

@@ -75,6 +75,8 @@ async def chat_command(asked: ChatRequest, exchange: Exchange) -> ChatCommand:
     messages = await with_images(domain_messages(asked.messages, services.ids), asked.messages, services.images)
     return ChatCommand(
         **command_members(asked, exchange),
+        user=asked.user,
+        metadata=asked.metadata,
         messages=messages,
         parameters=requested_parameters(
             asked,

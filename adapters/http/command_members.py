@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from manent.adapters.http.context import Exchange
+from manent.adapters.http.wire_anthropic_requests import MessageRequest
 from manent.adapters.http.wire_requests import SamplingRequest
 from manent.adapters.http.wire_response_requests import ResponseRequest
 from manent.domain.access import Principal
@@ -19,14 +20,12 @@ class CommandMembers(TypedDict):
     stream: bool
     priority: Priority
     timeout_s: float | None
-    user: str | None
-    metadata: dict[str, str] | None
     request_id: str
     correlation_id: str | None
     address: str | None
 
 
-def command_members(asked: SamplingRequest | ResponseRequest, exchange: Exchange) -> CommandMembers:
+def command_members(asked: SamplingRequest | ResponseRequest | MessageRequest, exchange: Exchange) -> CommandMembers:
     """Those that say who asks, for what, and how it is to be treated."""
     request = exchange.request
     return CommandMembers(
@@ -35,8 +34,6 @@ def command_members(asked: SamplingRequest | ResponseRequest, exchange: Exchange
         stream=bool(asked.stream),
         priority=exchange.priority(asked.priority),
         timeout_s=asked.timeout_s,
-        user=asked.user,
-        metadata=asked.metadata,
         request_id=request.request_id,
         correlation_id=request.correlation_id,
         address=request.origin.address,

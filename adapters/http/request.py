@@ -7,9 +7,10 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from sanic import Request, Sanic
@@ -67,7 +68,6 @@ class HttpRequest(Request):
         self.levels: tuple[Level, ...] = ()
         self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
-        self._correlation_id: str | Literal[False] | None = False
         self._origin: Origin | None = None
         if self.head:  # there is none where Sanic makes up a request, to answer what was no request
             check_head(self.head)
@@ -79,16 +79,20 @@ class HttpRequest(Request):
             self._request_id = safe_id(self.headers.get("x-request-id")) or self._context.ids.new("req_")
         return self._request_id
 
-    @property
+    @cached_property
     def correlation_id(self) -> str | None:
         """What the client calls the conversation that this request belongs to; recorded, and nothing else.
 
         Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both. Where there
         is no such name, the client's trace is one (W3C Trace Context).
         """
-        if self._correlation_id is False:
-            self._correlation_id = self._find_correlation_id()
-        return self._correlation_id
+        headers = self.headers
+        for name in CORRELATION_HEADERS:
+            found = safe_id(headers.get(name))
+            if found is not None:
+                return found
+        traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        return None if traced is None else traced["trace_id"]
 
     def begin(self) -> None:
         """Tell that the request arrived; what is done for it from now on is known as done for it."""
@@ -245,15 +249,6 @@ class HttpRequest(Request):
         if isinstance(self.stream, Http):
             self.stream.request_body = None  # the rest is not waited for behind the answer either
         return RequestRefused("request_timeout", what)
-
-    def _find_correlation_id(self) -> str | None:
-        headers = self.headers
-        for name in CORRELATION_HEADERS:
-            found = safe_id(headers.get(name))
-            if found is not None:
-                return found
-        traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-        return None if traced is None else traced["trace_id"]
 
     @property
     def _host(self) -> str:

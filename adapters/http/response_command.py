@@ -68,6 +68,8 @@ async def response_command(asked: ResponseRequest, body: Mapping[str, Any], exch
     logprobs = LOGPROBS in (asked.include or ()) or bool(asked.top_logprobs)
     chat = ChatCommand(
         **command_members(asked, exchange),
+        user=asked.user,
+        metadata=asked.metadata,
         messages=(),
         parameters=RequestedParameters(
             temperature=asked.temperature,

@@ -88,6 +88,8 @@ def _commands(asked: TextRequest, exchange: Exchange) -> list[ChatCommand]:
     key = idempotency_key(exchange)
     command = ChatCommand(
         **command_members(asked, exchange),
+        user=asked.user,
+        metadata=asked.metadata,
         messages=(),
         parameters=requested_parameters(
             asked,

@@ -20,6 +20,7 @@ from manent.adapters.store.postgres_link import (
     reason,
 )
 from manent.domain.errors import StoreUnavailable
+from manent.domain.waiting import set_within
 
 HEARTBEAT_S = 5.0
 RECONNECT_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -92,9 +93,7 @@ class PostgresNode:
 
     async def _keep(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await self._lost.wait()
+            await set_within(self._lost, HEARTBEAT_S)
             if not await self._answers():
                 await self._reappear()
 

@@ -272,7 +272,7 @@ class CompleteChat:
 
 
 def _shorter(one_s: float | None, other_s: float | None) -> float | None:
-    return other_s if one_s is None else one_s if other_s is None else min(one_s, other_s)
+    return min((seconds for seconds in (one_s, other_s) if seconds is not None), default=None)
 
 
 def _limit(running: RunningCompletion, seconds: float | None, stack: AsyncExitStack) -> None:

@@ -22,6 +22,7 @@ from manent.domain.usecases.dead_letters import DeadLetters
 from manent.domain.usecases.follow_log import Tail
 from manent.domain.usecases.log_reader import LogReader
 from manent.domain.usecases.webhook_records import found_webhook, record_webhooks, tenant_webhooks
+from manent.domain.waiting import set_within
 from manent.domain.webhooks import SUBSCRIPTIONS, DeliveryFailed, Webhook, WebhookNotFound, retry_after_s
 
 GONE = 410
@@ -90,9 +91,7 @@ class DeliverWebhooks:
             while True:
                 self._changed.clear()
                 await self._refresh()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._limits.refresh_s):
-                        await self._changed.wait()
+                await set_within(self._changed, self._limits.refresh_s)
         finally:
             await self._stop(list(self._workers))
 

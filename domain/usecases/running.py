@@ -122,7 +122,7 @@ class RunningCompletion:
     @property
     def text(self) -> str:
         """All text of the first choice so far."""
-        return "".join(delta.text for delta in self._deltas if delta.index == 0)
+        return self._output.choices[0].text
 
     @property
     def output(self) -> PartialOutput:

@@ -61,23 +61,19 @@ class TellRecorded:
             )
         )
         stream = StreamKey(tenant=place.tenant, completion_id=requested.completion_id)
-        told = PartialOutput(requested.parameters.n)
-        number = polls = 0
+        polls = 0
         outcome: CompletionOutcome | None = None
         while outcome is None and running.stop_reason is None and polls * BUFFER_POLL_S < FOLLOW_S:
             # In this order: what the terminal event follows is in the buffer when that event is seen.
             if polls % OUTCOME_POLLS == 0:
                 outcome = await self.outcome(place, requested.completion_id)
-            deltas = await self._buffer.read(stream, number)
-            for delta in deltas:
-                told.add(delta)
+            for delta in await self._buffer.read(stream, len(running.produced)):
                 running.produce(delta)
-            number += len(deltas)
             polls += 1
             if outcome is None:
                 await self._clock.sleep(BUFFER_POLL_S)
         if outcome is not None:
-            for delta in _rest(outcome, told, number):
+            for delta in _rest(outcome, running.output, len(running.produced)):
                 running.produce(delta)
         return outcome
 

@@ -35,6 +35,7 @@ from manent.domain.usecases.batch_records import BatchRecords, Decide
 from manent.domain.usecases.check_batch import Checked, check_input
 from manent.domain.usecases.file_lines import file_lines
 from manent.domain.usecases.manage_files import ManageFiles
+from manent.domain.waiting import set_within
 
 LINES_AT_ONCE = 64
 GROUP_BYTES = 4 * CHUNK_BYTES
@@ -225,9 +226,7 @@ class BatchWorker:
     async def _keep_flushing(self) -> None:
         """Record what gathers, and look whether to go on, until every line was tried."""
         while not self._all_tried:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._ports.flush_s):
-                    await self._look.wait()
+            await set_within(self._look, self._ports.flush_s)
             self._look.clear()
             await self._flush()
             state = await self._ports.records.load(self._state.tenant, self._state.created.batch_id)

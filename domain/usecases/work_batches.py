@@ -13,6 +13,7 @@ from manent.domain.errors import DomainError, LeaseLost, StoreUnavailable
 from manent.domain.ports import Ids
 from manent.domain.subscriptions import HeldBy, Lease, SubscriptionStore
 from manent.domain.usecases.work_batch import BatchPorts, BatchWorker
+from manent.domain.waiting import set_within
 
 LEASES = "batch/"
 RELEASE_S = 2.0
@@ -69,9 +70,7 @@ class WorkBatches:
                     await self._refresh()
                 except StoreUnavailable as error:  # who works on a batch sees for themselves whether they can go on
                     _log.warning("batches that wait are not found: %s", error.message)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._limits.refresh_s):
-                        await self._changed.wait()
+                await set_within(self._changed, self._limits.refresh_s)
         finally:
             await self._stop()
 

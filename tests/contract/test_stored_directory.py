@@ -7,8 +7,6 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from manent.adapters.store.database import open_node, open_subscription_engine
-from manent.adapters.store.session_rebuild import rebuild_session_index
 from manent.domain.events import (
     CompletionCancelled,
     CompletionFailed,
@@ -23,7 +21,7 @@ from manent.domain.records import EventContext
 from manent.domain.stored_completions import StoredFilter
 from manent.domain.stored_events import StoredCompletionChanged, StoredCompletionDeleted, stored_stream
 from tests.support.conversation import cancelled, failed, generated, requested
-from tests.support.fakes import CountingIds, FakeClock
+from tests.support.rebuilt import check_rebuilt
 
 ANN = StoredFilter(tenant="acme", owner="ann")
 END_US = 1_700_000_000_000_000
@@ -127,12 +125,4 @@ async def test_what_is_shown_and_by_what_it_is_found(store: EventStore) -> None:
 
 async def test_the_tables_are_made_again_from_the_log(database: Path | URL) -> None:
     """What a rebuild leaves, over full tables, is what the commits left."""
-    store = await open_node(database, clock=FakeClock(), ids=CountingIds())
-    engine = open_subscription_engine(database)
-    try:
-        await filled(store)
-        await rebuild_session_index(engine)
-        await check(store)
-    finally:
-        await engine.dispose()
-        await store.aclose()
+    await check_rebuilt(database, filled, check)

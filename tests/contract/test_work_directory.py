@@ -13,7 +13,6 @@ from manent.adapters.store.file_content import SQLFileContent
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
 from manent.adapters.store.migrate import upgrade
-from manent.adapters.store.session_rebuild import rebuild_session_index
 from manent.adapters.store.subscriptions import MemorySubscriptionStore, SQLSubscriptionStore
 from manent.domain.access import ModelAccess
 from manent.domain.batch_events import (
@@ -33,6 +32,7 @@ from manent.domain.ports import EventStore
 from manent.domain.records import EventContext
 from manent.domain.subscriptions import Lease, SubscriptionStore
 from tests.support.fakes import CountingIds, FakeClock
+from tests.support.rebuilt import check_rebuilt
 
 ANN = FileFilter(tenant="acme", owner="ann")
 NOW_US = 1_700_000_000_000_000
@@ -161,15 +161,7 @@ async def test_what_is_there_and_by_what_it_is_found(store: EventStore) -> None:
 
 async def test_the_tables_are_made_again_from_the_log(database: Path | URL) -> None:
     """What a rebuild leaves, over full tables, is what the commits left."""
-    store = await open_node(database, clock=FakeClock(), ids=CountingIds())
-    engine = open_subscription_engine(database)
-    try:
-        await filled(store)
-        await rebuild_session_index(engine)
-        await check(store)
-    finally:
-        await engine.dispose()
-        await store.aclose()
+    await check_rebuilt(database, filled, check)
 
 
 Place = tuple[FileContent, SubscriptionStore, EventStore, FakeClock]
