@@ -7,9 +7,9 @@ import os
 import time
 from collections import deque
 
-ID_BYTES = 16
+RANDOM_BYTES = 10
 SALT_BYTES = 32
-PIECE_BYTES = ID_BYTES + SALT_BYTES
+PIECE_BYTES = RANDOM_BYTES + SALT_BYTES
 PIECES = 128
 
 
@@ -37,17 +37,17 @@ class RandomIds:
         os.register_at_fork(after_in_child=self._pieces.clear)
 
     def new(self, prefix: str) -> str:
-        """See ``Ids.new``."""
-        return prefix + self._piece()[:ID_BYTES].hex()
+        """See ``Ids.new``: 48 bits of milliseconds and 80 random ones, as in a UUID of version 7 (RFC 9562)."""
+        return f"{prefix}{time.time_ns() // 1_000_000:012x}{self._piece()[:RANDOM_BYTES].hex()}"
 
     def salt(self) -> bytes:
         """See ``Ids.salt``."""
         return self._piece()[:SALT_BYTES]
 
     def event(self) -> tuple[str, bytes]:
-        """See ``Ids.event``: 48 bits of milliseconds and 80 random ones, as in a UUID of version 7 (RFC 9562)."""
+        """See ``Ids.event``."""
         piece = self._piece()
-        return f"evt_{time.time_ns() // 1_000_000:012x}{piece[:10].hex()}", piece[ID_BYTES:]
+        return f"evt_{time.time_ns() // 1_000_000:012x}{piece[:RANDOM_BYTES].hex()}", piece[RANDOM_BYTES:]
 
     def seed(self) -> int:
         """See ``Ids.seed``."""

@@ -38,6 +38,29 @@ class PartialChoice:
     thoughts: list[str] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
 
+    def add(self, delta: TextDelta) -> None:
+        """Take the next delta in."""
+        self.pieces.append(delta.text)
+        self.token_ids += delta.token_ids
+        if delta.logprobs:
+            self.logprobs += delta.logprobs
+        if delta.tool_calls:
+            self.tool_calls += delta.tool_calls
+        if delta.reasoning:
+            self.thoughts.append(delta.reasoning)
+
+    def finished(self, reason: FinishReason, stop_sequence: str | None) -> GeneratedChoice:
+        """The choice, which ended for its reason and, where it did, by its stop sequence."""
+        return GeneratedChoice(
+            text=self.text,
+            token_ids=tuple(self.token_ids),
+            finish_reason=reason,
+            logprobs=tuple(self.logprobs),
+            reasoning=self.reasoning,
+            tool_calls=tuple(self.tool_calls),
+            stop_sequence=stop_sequence,
+        )
+
     @property
     def text(self) -> str:
         """The text so far."""
@@ -67,30 +90,14 @@ class PartialOutput:
 
     def add(self, delta: TextDelta) -> None:
         """Take the next delta in."""
-        choice = self.choices[delta.index]
-        choice.pieces.append(delta.text)
-        choice.token_ids.extend(delta.token_ids)
-        choice.logprobs.extend(delta.logprobs)
-        choice.tool_calls.extend(delta.tool_calls)
-        if delta.reasoning:
-            choice.thoughts.append(delta.reasoning)
+        self.choices[delta.index].add(delta)
 
     def choices_finished(
         self, reasons: Sequence[FinishReason], stop_sequences: Sequence[str | None]
     ) -> tuple[GeneratedChoice, ...]:
         """The choices, each of which ended for its reason and, where one did, by its stop sequence."""
-        return tuple(
-            GeneratedChoice(
-                text=choice.text,
-                token_ids=tuple(choice.token_ids),
-                finish_reason=reason,
-                logprobs=tuple(choice.logprobs),
-                reasoning=choice.reasoning,
-                tool_calls=tuple(choice.tool_calls),
-                stop_sequence=stop_sequence,
-            )
-            for choice, reason, stop_sequence in zip(self.choices, reasons, stop_sequences, strict=True)
-        )
+        ends = zip(self.choices, reasons, stop_sequences, strict=True)
+        return tuple(choice.finished(reason, stop_sequence) for choice, reason, stop_sequence in ends)
 
     @property
     def completion_tokens(self) -> int:

@@ -274,7 +274,10 @@ class Ids(Protocol):
     """Randomness: ids that cannot be guessed, salts, seeds."""
 
     def new(self, prefix: str) -> str:
-        """A new id, ``<prefix>_<32 hex digits>`` or the like; 128 random bits."""
+        """A new id, ``<prefix>_<32 hex digits>`` or the like; the first 48 bits are a time, the other 80 are random.
+
+        Later ids sort behind earlier ones, so that an index of them grows at its end.
+        """
         ...
 
     def salt(self) -> bytes:
@@ -282,7 +285,7 @@ class Ids(Protocol):
         ...
 
     def event(self) -> tuple[str, bytes]:
-        """An event's id and its salt. Later ids sort behind earlier ones, so that an index of them grows at its end."""
+        """An event's id, made as ``new`` does, and its salt."""
         ...
 
     def seed(self) -> int:

@@ -68,33 +68,71 @@ async def end(work: asyncio.Future[Any]) -> None:
             work.exception()
 
 
+class Changes:
+    """What tells those who wait that something changed; what it is, they look at themselves, before they wait.
+
+    It costs next to nothing while nobody waits, where an ``asyncio.Event`` that is set and cleared costs as much.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def tell(self) -> None:
+        """There is one."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def next(self) -> None:
+        """Wait for the next one. No other task runs between a look and this, so that none is missed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it was told at that very moment
+                self._waiting.remove(future)
+            raise
+
+
 class StopSignal:
     """A wish to stop, which is uttered once: what runs under it (``calling_off``) is cancelled then."""
 
+    __slots__ = ("_blocks", "_changes", "uttered")
+
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self.uttered = False
+        self._changes = Changes()
         self._blocks: set[CalledOff] = set()
 
     def set(self) -> None:
         """Utter it."""
-        self._event.set()
+        self.uttered = True
+        self._changes.tell()
         for block in tuple(self._blocks):
             block.cancel()
 
     async def wait(self) -> None:
         """Return once it was uttered."""
-        await self._event.wait()
+        while not self.uttered:
+            await self._changes.next()
 
     def calling_off(self) -> CalledOff:
         """A block that is cancelled once it is uttered, and left then without an error."""
-        return CalledOff(self._event, self._blocks)
+        return CalledOff(self, self._blocks)
 
 
 class CalledOff:
     """See ``StopSignal.calling_off``. Like ``asyncio.timeout`` it needs no task of its own."""
 
-    def __init__(self, event: asyncio.Event, blocks: set[CalledOff]) -> None:
-        self._event = event
+    __slots__ = ("_blocks", "_cancelled", "_cancelling", "_signal", "_task")
+
+    def __init__(self, signal: StopSignal, blocks: set[CalledOff]) -> None:
+        self._signal = signal
         self._blocks = blocks
         self._cancelled = False
 
@@ -105,7 +143,7 @@ class CalledOff:
         self._task = task
         self._cancelling = task.cancelling()
         self._blocks.add(self)
-        if self._event.is_set():
+        if self._signal.uttered:
             self.cancel()
         return self
 

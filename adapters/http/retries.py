@@ -48,7 +48,8 @@ class Retry:
         return None if running is None or running.failed else running
 
     def remember(self, running: RunningCompletion) -> None:
-        """Have later attempts find ``running``."""
+        """Have later attempts find ``running``, also after its end."""
+        running.comes_back = True
         self.exchange.services.recent_requests.remember(self.request, running.completion_id)
 
     def leave_later(self, reader: Reader, reason: str) -> None:

@@ -16,6 +16,10 @@ class AlwaysLoaded:
 
     def __init__(self, cards: Sequence[ModelCard]) -> None:
         self._cards = tuple(cards)
+        self._by_name: dict[str, ModelCard] = {}
+        for card in cards:
+            for name in (card.model_id, *card.aliases):
+                self._by_name.setdefault(name, card)
         self._unloaded: set[str] = set()
         self._pinned: set[str] = set()
 
@@ -25,10 +29,10 @@ class AlwaysLoaded:
 
     def resolve(self, model: str) -> ModelCard:
         """The card of an id or alias; ModelNotFound if there is none."""
-        for card in self._cards:
-            if model == card.model_id or model in card.aliases:
-                return card
-        raise ModelNotFound(f"there is no model {model!r:.200}")
+        card = self._by_name.get(model)
+        if card is None:
+            raise ModelNotFound(f"there is no model {model!r:.200}")
+        return card
 
     def status(self, model: str) -> ModelStatus:
         """See ``ModelHost.status``."""

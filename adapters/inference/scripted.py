@@ -38,6 +38,7 @@ from manent.domain.generation import (
 from manent.domain.images import check_images
 from manent.domain.messages import Message, ToolCall
 from manent.domain.model_status import ModelStatus
+from manent.domain.output import PartialChoice
 from manent.domain.output_shape import OutputShape
 from manent.domain.prompts import ExplainedPrompt, TextPrompt, check_vocabulary
 from manent.domain.waiting import Gone
@@ -52,6 +53,7 @@ SCRIPTED_PROVENANCE = Provenance(
     dtype="none",
     quantization=None,
 )
+_NO_TIME = Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0)
 _ROOM_FOR_EVERYBODY = AdmissionLimits(running_max=100_000, in_flight_max=100_000)
 _ENVELOPE_TOKENS = 2
 _REMEMBERED_MAX = 1000
@@ -104,6 +106,7 @@ class ScriptedEngine(AlwaysLoaded):
     ) -> None:
         self.script = script or Script()
         self.provenance = SCRIPTED_PROVENANCE
+        self._last_made_by = SCRIPTED_PROVENANCE, SCRIPTED_PROVENANCE
         self.rendered: deque[tuple[Message, ...]] = deque(maxlen=_REMEMBERED_MAX)
         self.requests: deque[GenerationRequest] = deque(maxlen=_REMEMBERED_MAX)
         self.cancelled: deque[str] = deque(maxlen=_REMEMBERED_MAX)
@@ -185,13 +188,21 @@ class ScriptedEngine(AlwaysLoaded):
             if script.failure is not None and script.fails_at >= number:
                 raise script.failure
             ended = True
-            yield _result(choices, request, self.provenance)
+            yield _result(choices, request, self._made_by(len(choices)))
         except DomainError:
             ended = True
             raise
         finally:
             if not ended:
                 self.cancelled.append(request.completion_id)
+
+    def _made_by(self, batch_size: int) -> Provenance:
+        """The provenance of a batch of so many; made anew where it is another than that of the last one."""
+        alone, made_by = self._last_made_by
+        if alone is not self.provenance or made_by.batch_size_max != batch_size:
+            made_by = replace(self.provenance, batch_size_max=batch_size)
+            self._last_made_by = self.provenance, made_by
+        return made_by
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Vectors of eight numbers that depend on the input alone; a token is a word."""
@@ -210,11 +221,11 @@ def _result(choices: Sequence[_Playing], request: GenerationRequest, made_by: Pr
         choices=tuple(choice.result() for choice in choices),
         usage=Usage(
             prompt_tokens=len(request.prompt.token_ids),
-            completion_tokens=sum(len(choice.token_ids) for choice in choices),
+            completion_tokens=sum(choice.tokens for choice in choices),
             reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
         ),
-        timings=Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0),
-        provenance=replace(made_by, batch_size_max=len(choices)),
+        timings=_NO_TIME,
+        provenance=made_by,
     )
 
 
@@ -228,58 +239,41 @@ class _Playing:
 
     def __init__(self, script: Script, parameters: SamplingParameters, index: int) -> None:
         whole = script.pieces[index:] or script.pieces[-1:]
-        self._index = index
         self._parameters = parameters
-        self._pieces = whole[: parameters.max_tokens]
-        self._is_whole = len(self._pieces) == len(whole)
+        self._deltas = tuple(_delta_of(piece, index) for piece in whole[: parameters.max_tokens])
+        self._is_whole = len(self._deltas) == len(whole)
         self._stops = StopMatcher(parameters.stop) if parameters.stop else None
-        self._said: list[TextDelta] = []
-        self.token_ids: list[int] = []
-        self.finish_reason: FinishReason | None = None if self._pieces else FinishReason.STOP
+        self._said = PartialChoice()
+        self.tokens = 0
+        self.finish_reason: FinishReason | None = None if self._deltas else FinishReason.STOP
 
     def next(self) -> TextDelta:
         """Say the next piece."""
-        piece = self._pieces[len(self.token_ids)]
-        word = piece.name if isinstance(piece, ToolCall) else piece
-        token = token_of(word)
-        self.token_ids.append(token)
-        last = len(self.token_ids) == len(self._pieces)
-        text, stops = "" if isinstance(piece, Thought | ToolCall) else piece, last and self._is_whole
+        delta = piece = self._deltas[self.tokens]
+        self.tokens += 1
+        last = self.tokens == len(self._deltas)
+        stops = last and self._is_whole
         if self._stops is not None:
-            text = self._stops.push(text) + (self._stops.finish() if last else "")
+            delta = replace(delta, text=self._stops.push(delta.text) + (self._stops.finish() if last else ""))
             stops = stops or self._stops.stopped
-        logprobs = (self._candidates(word),) if self._parameters.logprobs and text else ()
-        stops = stops or token in self._parameters.stop_token_ids
-        delta = TextDelta(
-            index=self._index,
-            text=text,
-            token_ids=(token,),
-            logprobs=logprobs,
-            reasoning=str(piece) if isinstance(piece, Thought) else "",
-            tool_calls=(piece,) if isinstance(piece, ToolCall) else (),
-        )
-        self._said.append(delta)
+        if self._parameters.logprobs and delta.text:
+            delta = replace(delta, logprobs=(self._candidates(piece.text),))
+        stops = stops or delta.token_ids[0] in self._parameters.stop_token_ids
+        self._said.add(delta)
         if stops or last:
-            ended = FinishReason.TOOL_CALLS if any(said.tool_calls for said in self._said) else FinishReason.STOP
+            ended = FinishReason.TOOL_CALLS if self._said.tool_calls else FinishReason.STOP
             self.finish_reason = ended if stops else FinishReason.LENGTH
         return delta
 
     @property
     def reasoning_tokens(self) -> int:
         """How many pieces were thoughts."""
-        return sum(bool(said.reasoning) for said in self._said)
+        return len(self._said.thoughts)
 
     def result(self) -> GeneratedChoice:
         """What was said."""
-        return GeneratedChoice(
-            text="".join(said.text for said in self._said),
-            token_ids=tuple(self.token_ids),
-            finish_reason=self.finish_reason or FinishReason.STOP,
-            logprobs=tuple(entry for said in self._said for entry in said.logprobs),
-            reasoning="".join(said.reasoning for said in self._said),
-            tool_calls=tuple(call for said in self._said for call in said.tool_calls),
-            stop_sequence=None if self._stops is None else self._stops.stopped_by,
-        )
+        stop_sequence = None if self._stops is None else self._stops.stopped_by
+        return self._said.finished(self.finish_reason or FinishReason.STOP, stop_sequence)
 
     def _candidates(self, piece: str) -> TokenLogprobs:
         names = [piece, *(f"{piece}{number}" for number in range(1, self._parameters.top_logprobs))]
@@ -288,6 +282,18 @@ class _Playing:
             for number, name in enumerate(names)
         ]
         return TokenLogprobs(chosen=found[0], top=tuple(found[: self._parameters.top_logprobs]))
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX, typed=True)  # a thought is a string that means something else
+def _delta_of(piece: str | ToolCall, index: int) -> TextDelta:
+    """What a piece of choice ``index`` is, before anybody asks for more or for an end."""
+    return TextDelta(
+        index=index,
+        text="" if isinstance(piece, Thought | ToolCall) else piece,
+        token_ids=(token_of(piece.name if isinstance(piece, ToolCall) else piece),),
+        reasoning=str(piece) if isinstance(piece, Thought) else "",
+        tool_calls=(piece,) if isinstance(piece, ToolCall) else (),
+    )
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)

@@ -7,6 +7,7 @@ at the head under its lock, and asks the database for no more than it does not k
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head, StreamKey
 
@@ -37,11 +38,13 @@ class KnownLog:
         """
         if self._head is None:
             self._versions = {}  # without a head nothing says how long they are right
-        return self._versions, list({request.stream for request in requests} - self._versions.keys())
+        known = self._versions  # a difference of sets would look at all that is known
+        return known, list({stream for request in requests if (stream := request.stream) not in known})
 
     def keep(self, batch: Batch) -> None:
         """What ``batch``, which was committed, left."""
         self._head = batch.head
         self._versions = batch.versions
-        while len(self._versions) > STREAMS_MAX:
-            del self._versions[next(iter(self._versions))]
+        if len(self._versions) > STREAMS_MAX:  # many at a time: to find the first of a dict passes all that were deleted
+            for stream in list(islice(self._versions, len(self._versions) - STREAMS_MAX + STREAMS_MAX // 8)):
+                del self._versions[stream]

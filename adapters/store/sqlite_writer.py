@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer, StreamKey
+from manent.adapters.store.batch import AppendRequest, Batch, Head, KeptAnswer
 from manent.adapters.store.committer import BatchRefused, Verdicts
 from manent.adapters.store.frontier import HEADER_FIELDS, pack_frontier, unpack_frontier
 from manent.adapters.store.known_log import KnownLog
@@ -44,7 +45,10 @@ _PUT_ANSWER = (
     "VALUES (?, ?, ?, ?, ?, ?)"
 )
 _MOVE_HEAD = "UPDATE log_head SET position = ?, recorded_at_us = ?, frontier = ?, root = ?"
-_SELECT_VERSION = "SELECT max(stream_version) FROM event_headers WHERE tenant = ? AND stream_id = ?"
+_SELECT_VERSIONS = (
+    "SELECT key, (SELECT max(stream_version) FROM event_headers "
+    "WHERE tenant = json_extract(value, '$[0]') AND stream_id = json_extract(value, '$[1]')) FROM json_each(?)"
+)
 _SELECT_ANSWER = (
     "SELECT request_digest, position, stream_version, recorded_at_us FROM idempotency_keys "
     "WHERE scope = ? AND key = ? AND recorded_at_us > ?"
@@ -122,8 +126,9 @@ class SQLiteBatchWriter:
         if self._known.head != head:
             self._known.forget()
         versions, unknown = self._known.versions(requests)
-        for stream in unknown:
-            versions[stream] = _version(connection, stream)
+        if unknown:
+            found = connection.execute(_SELECT_VERSIONS, (json.dumps(unknown),))
+            versions |= {unknown[number]: version or 0 for number, version in found}
         batch = Batch(
             head=head,
             now_us=now_us,
@@ -167,10 +172,6 @@ class SQLiteBatchWriter:
 
     def _reason(self, error: Exception) -> str:
         return f"the database {self._path.name} refused: {error}"
-
-
-def _version(connection: sqlite3.Connection, stream: StreamKey) -> int:
-    return connection.execute(_SELECT_VERSION, stream).fetchone()[0] or 0
 
 
 def _write_rows(connection: sqlite3.Connection, batch: Batch) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 
-from manent.domain.admission import Priority
 from manent.domain.caching import CacheScope
 from manent.domain.embedding import CHAT_TYPES, check_type
 from manent.domain.errors import CompletionCancelledError, DomainError, EngineUnavailable, InternalError
@@ -103,42 +101,39 @@ class CompleteChat:
             idempotency=command.idempotency,
             now_s=self._telemetry.now_s,
             timeout_s=_shorter(command.timeout_s, self._timeout_max_s),
+            comes_back=command.stream,
         )
         self._live.run(running, self._kept(running, command))
         return running
 
     async def _kept(self, running: RunningCompletion, command: ChatCommand) -> None:
-        """Live through it, and keep it for readers who lost their connection before its end; a line has no reader."""
+        """Live through it, and keep it for a reader who may have lost the connection before its end."""
         await self._live_through(running, command)
         await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
-        if running.request is not None and command.priority is not Priority.BACKGROUND:
+        if running.comes_back and running.request is not None:
             self._recent.keep(running)
 
     async def _live_through(self, running: RunningCompletion, command: ChatCommand) -> None:
         try:
-            async with AsyncExitStack() as stack:
-                _limit(running, running.timeout_s, stack)
-                if command.idempotency is not None:
-                    numbered, answered = await self._repeat.next_attempt(command.idempotency)
-                    if answered is not None:
-                        await self._repeat.tell_again(running, answered)
-                        return
-                    command = replace(command, idempotency=numbered)
-                models = models_to_try(command.principal, command.model, self._engine.resolve)
-                card = self._engine.resolve(models[0])
-                check_type(command.model, card.type, *CHAT_TYPES)
-                await self._count(running, command, card, stack)
-                if command.session_id is not None:
-                    turn = self._turns.take(running.tenant, command.session_id, gone=running.stop_requested)
-                    await stack.enter_async_context(turn)
+            running.limit(running.timeout_s)
+            if command.idempotency is not None:
+                numbered, answered = await self._repeat.next_attempt(command.idempotency)
+                if answered is not None:
+                    await self._repeat.tell_again(running, answered)
+                    return
+                command = replace(command, idempotency=numbered)
+            models = models_to_try(command.principal, command.model, self._engine.resolve)
+            card = self._engine.resolve(models[0])
+            check_type(command.model, card.type, *CHAT_TYPES)
+            alone = command.parameters.deterministic
+            wish = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
+            async with self._counted(running, command, card), self._turn(running):
+                if running.session_id is not None:
                     running.timeline.lap(Stage.TURN)
-                alone = command.parameters.deterministic
-                places = PlaceAtOneOf(self._engine, command.principal, models)
-                wanted = PlaceWish(priority=command.priority, alone=alone, gone=running.stop_requested)
-                running.place = await places.take(wanted, stack)
-                running.timeline.lap(Stage.QUEUE)
-                _limit(running, self._alone_max_s if alone else None, stack)
-                await self._accept_generate_close(running, command)
+                async with PlaceAtOneOf(self._engine, command.principal, models, wish) as running.place:
+                    running.timeline.lap(Stage.QUEUE)
+                    running.limit(self._alone_max_s if alone else None)
+                    await self._accept_generate_close(running, command)
         except Repeated as repeated:
             await self._tell_again(running, repeated.appended)
         except DomainError as error:
@@ -148,24 +143,30 @@ class CompleteChat:
             _log.exception("completion %s ended in a defect", running.completion_id)
             running.fail(InternalError(f"internal error ({type(error).__name__}) in {running.completion_id}"))
         finally:
+            running.unlimited()
             self._telemetry.operation_ended(completion_ended(running, command))
 
-    async def _count(
-        self, running: RunningCompletion, command: ChatCommand, card: ModelCard, stack: AsyncExitStack
-    ) -> None:
+    def _counted(
+        self, running: RunningCompletion, command: ChatCommand, card: ModelCard
+    ) -> AbstractAsyncContextManager[None]:
         """Have the completion counted until its end, in the limits of whoever asked for it and of its model."""
         output_tokens = min(output_reserve_tokens(card, command.parameters), card.context_length)
         running.reservation = Reservation(
             estimated_tokens(command.messages, output_tokens=output_tokens, choices=command.parameters.n)
         )
-        counted = self._counting.completion(
+        return self._counting.completion(
             running.reservation,
             principal=command.principal,
             address=command.address,
             model_id=card.model_id,
             enforced=command.within_limits,
         )
-        await stack.enter_async_context(counted)
+
+    def _turn(self, running: RunningCompletion) -> AbstractAsyncContextManager[None]:
+        """The turn of the session, if there is one."""
+        if running.session_id is None:
+            return nullcontext()
+        return self._turns.take(running.tenant, running.session_id, gone=running.stop_requested)
 
     async def _tell_again(self, running: RunningCompletion, appended: Appended) -> None:
         """Another node accepted the same request between our look and our append."""
@@ -273,10 +274,3 @@ class CompleteChat:
 
 def _shorter(one_s: float | None, other_s: float | None) -> float | None:
     return min((seconds for seconds in (one_s, other_s) if seconds is not None), default=None)
-
-
-def _limit(running: RunningCompletion, seconds: float | None, stack: AsyncExitStack) -> None:
-    """Have the completion end ``seconds`` from now at the latest."""
-    if seconds is not None:
-        timer = asyncio.get_running_loop().call_later(seconds, running.expire, seconds)
-        stack.callback(timer.cancel)

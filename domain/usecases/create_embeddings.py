@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
@@ -110,9 +109,9 @@ class CreateEmbeddings:
 
     async def _create(self, command: EmbeddingCommand, card: ModelCard, measured: _Measured) -> CreatedEmbeddings:
         try:
-            async with asyncio.timeout(self._timeout_s), AsyncExitStack() as stack:
-                places = PlaceAtOneOf(self._engine, command.principal, [card.model_id])
-                place = await places.take(PlaceWish(priority=command.priority), stack)
+            wish = PlaceWish(priority=command.priority)
+            held = PlaceAtOneOf(self._engine, command.principal, [card.model_id], wish)
+            async with asyncio.timeout(self._timeout_s), held as place:
                 measured.timeline.lap(Stage.QUEUE)
                 request = EmbeddingRequest(
                     model_id=place.model_id,

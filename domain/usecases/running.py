@@ -19,7 +19,7 @@ from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
 from manent.domain.telemetry import NO_TELEMETRY, Stage, Timeline
 from manent.domain.usecases.count_requests import Reservation
-from manent.domain.waiting import CalledOff, StopSignal
+from manent.domain.waiting import CalledOff, Changes, StopSignal
 
 _T = TypeVar("_T")
 
@@ -40,6 +40,7 @@ class RunningCompletion:
     """One completion, from its command to its terminal event.
 
     ``outcome`` is what it ended in by itself; a completion that is told again from the record has none.
+    ``comes_back`` says whether a reader may come back for it after its end: what nobody can ask for is not kept.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RunningCompletion:
         idempotency: IdempotencyKey | None = None,
         now_s: Callable[[], float] = NO_TELEMETRY.now_s,
         timeout_s: float | None = None,
+        comes_back: bool = False,
     ) -> None:
         self.completion_id = completion_id
         self.tenant = tenant
@@ -59,6 +61,7 @@ class RunningCompletion:
         self.session_id = session_id
         self.idempotency = idempotency
         self.timeout_s = timeout_s
+        self.comes_back = comes_back
         self.place = QueuePlace()
         self.timeline = Timeline(now_s)
         self.outcome: CompletionOutcome | None = None
@@ -66,8 +69,10 @@ class RunningCompletion:
         self._readers = 1
         self._deltas: list[TextDelta] = []
         self._output = PartialOutput()
-        self._changed = asyncio.Event()
+        self._more = Changes()  # for who follows each delta
+        self._further = Changes()  # for who waits until it is accepted, or ended
         self._stop = StopSignal()
+        self._timers: list[asyncio.TimerHandle] = []
         self._stop_reason: str | None = None
         self._deadline_error: DeadlineExceeded | None = None
         self._accepted: Accepted | None = None
@@ -84,7 +89,7 @@ class RunningCompletion:
         """
         while self._accepted is None:
             self._raise_error()
-            await self._next_change()
+            await self._further.next()
         return self._accepted
 
     async def deltas(self, start: int = 0) -> AsyncGenerator[TextDelta, None]:
@@ -101,7 +106,7 @@ class RunningCompletion:
             if self._generated is not None:
                 return
             self._raise_error()
-            await self._next_change()
+            await self._more.next()
 
     async def generated(self) -> CompletionGenerated:
         """Wait until the completion's success is recorded.
@@ -111,7 +116,7 @@ class RunningCompletion:
         """
         while self._generated is None:
             self._raise_error()
-            await self._next_change()
+            await self._further.next()
         return self._generated
 
     @property
@@ -152,7 +157,7 @@ class RunningCompletion:
     async def reaches(self, number: int) -> bool:
         """Wait until so many deltas are there; False where it ended with fewer."""
         while len(self._deltas) < number and not self.ended:
-            await self._next_change()
+            await self._more.next()
         return len(self._deltas) >= number
 
     @property
@@ -176,13 +181,17 @@ class RunningCompletion:
             self._stop_reason = reason
             self._stop.set()
 
-    def expire(self, after_s: float) -> None:
-        """Its time is over; it is stopped, and what it ends in is a failure."""
-        if self._stop_reason is None:
-            self._deadline_error = DeadlineExceeded(f"the completion did not end within {after_s:g} s")
-            self.cancel(self._deadline_error.code)
-
     # What the use case uses.
+
+    def limit(self, seconds: float | None) -> None:
+        """Have it stopped ``seconds`` from now; what it ends in then is a failure."""
+        if seconds is not None:
+            self._timers.append(asyncio.get_running_loop().call_later(seconds, self._expire, seconds))
+
+    def unlimited(self) -> None:
+        """It takes no more time."""
+        while self._timers:
+            self._timers.pop().cancel()
 
     @property
     def deadline_error(self) -> DeadlineExceeded | None:
@@ -219,7 +228,7 @@ class RunningCompletion:
         """Tell the readers that the request is recorded."""
         self._accepted = accepted
         self._output = PartialOutput(accepted.requested.parameters.n)
-        self._changed.set()
+        self._further.tell()
 
     def produce(self, delta: TextDelta) -> None:
         """Hand a delta to the readers."""
@@ -227,23 +236,27 @@ class RunningCompletion:
             self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
         self._output.add(delta)
-        self._changed.set()
+        self._more.tell()
 
     def finish(self, generated: CompletionGenerated) -> None:
         """Tell the readers that success is recorded."""
         self._generated = generated
-        self._changed.set()
+        self._tell_end()
 
     def fail(self, error: DomainError) -> None:
         """Tell the readers that it ended, or was refused, with ``error``."""
         self._error = error
-        self._changed.set()
+        self._tell_end()
+
+    def _expire(self, after_s: float) -> None:
+        if self._stop_reason is None:
+            self._deadline_error = DeadlineExceeded(f"the completion did not end within {after_s:g} s")
+            self.cancel(self._deadline_error.code)
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-    async def _next_change(self) -> None:
-        # No other task runs between a reader's look at the state and this clear, so no change is missed.
-        self._changed.clear()
-        await self._changed.wait()
+    def _tell_end(self) -> None:
+        self._further.tell()
+        self._more.tell()

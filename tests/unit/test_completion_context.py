@@ -88,7 +88,7 @@ async def test_a_model_that_is_gone_leaves_the_messages() -> None:
     """The prompt cannot be rendered, and why is said."""
     world = world_of_two_models()
     generated = await talk(world, "one")
-    world.engine._cards = ()
+    world.engine._by_name.clear()
     context = await shown(world, generated.completion_id)
     assert (context.verdict, context.prompt) == (PromptVerdict.UNAVAILABLE, None)
     assert context.problem is not None

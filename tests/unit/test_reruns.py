@@ -165,9 +165,9 @@ async def test_an_original_whose_model_is_gone_needs_another() -> None:
     """The registry is asked before anything is recorded."""
     world = world_of_two_models()
     await talk(world, "one")
-    world.engine._cards = (SCRIPTED_CARD,)  # the scripted model stays, under its own name
+    world.engine._by_name = {SCRIPTED_CARD.model_id: SCRIPTED_CARD}  # the scripted model stays, under its own name
     await world.manent.complete_chat.start(ask(user("two"), session_id="s")).generated()
-    world.engine._cards = ()
+    world.engine._by_name.clear()
     with pytest.raises(ModelNotFound):
         await world.manent.replays.rerun.start(command())
 
