@@ -39,7 +39,7 @@ CLOSE_COMPLETIONS_S = 2.0
 CLOSE_RERUNS_S = 1.0
 CLOSE_CONNECTIONS_S = 1.0
 # Allocations, less what was freed, before the youngest are looked at; and so many looks before those of each older age.
-GC_THRESHOLDS = (10_000, 20, 50)
+GC_THRESHOLDS = (50_000, 5, 50)
 
 START_ERRORS = (
     HomeError,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from manent.domain.errors import PermissionDenied
 from manent.domain.limits import RequestLimits
+from manent.domain.made_often import made_often
 
 
 class Scope(StrEnum):
@@ -55,6 +56,7 @@ class Visit(Protocol):
         ...
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """A tenant and a subject in it, with the scopes of the credential that was presented.
@@ -70,6 +72,18 @@ class Principal:
     limits: RequestLimits | None = None
     models: ModelAccess = ModelAccess()
     visit: Visit | None = field(default=None, compare=False, repr=False)
+
+    def on(self, visit: Visit) -> Principal:
+        """The same, who comes by ``visit``."""
+        return Principal(
+            tenant=self.tenant,
+            subject=self.subject,
+            scopes=self.scopes,
+            credential_id=self.credential_id,
+            limits=self.limits,
+            models=self.models,
+            visit=visit,
+        )
 
 
 def has_scope(principal: Principal, scope: Scope) -> bool:

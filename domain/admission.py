@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from manent.domain.made_often import made_often
+
 
 class Priority(StrEnum):
     """Classes of requests: somebody waits for an interactive one, a batch can wait, and what is in the background takes
@@ -15,6 +17,7 @@ class Priority(StrEnum):
     BACKGROUND = "background"
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlace:
     """How a request came to its place: at which model, how many were ahead of it, and how long it waited for that."""

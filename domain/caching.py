@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from manent.domain.made_often import made_often
+
 
 class CacheMiss(StrEnum):
     """Why no more of a prompt was found in the prefix cache. What other tenants have there is never told."""
@@ -38,6 +40,7 @@ class CacheUse:
     known_tokens: int = 0
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheScope:
     """In whose prefix cache a generation may look, and whose it adds to. Nothing is shared between tenants.

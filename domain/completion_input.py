@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manent.domain.generation import SaltedDigest, Truncation
+from manent.domain.made_often import made_often
 from manent.domain.messages import Message, Role
 from manent.domain.prompts import TextPrompt
 
@@ -18,6 +19,7 @@ class DroppedMessages:
     count: int
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextUsed:
     """Which stored messages the model sees, in order, and which were left out to fit its window."""
@@ -27,6 +29,7 @@ class ContextUsed:
     truncation: Truncation
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputMessage:
     """A message of a completion without a session: its content where that is recorded, and a commitment to it.

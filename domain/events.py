@@ -20,6 +20,7 @@ from manent.domain.generation import (
     TokenLogprobs,
     Usage,
 )
+from manent.domain.made_often import made_often
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.operator_events import OperatorEvent
 from manent.domain.output import Alternative
@@ -79,6 +80,7 @@ class HistoryRevised:
     revised_at_us: int
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequested:
     """A completion was accepted; exactly one terminal event follows it.
@@ -111,6 +113,7 @@ class CompletionRequested:
     requested_at_us: int
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionGenerated:
     """The completion ended well. ``text`` and ``token_ids`` are None where content is not recorded.

@@ -12,6 +12,7 @@ from manent.domain.caching import CacheScope, CacheUse
 from manent.domain.drafting import DraftUse
 from manent.domain.embedding import ModelType
 from manent.domain.images import ImagesUsed
+from manent.domain.made_often import made_often
 from manent.domain.messages import Message, ToolCall, digests_of
 from manent.domain.output_shape import OutputShape
 
@@ -31,6 +32,7 @@ class Truncation(StrEnum):
     DISABLED = "disabled"
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedParameters:
     """Sampling parameters as the client gave them; None leaves the choice to the model's defaults."""
@@ -54,6 +56,7 @@ class RequestedParameters:
     shape: OutputShape | None = None
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParameters:
     """Effective parameters: what the engine really used, every default filled in.
@@ -116,6 +119,7 @@ class ModelCard:
         return ("text", "image") if self.reads_images else ("text",)
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """What produced an answer: enough for an auditor to name it and for an analyst to reproduce it.
@@ -141,6 +145,7 @@ class Provenance:
     draft: DraftUse | None = None
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
     """The exact tokens that the model is given: chat template and tokenizer applied.
@@ -161,6 +166,8 @@ class RenderedPrompt:
     @property
     def committed_bytes(self) -> bytes:
         """What a commitment to the prompt is made of: ``token_bytes`` and the SHA-256 of each image, in order."""
+        if not self.messages:
+            return self.token_bytes
         return self.token_bytes + digests_of(image for message in self.messages for image in message.images)
 
     @property
@@ -169,6 +176,7 @@ class RenderedPrompt:
         return struct.pack(f"<{len(self.token_ids)}I", *self.token_ids)
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Exact token counts, from the tokenizer and never estimated; ``reasoning_tokens`` are of ``completion_tokens``."""
@@ -184,6 +192,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Where the time of a completion went, in seconds of the runner's monotonic clock."""
@@ -193,6 +202,7 @@ class Timings:
     decode_s: float
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One generation, ready for the engine. Without a ``cache`` scope nothing is reused, and nothing kept."""
@@ -224,6 +234,7 @@ class TokenLogprobs:
     top: tuple[TokenCandidate, ...] = ()
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDelta:
     """Text of choice ``index`` that became certain, and the tokens evaluated since its last delta.
@@ -240,6 +251,7 @@ class TextDelta:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedChoice:
     """One answer. ``text`` is exactly the concatenation of its deltas; so are token ids and log probabilities.
@@ -256,6 +268,7 @@ class GeneratedChoice:
     stop_sequence: str | None = None
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
     """How a generation ended: ``n`` choices, and what all of them used together."""
@@ -281,6 +294,7 @@ class GenerationResult:
         return self.choices[0].finish_reason
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaltedDigest:
     """A commitment to bytes that are not recorded: ``digest`` = SHA-256(salt ‖ bytes), both in hex."""

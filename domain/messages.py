@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+from manent.domain.made_often import made_often
+
 
 class Role(StrEnum):
     """Who speaks. OpenAI's ``developer`` is ``system`` here, as the chat templates of MLX models have it."""
@@ -27,6 +29,7 @@ class ImageDetail(StrEnum):
     ORIGINAL = "original"
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
     """A piece of text of a message."""
@@ -73,6 +76,7 @@ class ToolCall:
             return self.arguments
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One message of a conversation; ``message_id`` is unique within its tenant.
@@ -93,7 +97,7 @@ class Message:
     @property
     def text(self) -> str:
         """All text of the message, its parts joined."""
-        return "".join(part.text for part in self.content)
+        return self.content[0].text if len(self.content) == 1 else "".join(part.text for part in self.content)
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
@@ -107,8 +111,12 @@ class Message:
     @property
     def committed_bytes(self) -> bytes:
         """What a commitment to the message is made of: its text, each image's SHA-256, and JSON of its tool calls."""
-        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
-        return self.text.encode() + digests_of(self.images) + (json.dumps(calls).encode() if calls else b"")
+        said = self.text.encode()
+        if self.images:
+            said += digests_of(self.images)
+        if self.tool_calls:
+            said += json.dumps([[call.id, call.name, call.arguments] for call in self.tool_calls]).encode()
+        return said
 
 
 def digests_of(images: Iterable[ImagePart]) -> bytes:

@@ -77,9 +77,11 @@ class PartialChoice:
 
         The JSON is ``[reasoning, [[id, name, arguments], …]]``.
         """
-        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
-        more = json.dumps([self.reasoning, calls]).encode() if self.thoughts or calls else b""
-        return self.text.encode() + more
+        said = self.text.encode()
+        if self.thoughts or self.tool_calls:
+            calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
+            said += json.dumps([self.reasoning, calls]).encode()
+        return said
 
 
 class PartialOutput:

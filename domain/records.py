@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from manent.domain.errors import IdempotencyConflict
 from manent.domain.events import DomainEvent
+from manent.domain.made_often import made_often
 from manent.domain.short_events import SessionStep
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventContext:
     """Who and what caused an append; it stands in the header of each of its events."""
@@ -86,6 +88,7 @@ class EventFilter:
     max_position: int | None = None
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
     """Where an append landed: its last position in the log and its last version in the stream.

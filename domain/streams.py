@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from manent.domain.generation import TextDelta
+from manent.domain.made_often import made_often
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamKey:
     """The stream of one completion."""

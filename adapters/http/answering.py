@@ -13,11 +13,13 @@ from manent.adapters.http.chat_stream import told_error
 from manent.adapters.http.context import Exchange
 from manent.adapters.http.retries import Retry
 from manent.domain.errors import CompletionCancelledError
+from manent.domain.made_often import made_often
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.reader import Reader
 from manent.domain.usecases.running import RunningCompletion
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """How a completion is to be answered: streamed, or whole; a ``background`` one is generated whoever leaves."""

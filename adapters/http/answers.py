@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -37,13 +38,16 @@ class Answer(HTTPResponse):
         """See ``BaseHTTPResponse.processed_headers``."""
         if has_message_body(self.status):  # type: ignore[no-untyped-call]  # Sanic's
             self.headers.setdefault("content-type", self.content_type)
-        return ((_header_bytes(name), _header_bytes(str(value))) for name, value in self.headers.items())
+        return starmap(_header_bytes, self.headers.items())
 
 
 @lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
-def _header_bytes(value: str) -> bytes:
-    """A name or a value of a header as Sanic sends it."""
-    return value.translate(HEADER_TRANSLATION_TABLE).encode(errors="surrogateescape")
+def _header_bytes(name: str, value: object) -> tuple[bytes, bytes]:
+    """A header as Sanic sends it."""
+    name_bytes, value_bytes = (
+        text.translate(HEADER_TRANSLATION_TABLE).encode(errors="surrogateescape") for text in (name, str(value))
+    )
+    return name_bytes, value_bytes
 
 
 def json_answer(model: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:

@@ -17,6 +17,7 @@ from manent.domain.access import Principal
 from manent.domain.admission import Priority
 from manent.domain.health import Health
 from manent.domain.images import ImageReader
+from manent.domain.made_often import made_often
 from manent.domain.ports import Ids, InferenceEngine
 from manent.domain.telemetry import NO_TELEMETRY, Telemetry
 from manent.domain.usecases.complete_chat import CompleteChat
@@ -141,6 +142,7 @@ class Documents:
     openapi_3_0: bytes
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """One request with who sent it, its checked query parameters, and what answers it.

@@ -92,11 +92,11 @@ def parse_json(body: bytes) -> object:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Ambiguous(f"the key {key[:80]!r} appears twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise _Ambiguous(f"the key {twice[:80]!r} appears twice in one object")
     return found
 
 

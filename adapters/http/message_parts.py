@@ -57,6 +57,7 @@ async def with_images(
     sources = [
         (index, source)
         for index, message in enumerate(asked)
+        if isinstance(message.content, list)
         for source in image_sources(message.content, role=message.role, param=f"{param}[{index}]" if param else "")
     ]
     if not sources:

@@ -10,6 +10,18 @@ from manent.adapters.http.wire_requests import ChatRequest
 from manent.adapters.http.wire_tools import FunctionTool, NamedToolChoice, StructuredOutputs
 from manent.domain.output_shape import FormatKind, OutputFormat, OutputShape, ReasoningEffort, Tool, ToolChoice
 
+SHAPING = frozenset(
+    {
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "structured_outputs",
+        "tool_choice",
+        "tools",
+    }
+)
+"""The parameters that say something about the form of an answer."""
+
 
 def shape_of(asked: ChatRequest) -> OutputShape | None:
     """What a request says about the form of its answer; None where it says nothing.
@@ -17,6 +29,8 @@ def shape_of(asked: ChatRequest) -> OutputShape | None:
     Raises:
         RequestRefused: parameters contradict each other.
     """
+    if asked.model_fields_set.isdisjoint(SHAPING):
+        return None
     output_format = _format(asked)
     tools = tuple(_tool(tool, index) for index, tool in enumerate(asked.tools or ()))
     choice, name = _choice(asked)

@@ -39,6 +39,11 @@ class Parameters(tuple[Parameter, ...]):
         """The rows by name."""
         return {row.name: row for row in self}
 
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """The names of those that are not refused, whatever their value."""
+        return frozenset(row.name for row in self if row.treatment is not Treatment.REFUSED)
+
 
 def honored(name: str, says: str) -> Parameter:
     """A row of what is honored."""
@@ -61,6 +66,8 @@ def honored_members(members: Mapping[str, Any], table: Sequence[Parameter], *, p
     Raises:
         RequestRefused: one is unknown, or asks for what is not supported.
     """
+    if isinstance(table, Parameters) and table.taken.issuperset(members):
+        return dict(members)
     rows = table.rows if isinstance(table, Parameters) else {row.name: row for row in table}
     found: dict[str, Any] = {}
     for name, value in members.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from typing import cast
 
 from sanic import Request
@@ -57,7 +56,7 @@ def identified_by(identify: Identify, *, store: EventStore, clock: Clock, ids: I
             correlation_id=sent.correlation_id,
             purpose=purpose_of(request),
         )
-        return replace(principal, visit=visit)
+        return principal.on(visit)
 
     return authenticate
 

@@ -178,6 +178,8 @@ def read_query(query_string: str, known: Sequence[QueryParameter]) -> dict[str, 
     Raises:
         RequestRefused: one is unknown, given twice, or no value of its kind.
     """
+    if not query_string and not known:
+        return {}
     pairs = _split(query_string)
     read: dict[str, Any] = {row.name: row.take(pairs) for row in known if isinstance(row, ListQuery)}
     given = _unique(pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
@@ -194,7 +194,9 @@ class HttpRequest(Request):
         timeout_s = self._context.body_timeout_s
         pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(timeout_s), aclosing(self._pieces(self._context.body_bytes_max)) as body:
+            # A clock is started where there is something to wait for: mostly the body has come with the header.
+            bound = nullcontext() if self._is_there else asyncio.timeout(timeout_s)
+            async with bound, aclosing(self._pieces(self._context.body_bytes_max)) as body:
                 async for data in body:
                     pieces.append(data)  # noqa: PERF401 (a comprehension cannot be closed)
         except TimeoutError:
@@ -243,6 +245,16 @@ class HttpRequest(Request):
         if size_bytes > bytes_max:
             self.close_after_answer()
             raise _too_large(bytes_max)
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether the whole body has arrived, and nothing is to be sent before it is read."""
+        stream = self.stream
+        if not isinstance(stream, Http) or stream.expecting_continue:
+            return False
+        if cast("object", stream.request_body) is not True:  # it comes in chunks
+            return False
+        return len(stream.recv_buffer) >= (stream.request_bytes_left or 0)
 
     def _late(self, what: str) -> RequestRefused:
         self.close_after_answer()

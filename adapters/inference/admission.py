@@ -94,6 +94,9 @@ class Admission:
         before = self.in_flight - self._in_background
         if before >= self._limits.in_flight_max and priority is not Priority.BACKGROUND:
             raise EngineBusy(f"{before} requests are waiting for model {self._model_id} already")
+        if priority is Priority.INTERACTIVE and self._has_room(alone=alone) and not self.waiting:
+            self._take(priority, alone=alone, passed_over=False)
+            return QueuePlace(model_id=self._model_id)
         loop = asyncio.get_running_loop()
         began_s, position = loop.time(), self._ahead_of(priority)
         turn = _Turn(loop.create_future(), alone)
@@ -110,7 +113,8 @@ class Admission:
         self._running[priority] -= 1
         if alone:
             self._taken_alone = False
-        self._hand_over()
+        if self.waiting:
+            self._hand_over()
 
     async def _until(self, turn: _Turn, priority: Priority, gone: Gone | None) -> None:
         waited = None
@@ -142,18 +146,21 @@ class Admission:
 
     def _hand_over(self) -> None:
         """Give the free places to those who come next. Nobody overtakes who is next and waits to be alone."""
-        while (priority := self._next()) is not None and self._has_room(self._waiting[priority][0]):
+        while (priority := self._next()) is not None and self._has_room(alone=self._waiting[priority][0].alone):
             turn = self._waiting[priority].popleft()
-            passed_over = priority is Priority.INTERACTIVE and self._waiting[Priority.BATCH]
-            self._in_a_row = self._in_a_row + 1 if passed_over else 0
-            self._running[priority] += 1
-            self._taken_alone = turn.alone
+            passed_over = priority is Priority.INTERACTIVE and bool(self._waiting[Priority.BATCH])
+            self._take(priority, alone=turn.alone, passed_over=passed_over)
             turn.came.set_result(None)
 
-    def _has_room(self, turn: _Turn) -> bool:
+    def _take(self, priority: Priority, *, alone: bool, passed_over: bool) -> None:
+        self._in_a_row = self._in_a_row + 1 if passed_over else 0
+        self._running[priority] += 1
+        self._taken_alone = alone
+
+    def _has_room(self, *, alone: bool) -> bool:
         if self._taken_alone:
             return False
-        return self.running == 0 if turn.alone else self.running < self._running_max
+        return self.running == 0 if alone else self.running < self._running_max
 
     def _next(self) -> Priority | None:
         room_for_batch = self._running[Priority.BATCH] < max(1, self._running_max * 3 // 4)

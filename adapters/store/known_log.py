@@ -45,6 +45,7 @@ class KnownLog:
         """What ``batch``, which was committed, left."""
         self._head = batch.head
         self._versions = batch.versions
-        if len(self._versions) > STREAMS_MAX:  # many at a time: to find the first of a dict passes all that were deleted
-            for stream in list(islice(self._versions, len(self._versions) - STREAMS_MAX + STREAMS_MAX // 8)):
+        if (excess := len(self._versions) - STREAMS_MAX) > 0:
+            # Many at a time: whoever looks for the first key of a dict passes all those that were deleted before it.
+            for stream in list(islice(self._versions, excess + STREAMS_MAX // 8)):
                 del self._versions[stream]

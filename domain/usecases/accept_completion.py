@@ -22,6 +22,7 @@ from manent.domain.generation import (
     SamplingParameters,
     Truncation,
 )
+from manent.domain.made_often import made_often
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine
 from manent.domain.prompts import TextPrompt
@@ -41,6 +42,7 @@ from manent.domain.usecases.running import Accepted, RunningCompletion
 from manent.domain.usecases.sessions import Sessions, context_of
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCommand:
     """A request for a chat completion, in the domain's words.

@@ -106,6 +106,8 @@ class Ending:
         return event, CompletionCancelledError(f"the completion was cancelled ({reason})")
 
     def _alternatives(self, reasons: list[FinishReason | None]) -> tuple[Alternative, ...]:
+        if len(self._output.choices) == 1:
+            return ()
         return tuple(
             Alternative(
                 index=index,

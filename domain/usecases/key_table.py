@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from math import inf
+from time import monotonic
 
 from manent.domain.access_events import KeyEvent, access_stream
 from manent.domain.access_keys import KeyState, evolve_key
@@ -84,16 +85,16 @@ class KeyTable:
 
     async def _caught_up(self, fresh_s: float, *, stale_s_max: float) -> None:
         begun = self._begun
-        if _now_s() - self._tried_at_s >= fresh_s:
+        if monotonic() - self._tried_at_s >= fresh_s:
             async with self._reading:
                 if self._begun == begun:  # else somebody's read began after this one asked: what it found will do
                     self._begun += 1
                     await self._read_once()
-        if self._failure is not None and _now_s() - self._read_at_s >= stale_s_max:
+        if self._failure is not None and monotonic() - self._read_at_s >= stale_s_max:
             raise StoreUnavailable(self._failure)
 
     async def _read_once(self) -> None:
-        self._tried_at_s = begun_at_s = _now_s()
+        self._tried_at_s = begun_at_s = monotonic()
         try:
             await self._catch_up()
         except StoreUnavailable as error:
@@ -149,7 +150,3 @@ class KeyTable:
 
 def _digests(state: KeyState | None) -> Iterable[str]:
     return () if state is None else (held.kept.digest for held in state.secrets)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from manent.domain.completion_input import ContextUsed, DroppedMessages
 from manent.domain.context import select_messages
 from manent.domain.generation import ModelCard, RenderedPrompt, RequestedParameters, SamplingParameters, Truncation
+from manent.domain.made_often import made_often
 from manent.domain.messages import Message
 from manent.domain.parameters import check_token_ids, effective_parameters, output_reserve_tokens
 from manent.domain.ports import InferenceEngine
@@ -19,6 +20,7 @@ SURELY_TOO_LONG = 1.25
 """How far beyond the window estimates must be for a conversation not even to be rendered as a whole."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What the model will see, and with what parameters it is asked."""
@@ -28,6 +30,7 @@ class View:
     parameters: SamplingParameters
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a request says about its view; ``tenant`` is None for messages without a session, whose ids are new."""

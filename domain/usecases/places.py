@@ -10,6 +10,7 @@ from manent.domain.access import Principal
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import CHAT_TYPES
 from manent.domain.errors import DomainError, EngineUnavailable, InsufficientMemory, ModelLoadError, ModelUnavailable
+from manent.domain.made_often import made_often
 from manent.domain.model_access import is_permitted
 from manent.domain.ports import InferenceEngine
 from manent.domain.waiting import Gone
@@ -17,6 +18,7 @@ from manent.domain.waiting import Gone
 UNUSABLE = (ModelLoadError, InsufficientMemory, ModelUnavailable, EngineUnavailable)
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceWish:
     """How a place is wanted; see ``InferenceEngine.place``."""

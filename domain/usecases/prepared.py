@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from manent.domain.generation import RenderedPrompt, SamplingParameters
+from manent.domain.made_often import made_often
 from manent.domain.records import Appended
 from manent.domain.usecases.running import Accepted
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """An accepted completion with what the engine needs."""

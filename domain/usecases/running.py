@@ -15,6 +15,7 @@ from manent.domain.admission import QueuePlace
 from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, DomainError
 from manent.domain.events import CompletionGenerated, CompletionOutcome, CompletionRequested
 from manent.domain.generation import TextDelta
+from manent.domain.made_often import made_often
 from manent.domain.output import PartialOutput
 from manent.domain.records import IdempotencyKey
 from manent.domain.telemetry import NO_TELEMETRY, Stage, Timeline
@@ -24,6 +25,7 @@ from manent.domain.waiting import CalledOff, Changes, StopSignal
 _T = TypeVar("_T")
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """What the log recorded when the completion was accepted, and the version of its stream after it.

@@ -165,7 +165,7 @@ async def test_an_original_whose_model_is_gone_needs_another() -> None:
     """The registry is asked before anything is recorded."""
     world = world_of_two_models()
     await talk(world, "one")
-    world.engine._by_name = {SCRIPTED_CARD.model_id: SCRIPTED_CARD}  # the scripted model stays, under its own name
+    world.engine._by_name = dict.fromkeys(("scripted", "default"), SCRIPTED_CARD)  # it stays, under its own names
     await world.manent.complete_chat.start(ask(user("two"), session_id="s")).generated()
     world.engine._by_name.clear()
     with pytest.raises(ModelNotFound):
