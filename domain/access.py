@@ -28,8 +28,10 @@ class Scope(StrEnum):
 AUDITED = frozenset({Scope.CHAT, Scope.SESSIONS, Scope.EVENTS_READ, Scope.MODELS_READ})
 """What auditors read without the scope for it: conversations, the log, and the models that they name."""
 
-INCLUDED = {Scope.MODELS_READ: frozenset({Scope.MODELS_MANAGE})}
-"""The scopes that include another beside ``admin``, which includes all."""
+SUFFICIENT = {scope: frozenset({scope, Scope.ADMIN}) for scope in Scope} | {
+    Scope.MODELS_READ: frozenset({Scope.MODELS_READ, Scope.MODELS_MANAGE, Scope.ADMIN})
+}
+"""The scopes that are, or include, each: ``admin`` includes all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class Principal:
 
 def has_scope(principal: Principal, scope: Scope) -> bool:
     """Whether ``principal`` has ``scope``, or one that includes it."""
-    return bool(principal.scopes & {scope, Scope.ADMIN, *INCLUDED.get(scope, ())})
+    return not principal.scopes.isdisjoint(SUFFICIENT[scope])
 
 
 def check_entry(principal: Principal, scope: Scope | None, *, reads: bool) -> None:

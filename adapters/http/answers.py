@@ -79,14 +79,13 @@ def usage_answer(usage: Usage) -> CompletionUsage:
 
 def usage_members(usages: Sequence[Usage]) -> dict[str, Any]:
     """The sum of token counts, a ``CompletionUsage``; plain, since each answer has one."""
-    prompt_tokens = sum(usage.prompt_tokens for usage in usages)
-    completion_tokens = sum(usage.completion_tokens for usage in usages)
+    total = usages[0] if len(usages) == 1 else sum(usages, start=Usage(prompt_tokens=0, completion_tokens=0))
     return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in usages)},
-        "completion_tokens_details": {"reasoning_tokens": sum(usage.reasoning_tokens for usage in usages)},
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+        "total_tokens": total.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens},
     }
 
 

@@ -35,6 +35,8 @@ PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 def speaks_anthropic(request: Request) -> bool:
     """Whether a request is one of Anthropic's API: by its path, or for models by the header that its clients send."""
+    if MESSAGES not in request.path and MODELS not in request.path:
+        return False
     path = next((request.path[len(prefix) :] for prefix in PREFIXES if request.path.startswith(f"{prefix}/")), "")
     if _is_below(path, MESSAGES):
         return True

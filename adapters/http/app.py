@@ -93,14 +93,16 @@ def _config(limits: HttpLimits) -> Config:
 
 def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents: Documents) -> SanicHandler:
     """The handler of ``route`` with everything around it that no route may forget."""
+    public = route.is_open(limits.public)
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
-        cast("HttpRequest", request).begin()
-        principal = await admit(cast("HttpRequest", request), services, limits, public=route.is_open(limits.public))
+        sent = cast("HttpRequest", request)
+        sent.begin()
+        principal = await admit(sent, services, limits, public=public)
         check_entry(principal, route.scope, reads=route.reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
-            request=cast("HttpRequest", request),
+            request=sent,
             principal=principal,
             services=services,
             limits=limits,

@@ -162,4 +162,6 @@ class Exchange:
 
     def priority(self, asked: str | None) -> Priority:
         """The priority of the work that is done for it: the one that is asked for, but for lines of batches."""
-        return Priority(asked or Priority.INTERACTIVE) if self.batch_id is None else Priority.BACKGROUND
+        if self.batch_id is not None:
+            return Priority.BACKGROUND
+        return Priority.INTERACTIVE if asked is None else Priority(asked)

@@ -46,6 +46,8 @@ def check_content_type(content_type: str | None, content_encoding: str | None) -
 
     A browser lets any site post ``text/plain`` to a server on this machine; ``application/json`` it asks about first.
     """
+    if content_type == "application/json" and content_encoding is None:
+        return
     media_type, _, parameters = (content_type or "").partition(";")
     media_type = media_type.strip().lower()
     is_json = media_type == "application/json" or (
@@ -68,7 +70,7 @@ def parse_json(body: bytes) -> object:
     """
     try:
         text = body.decode("utf-8")
-        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value: object = _DECODER.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -76,12 +78,7 @@ def parse_json(body: bytes) -> object:
     except UnicodeEncodeError:
         raise _invalid("a string holds half of a surrogate pair, which is no character") from None
     except json.JSONDecodeError as error:
-        what = (
-            "the body is empty"
-            if not body.strip()
-            else f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}"
-        )
-        raise _invalid(what) from None
+        raise _invalid(_syntax(error)) from None
     except RecursionError:
         raise _invalid("the body is nested too deeply") from None
     except _Ambiguous as error:
@@ -89,6 +86,14 @@ def parse_json(body: bytes) -> object:
     except ValueError:
         raise _invalid("a number has too many digits") from None
     return value
+
+
+def _syntax(error: json.JSONDecodeError) -> str:
+    if not error.doc.strip():
+        return "the body is empty"
+    if error.doc.startswith("\ufeff"):
+        return "it begins with a BOM, which JSON does not have (RFC 8259, 8.1)"
+    return f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,6 +107,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise _Ambiguous(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _kind(value: object) -> str:

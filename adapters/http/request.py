@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cached_property
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -68,6 +67,8 @@ class HttpRequest(Request):
         self.levels: tuple[Level, ...] = ()
         self.completion: RunningCompletion | None = None
         self._request_id: str | None = None
+        self._correlation_id: str | None = None
+        self._is_correlated = False
         self._origin: Origin | None = None
         if self.head:  # there is none where Sanic makes up a request, to answer what was no request
             check_head(self.head)
@@ -79,20 +80,17 @@ class HttpRequest(Request):
             self._request_id = safe_id(self.headers.get("x-request-id")) or self._context.ids.new("req_")
         return self._request_id
 
-    @cached_property
+    @property
     def correlation_id(self) -> str | None:
         """What the client calls the conversation that this request belongs to; recorded, and nothing else.
 
         Agents send ``session_id`` headers beside full histories: to make them stateful would corrupt both. Where there
         is no such name, the client's trace is one (W3C Trace Context).
         """
-        headers = self.headers
-        for name in CORRELATION_HEADERS:
-            found = safe_id(headers.get(name))
-            if found is not None:
-                return found
-        traced = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-        return None if traced is None else traced["trace_id"]
+        if not self._is_correlated:
+            self._is_correlated = True
+            self._correlation_id = _correlation_id(self.headers)
+        return self._correlation_id
 
     def begin(self) -> None:
         """Tell that the request arrived; what is done for it from now on is known as done for it."""
@@ -189,14 +187,19 @@ class HttpRequest(Request):
         Raises:
             RequestRefused: it is too large, or did not arrive in time.
         """
-        if self.body or self.stream is None:
+        stream, bytes_max = self.stream, self._context.body_bytes_max
+        if self.body or stream is None:
+            return
+        if isinstance(stream, Http) and _is_there(stream, bytes_max):
+            self._check_coding()
+            self.body = await stream.read() or b""
+            if self.body:
+                await stream.read()  # Sanic sees only now that this was all
             return
         timeout_s = self._context.body_timeout_s
         pieces: list[bytes] = []
         try:
-            # A clock is started where there is something to wait for: mostly the body has come with the header.
-            bound = nullcontext() if self._is_there else asyncio.timeout(timeout_s)
-            async with bound, aclosing(self._pieces(self._context.body_bytes_max)) as body:
+            async with asyncio.timeout(timeout_s), aclosing(self._pieces(bytes_max)) as body:
                 async for data in body:
                     pieces.append(data)  # noqa: PERF401 (a comprehension cannot be closed)
         except TimeoutError:
@@ -223,12 +226,7 @@ class HttpRequest(Request):
 
     async def _pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """The body up to its bound, in pieces. What is beyond is read and dropped, so that the refusal is read."""
-        coding = self.headers.get("content-encoding")
-        if coding not in {None, "", "identity"}:
-            self.close_after_answer()
-            raise RequestRefused(
-                "unsupported_media_type", f"content-encoding {coding[:80]!r} is not supported; send the body as it is"
-            )
+        self._check_coding()
         stream = self.stream
         if not isinstance(stream, Http):
             return
@@ -246,15 +244,13 @@ class HttpRequest(Request):
             self.close_after_answer()
             raise _too_large(bytes_max)
 
-    @property
-    def _is_there(self) -> bool:
-        """Whether the whole body has arrived, and nothing is to be sent before it is read."""
-        stream = self.stream
-        if not isinstance(stream, Http) or stream.expecting_continue:
-            return False
-        if cast("object", stream.request_body) is not True:  # it comes in chunks
-            return False
-        return len(stream.recv_buffer) >= (stream.request_bytes_left or 0)
+    def _check_coding(self) -> None:
+        coding = self.headers.get("content-encoding")
+        if coding not in {None, "", "identity"}:
+            self.close_after_answer()
+            raise RequestRefused(
+                "unsupported_media_type", f"content-encoding {coding[:80]!r} is not supported; send the body as it is"
+            )
 
     def _late(self, what: str) -> RequestRefused:
         self.close_after_answer()
@@ -274,9 +270,26 @@ class HttpRequest(Request):
         return cast("asyncio.Transport | None", self.transport)
 
 
+def _correlation_id(headers: Mapping[str, str]) -> str | None:
+    for name in CORRELATION_HEADERS:
+        found = safe_id(headers.get(name))
+        if found is not None:
+            return found
+    parent = headers.get("traceparent")
+    traced = None if parent is None else TRACEPARENT.fullmatch(parent)
+    return None if traced is None else traced["trace_id"]
+
+
 def safe_id(value: str | None) -> str | None:
     """``value`` if it can stand in a header, an event and a log line."""
     return value if value is not None and SAFE_ID.fullmatch(value) else None
+
+
+def _is_there(stream: Http, bytes_max: int) -> bool:
+    """Whether the whole body has come with the header, as most do: then there is nothing to wait for or to refuse."""
+    if cast("object", stream.request_body) is not True or stream.expecting_continue:
+        return False
+    return (stream.request_bytes_left or 0) <= min(len(stream.recv_buffer), bytes_max)
 
 
 def _too_large(bytes_max: int) -> RequestRefused:

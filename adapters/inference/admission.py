@@ -48,6 +48,8 @@ class Admission:
         self._limits = limits
         self._running_max = min(limits.running_max, limits.in_flight_max)
         self._running: dict[Priority, int] = dict.fromkeys(Priority, 0)
+        self.running = 0
+        """How many have a place."""
         self._waiting: dict[Priority, deque[_Turn]] = {priority: deque() for priority in Priority}
         self._in_a_row = 0
         self._taken_alone = False
@@ -56,11 +58,6 @@ class Admission:
     def in_flight(self) -> int:
         """How many have a place or wait for one."""
         return self.running + self.waiting
-
-    @property
-    def running(self) -> int:
-        """How many have a place."""
-        return sum(self._running.values())
 
     @property
     def waiting(self) -> int:
@@ -91,10 +88,11 @@ class Admission:
             EngineBusy: too many have one or wait for one already, or none became free in time.
             CompletionCancelledError: it was not wanted any more while it waited.
         """
-        before = self.in_flight - self._in_background
+        waiting = self.waiting
+        before = self.running + waiting - self._in_background
         if before >= self._limits.in_flight_max and priority is not Priority.BACKGROUND:
             raise EngineBusy(f"{before} requests are waiting for model {self._model_id} already")
-        if priority is Priority.INTERACTIVE and self._has_room(alone=alone) and not self.waiting:
+        if priority is Priority.INTERACTIVE and self._has_room(alone=alone) and not waiting:
             self._take(priority, alone=alone, passed_over=False)
             return QueuePlace(model_id=self._model_id)
         loop = asyncio.get_running_loop()
@@ -111,6 +109,7 @@ class Admission:
     def give_back(self, priority: Priority, *, alone: bool) -> None:
         """Give a place back."""
         self._running[priority] -= 1
+        self.running -= 1
         if alone:
             self._taken_alone = False
         if self.waiting:
@@ -155,6 +154,7 @@ class Admission:
     def _take(self, priority: Priority, *, alone: bool, passed_over: bool) -> None:
         self._in_a_row = self._in_a_row + 1 if passed_over else 0
         self._running[priority] += 1
+        self.running += 1
         self._taken_alone = alone
 
     def _has_room(self, *, alone: bool) -> bool:

@@ -178,7 +178,8 @@ class ScriptedEngine(AlwaysLoaded):
         number, ended = 0, False
         try:
             while playing := [choice for choice in choices if choice.finish_reason is None]:
-                await script.before_delta(number)
+                if script.before_delta is not at_once:
+                    await script.before_delta(number)
                 if script.failure is not None and number == script.fails_at:
                     raise script.failure
                 for choice in playing:

@@ -237,7 +237,7 @@ class RunningCompletion:
         if not self._deltas:
             self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
-        self._output.add(delta)
+        self._output.choices[delta.index].add(delta)
         self._more.tell()
 
     def finish(self, generated: CompletionGenerated) -> None:
