@@ -131,6 +131,7 @@ class IdempotencyKey:
             )
 
 
+@made_often
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCompletion:
     """A completion whose terminal event is missing: running, or interrupted by a crash."""

@@ -28,11 +28,11 @@ StreamKey = tuple[str, str]
 
 # What a record takes in memory beside its payload: a draft, a header, a place in the queue.
 RECORD_BYTES = 1024
-# Most events are in no look-up table but that of models.
-_LOOKED_UP = frozenset(
-    {CompletionRequested, *get_args(CompletionOutcome), RerunStarted, RerunEnded}
-    | {*get_args(IndexedEvent), *get_args(StoredEvent), *get_args(WorkEvent)}
-)
+# Most events are in no look-up table but that of models: what opens or closes what runs, what is always listed, and
+# what is, where it is stored.
+_RUNS = frozenset({CompletionRequested, *get_args(CompletionOutcome), RerunStarted, RerunEnded})
+_LISTED = frozenset(get_args(IndexedEvent | WorkEvent))
+_STORED = frozenset(get_args(StoredEvent))
 
 
 class AppendRequest(msgspec.Struct, frozen=True, gc=False):
@@ -194,18 +194,21 @@ class Batch:
             model_id = model_of(draft.event)
             if model_id is not None:
                 self.models.append((model_id, position))
-            if type(draft.event) in _LOOKED_UP:
-                self._look_up(request, draft.event, Placed(context.tenant, position, context.actor, version), last)
+            kind = type(draft.event)
+            if kind in _RUNS:
+                self._open_or_close(request, draft.event, position, last)
+            if kind in _LISTED or (kind in _STORED and concerns_stored(draft.event)):
+                self.indexed.append((Placed(context.tenant, position, context.actor, version), draft.event))
         self.drafts += request.drafts
 
-    def _look_up(self, request: AppendRequest, event: DomainEvent, placed: Placed, last: int) -> None:
-        """What an event changes in the other look-up tables; ``last`` is its append's last position."""
+    def _open_or_close(self, request: AppendRequest, event: DomainEvent, position: int, last: int) -> None:
+        """What an event changes in the tables of what runs; ``last`` is its append's last position."""
         tenant, stream_id = request.stream
         if isinstance(event, CompletionRequested):
             opened = OpenCompletion(tenant=tenant, stream_id=stream_id, completion_id=event.completion_id)
             self.opened.append((opened, last))
             if event.session_id is not None:
-                self.in_sessions.append((tenant, event.completion_id, placed.position))
+                self.in_sessions.append((tenant, event.completion_id, position))
         elif isinstance(event, CompletionOutcome):
             self.closed.append((tenant, event.completion_id))
         elif isinstance(event, RerunStarted):
@@ -213,8 +216,6 @@ class Batch:
             self.opened.append((opened, last))
         elif isinstance(event, RerunEnded):
             self.closed.append((tenant, event.rerun_id))
-        if isinstance(event, IndexedEvent | WorkEvent) or concerns_stored(event):
-            self.indexed.append((placed, event))
 
     def _keep_node(self, level: int, index: int, node: bytes) -> None:
         if level % STORED_LEVEL_STEP == 0:
