@@ -7,9 +7,8 @@ import os
 import time
 from collections import deque
 
-RANDOM_BYTES = 10
+RANDOM_DIGITS = 20
 SALT_BYTES = 32
-PIECE_BYTES = RANDOM_BYTES + SALT_BYTES
 PIECES = 128
 
 
@@ -29,35 +28,34 @@ class RandomIds:
     """Ids, salts and seeds from the operating system's randomness.
 
     A request needs a dozen pieces of it: they are fetched many at a time, since each call of the system costs more than
-    the bytes do. No piece is ever handed out twice, to whatever thread, nor by a process that was forked.
+    the bytes do. No piece is ever handed out twice: taking from a deque is atomic, and a process that was forked begins
+    anew.
     """
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
-        os.register_at_fork(after_in_child=self._pieces.clear)
+        self._digits: deque[str] = deque()
+        self._salts: deque[bytes] = deque()
+        os.register_at_fork(after_in_child=self._digits.clear)
+        os.register_at_fork(after_in_child=self._salts.clear)
 
     def new(self, prefix: str) -> str:
         """See ``Ids.new``: 48 bits of milliseconds and 80 random ones, as in a UUID of version 7 (RFC 9562)."""
-        return f"{prefix}{time.time_ns() // 1_000_000:012x}{self._piece()[:RANDOM_BYTES].hex()}"
+        while True:
+            try:
+                return f"{prefix}{time.time_ns() // 1_000_000:012x}{self._digits.popleft()}"
+            except IndexError:
+                fresh = os.urandom(RANDOM_DIGITS // 2 * PIECES).hex()
+                self._digits.extend([fresh[at : at + RANDOM_DIGITS] for at in range(0, len(fresh), RANDOM_DIGITS)])
 
     def salt(self) -> bytes:
         """See ``Ids.salt``."""
-        return self._piece()[:SALT_BYTES]
-
-    def event(self) -> tuple[str, bytes]:
-        """See ``Ids.event``."""
-        piece = self._piece()
-        return f"evt_{time.time_ns() // 1_000_000:012x}{piece[:RANDOM_BYTES].hex()}", piece[RANDOM_BYTES:]
+        while True:
+            try:
+                return self._salts.popleft()
+            except IndexError:
+                fresh = os.urandom(SALT_BYTES * PIECES)
+                self._salts.extend([fresh[at : at + SALT_BYTES] for at in range(0, len(fresh), SALT_BYTES)])
 
     def seed(self) -> int:
         """See ``Ids.seed``."""
-        return int.from_bytes(self._piece()[:4], "big") >> 1
-
-    def _piece(self) -> bytes:
-        """Random bytes for an id and a salt. Taking from a deque is atomic, so that no two threads get the same."""
-        while True:
-            try:
-                return self._pieces.popleft()
-            except IndexError:
-                fresh = os.urandom(PIECE_BYTES * PIECES)
-                self._pieces.extend(fresh[at : at + PIECE_BYTES] for at in range(0, len(fresh), PIECE_BYTES))
+        return int.from_bytes(self.salt()[:4], "big") >> 1

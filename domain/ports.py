@@ -284,10 +284,6 @@ class Ids(Protocol):
         """32 random bytes."""
         ...
 
-    def event(self) -> tuple[str, bytes]:
-        """An event's id, made as ``new`` does, and its salt."""
-        ...
-
     def seed(self) -> int:
         """A random seed below 2**31."""
         ...

@@ -74,28 +74,29 @@ class Changes:
     It costs next to nothing while nobody waits, where an ``asyncio.Event`` that is set and cleared costs as much.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("awaited",)
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+        self.awaited: list[asyncio.Future[None]] = []
+        """What those who wait wait for."""
 
     def tell(self) -> None:
         """There is one."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for future in waiting:
+        if self.awaited:
+            awaited, self.awaited = self.awaited, []
+            for future in awaited:
                 if not future.done():
                     future.set_result(None)
 
     async def next(self) -> None:
         """Wait for the next one. No other task runs between a look and this, so that none is missed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self.awaited.append(future)
         try:
             await future
         except asyncio.CancelledError:
             with suppress(ValueError):  # it was told at that very moment
-                self._waiting.remove(future)
+                self.awaited.remove(future)
             raise
 
 

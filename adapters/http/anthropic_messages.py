@@ -39,8 +39,8 @@ async def create_message(exchange: Exchange) -> HTTPResponse | None:
     )
 
     async def whole(running: RunningCompletion) -> HTTPResponse:
-        accepted = await running.accepted()
         generated = await running.generated()
+        accepted = await running.accepted()
         members = MessageAnswer(asked, accepted.requested).whole(generated, pieces_of(running.produced))
         return members_answer(members, headers={**session_headers(running.session_id), **queue_headers(running)})
 

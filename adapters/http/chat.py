@@ -36,7 +36,7 @@ async def answer_chat(exchange: Exchange, asked: ChatRequest) -> HTTPResponse | 
 
 
 async def _whole_completion(running: RunningCompletion) -> HTTPResponse:
-    accepted = await running.accepted()
     generated = await running.generated()
+    accepted = await running.accepted()
     members = completion_members(accepted.requested, generated, running.output.choices)
     return members_answer(members, headers={**session_headers(running.session_id), **queue_headers(running)})

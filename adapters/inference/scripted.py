@@ -10,7 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
@@ -71,6 +71,25 @@ class Thought(str):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """One choice as it was written; ``is_whole`` unless max_tokens cut it off."""
+
+    deltas: Sequence[TextDelta]
+    choice: GeneratedChoice
+    is_whole: bool
+
+    @classmethod
+    def of(cls, deltas: Sequence[TextDelta], *, is_whole: bool) -> _Reply:
+        """The reply of ``deltas``."""
+        said = PartialChoice()
+        for delta in deltas:
+            said.add(delta)
+        ended = FinishReason.TOOL_CALLS if said.tool_calls else FinishReason.STOP
+        reason = ended if is_whole or not deltas else FinishReason.LENGTH
+        return cls(deltas, said.finished(reason, None), is_whole)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """What one generation does.
@@ -87,6 +106,17 @@ class Script:
     before_delta: Hook = at_once
     failure: DomainError | None = None
     fails_at: int = 0
+    _replies: dict[tuple[int, int], _Reply] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def reply(self, index: int, max_tokens: int) -> _Reply:
+        """What choice ``index`` says, where nobody wants an end or log probabilities; made once."""
+        whole = self.pieces[index:] or self.pieces[-1:]
+        length = min(len(whole), max_tokens)
+        reply = self._replies.get((index, length))
+        if reply is None:
+            reply = _Reply.of([_delta_of(piece, index) for piece in whole[:length]], is_whole=length == len(whole))
+            self._replies[index, length] = reply
+        return reply
 
 
 class ScriptedEngine(AlwaysLoaded):
@@ -239,21 +269,24 @@ class _Playing:
     """One choice of a reply. The log probability of each token is -0.5, and one less for each alternative."""
 
     def __init__(self, script: Script, parameters: SamplingParameters, index: int) -> None:
-        whole = script.pieces[index:] or script.pieces[-1:]
         self._parameters = parameters
-        self._deltas = tuple(_delta_of(piece, index) for piece in whole[: parameters.max_tokens])
-        self._is_whole = len(self._deltas) == len(whole)
+        self._reply = reply = script.reply(index, parameters.max_tokens)
+        self._as_written = not (parameters.stop or parameters.logprobs or parameters.stop_token_ids)
         self._stops = StopMatcher(parameters.stop) if parameters.stop else None
         self._said = PartialChoice()
         self.tokens = 0
-        self.finish_reason: FinishReason | None = None if self._deltas else FinishReason.STOP
+        self.finish_reason: FinishReason | None = None if reply.deltas else FinishReason.STOP
 
     def next(self) -> TextDelta:
         """Say the next piece."""
-        delta = piece = self._deltas[self.tokens]
+        delta = piece = self._reply.deltas[self.tokens]
         self.tokens += 1
-        last = self.tokens == len(self._deltas)
-        stops = last and self._is_whole
+        last = self.tokens == len(self._reply.deltas)
+        if self._as_written:
+            if last:
+                self.finish_reason = self._reply.choice.finish_reason
+            return delta
+        stops = last and self._reply.is_whole
         if self._stops is not None:
             delta = replace(delta, text=self._stops.push(delta.text) + (self._stops.finish() if last else ""))
             stops = stops or self._stops.stopped
@@ -269,10 +302,12 @@ class _Playing:
     @property
     def reasoning_tokens(self) -> int:
         """How many pieces were thoughts."""
-        return len(self._said.thoughts)
+        return len([delta for delta in self._reply.deltas[: self.tokens] if delta.reasoning])
 
     def result(self) -> GeneratedChoice:
         """What was said."""
+        if self._as_written:
+            return self._reply.choice
         stop_sequence = None if self._stops is None else self._stops.stopped_by
         return self._said.finished(self.finish_reason or FinishReason.STOP, stop_sequence)
 
@@ -285,7 +320,6 @@ class _Playing:
         return TokenLogprobs(chosen=found[0], top=tuple(found[: self._parameters.top_logprobs]))
 
 
-@lru_cache(maxsize=_REMEMBERED_MAX, typed=True)  # a thought is a string that means something else
 def _delta_of(piece: str | ToolCall, index: int) -> TextDelta:
     """What a piece of choice ``index`` is, before anybody asks for more or for an end."""
     return TextDelta(

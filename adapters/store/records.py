@@ -41,7 +41,7 @@ def draft_events(events: Sequence[DomainEvent], ids: Ids) -> list[Draft]:
         name, schema_version, payload = encode_event(event)
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise EventTooLarge(f"a {name} of {len(payload)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed")
-        event_id, salt = ids.event()
+        event_id, salt = ids.new("evt_"), ids.salt()
         digest = sha256(salt + payload).hexdigest()
         drafts.append(Draft(event, name, schema_version, payload, event_id, salt, digest))
     return drafts

@@ -253,18 +253,18 @@ class CompleteChat:
             async for output in outputs:
                 if not isinstance(output, TextDelta):
                     return output
-                delta = self._named(output, requested.parameters.shape)
+                delta = self._named(output, requested.parameters.shape) if output.tool_calls else output
+                if not prepared.record_content:
+                    running.produce(delta)
+                    continue
                 try:
-                    if prepared.record_content:
-                        await self._buffer.append(stream, len(running.produced), (delta,))
+                    await self._buffer.append(stream, len(running.produced), (delta,))
                 finally:  # also where it is stopped here: others may have the delta from the buffer already
                     running.produce(delta)
         raise EngineUnavailable("the engine ended a generation without a result")
 
     def _named(self, delta: TextDelta, shape: OutputShape | None) -> TextDelta:
         """Give the tool calls that have no id one, and say which of them are of custom tools."""
-        if not delta.tool_calls:
-            return delta
         custom = set() if shape is None else {tool.name for tool in shape.tools if tool.custom}
         calls = tuple(
             replace(call, id=call.id or self._ids.new("call_"), custom=call.name in custom) for call in delta.tool_calls
