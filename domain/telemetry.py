@@ -201,6 +201,7 @@ class AllTelemetry:
     def __init__(self, *listeners: Telemetry, now_s: Callable[[], float]) -> None:
         self.now_s = now_s
         self._listeners = listeners
+        self._of_beginnings = [listener.request_began for listener in listeners]
         self._of_requests = [listener.request_ended for listener in listeners]
         self._of_operations = [listener.operation_ended for listener in listeners]
         self._of_limits = [listener.limited for listener in listeners]
@@ -208,9 +209,9 @@ class AllTelemetry:
     def request_began(self, traceparent: str | None) -> str | None:
         """See ``Telemetry.request_began``; the first traceparent that a listener has."""
         found = None
-        for listener in self._listeners:
+        for began in self._of_beginnings:
             try:
-                found = found or listener.request_began(traceparent)
+                found = found or began(traceparent)
             except Exception:  # noqa: BLE001 (the boundary, as in _tell)
                 _log.exception(FAILED)
         return found

@@ -35,6 +35,8 @@ from manent.domain.usecases.manage_sessions import StartSession
 
 ITEMS_MAX = 20_000
 """Most items in one array or object of a request, and most content parts in all its messages."""
+COLLECTIONS = (list, dict)
+ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 
 
 def read_chat_request(body: Mapping[str, Any], *, messages_max: int) -> ChatRequest:
@@ -111,20 +113,22 @@ async def session_command(asked: SessionRequest, exchange: Exchange) -> StartSes
 
 def domain_messages(messages: Sequence[ChatMessage], ids: Ids) -> tuple[Message, ...]:
     """Messages of the wire as the domain has them, each with a new id, and without images."""
-    return tuple(
-        Message(
-            message_id=ids.new("msg_"),
-            role=Role.SYSTEM if message.role == "developer" else Role(message.role),
-            content=text_parts(message.content),
-            name=message.name,
-            tool_calls=tuple(
-                ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-                for call in message.tool_calls or ()
-            ),
-            tool_call_id=message.tool_call_id,
-            reasoning=message.reasoning_content or message.reasoning,
-        )
-        for message in messages
+    return tuple([_domain_message(message, ids.new("msg_")) for message in messages])
+
+
+def _domain_message(message: ChatMessage, message_id: str) -> Message:
+    calls = [
+        ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+        for call in message.tool_calls or ()
+    ]
+    return Message(
+        message_id=message_id,
+        role=ROLES[message.role],
+        content=text_parts(message.content),
+        name=message.name,
+        tool_calls=tuple(calls),
+        tool_call_id=message.tool_call_id,
+        reasoning=message.reasoning_content or message.reasoning,
     )
 
 
@@ -183,14 +187,14 @@ def domain_stop(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def check_widths(body: Mapping[str, Any], messages_max: int) -> None:
     """Refuse by length, with RequestRefused, before anything looks at each item."""
+    for name, value in body.items():
+        if isinstance(value, COLLECTIONS):
+            _check_width(name, len(value), messages_max if name == "messages" else ITEMS_MAX)
     messages = body.get("messages")
     if isinstance(messages, list):
-        _check_width("messages", len(messages), messages_max)
-        parts = [message.get("content") for message in messages if isinstance(message, dict)]
-        _check_width("messages", sum(len(part) for part in parts if isinstance(part, list)), ITEMS_MAX, "content parts")
-    for name, value in body.items():
-        if isinstance(value, list | dict):
-            _check_width(name, len(value), ITEMS_MAX)
+        contents = [message.get("content") for message in messages if isinstance(message, dict)]
+        parts = [len(content) for content in contents if isinstance(content, list)]
+        _check_width("messages", sum(parts), ITEMS_MAX, "content parts")
 
 
 def _check_width(name: str, found: int, allowed: int, what: str = "items") -> None:

@@ -19,7 +19,7 @@ def text_parts(content: Content | None) -> tuple[TextPart, ...]:
         return ()
     if isinstance(content, str):
         return (TextPart(text=content),)
-    return tuple(TextPart(text=part.text) for part in content if isinstance(part, TextContentPart))
+    return tuple([TextPart(text=part.text) for part in content if isinstance(part, TextContentPart)])
 
 
 def image_sources(content: Content | None, *, role: str, param: str) -> Iterator[ImageSource]:

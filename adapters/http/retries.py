@@ -33,8 +33,8 @@ class Retry:
     def of(cls, exchange: Exchange) -> Self | None:
         """What the request says of its attempts; None where it says nothing, or has a key for that."""
         headers = exchange.request.headers
-        written = headers.get(RETRY_COUNT, "")
-        if "idempotency-key" in headers or not COUNT.fullmatch(written):
+        written = headers.get(RETRY_COUNT)
+        if written is None or "idempotency-key" in headers or not COUNT.fullmatch(written):
             return None
         request = f"{scope_of(exchange)} {request_digest(exchange)}"
         return cls(exchange=exchange, request=request, count=int(written))

@@ -36,8 +36,12 @@ class Recorder:
         tallies = Tallies()
         registry.register(tallies)
         self._counts, self._distributions = tallies.counts, tallies.distributions
+        self._requests = self._distributions["http_server_request_duration_seconds"]
         self._durations = self._distributions["gen_ai_server_request_duration_seconds"]
         self._stages = self._distributions["manent_stage_duration_seconds"]
+        self._first_tokens = self._distributions["gen_ai_server_time_to_first_token_seconds"]
+        self._later_tokens = self._distributions["gen_ai_server_time_per_output_token_seconds"]
+        self._tokens = self._counts["manent_tokens_total"]
 
     def now_s(self) -> float:
         """See ``Telemetry.now_s``."""
@@ -51,7 +55,7 @@ class Recorder:
         """See ``Telemetry.request_ended``."""
         method = ended.method if ended.method in METHODS else OTHER_METHOD
         labels = (method, ended.route, str(ended.status), ended.error or "")
-        self._distributions["http_server_request_duration_seconds"].observe(ended.duration_s, labels)
+        self._requests.observe(ended.duration_s, labels)
 
     def operation_ended(self, ended: OperationEnded) -> None:
         """See ``Telemetry.operation_ended``."""
@@ -62,8 +66,8 @@ class Recorder:
             return
         durations, stages = self._durations, self._stages
         durations.observe(ended.ended_s - ended.began_s, (ended.operation, asked, model, error))
-        for lap in ended.laps:
-            stages.observe(lap.ended_s - lap.began_s, (model, lap.stage))
+        for stage, began_s, ended_s in ended.laps:
+            stages.observe(ended_s - began_s, (model, stage))
         if ended.usage is not None:
             self._used(model, ended.usage)
         if ended.outcome is Outcome.GENERATED:
@@ -105,16 +109,15 @@ class Recorder:
         if ended.cache is not None:
             self._counts["manent_prefix_cache_lookups_total"].add((model, _result(ended.cache)))
         first_s, decode_s = 0.0, 0.0
-        for lap in ended.laps:
-            if lap.stage is Stage.PREFILL:
-                first_s = lap.ended_s - ended.began_s
-            elif lap.stage is Stage.DECODE:
-                decode_s = lap.ended_s - lap.began_s
+        for stage, began_s, ended_s in ended.laps:
+            if stage is Stage.PREFILL:
+                first_s = ended_s - ended.began_s
+            elif stage is Stage.DECODE:
+                decode_s = ended_s - began_s
         if first_s and ended.usage is not None and ended.usage.completion_tokens:
-            self._distributions["gen_ai_server_time_to_first_token_seconds"].observe(first_s, (model,))
+            self._first_tokens.observe(first_s, (model,))
             if (later_tokens := ended.usage.completion_tokens - 1) > 0:
-                per_token = self._distributions["gen_ai_server_time_per_output_token_seconds"]
-                per_token.observe(decode_s / later_tokens, (model,))
+                self._later_tokens.observe(decode_s / later_tokens, (model,))
 
     def _used(self, model: str, usage: Usage) -> None:
         for token_type, tokens in (
@@ -124,7 +127,7 @@ class Recorder:
             ("reasoning", usage.reasoning_tokens),
         ):
             if tokens:
-                self._counts["manent_tokens_total"].add((model, token_type), tokens)
+                self._tokens.add((model, token_type), tokens)
 
     def _known(self, model: str) -> str:
         return model if model in self._models else UNKNOWN_MODEL

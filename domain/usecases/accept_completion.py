@@ -121,7 +121,7 @@ class AcceptCompletion:
             view, said = await running.unless_stopped(self._view.of_prompt(card, command.prompt, asked))
         if running.stop_reason is not None:
             return None
-        recorded = tuple(self._input(message, command) for message in command.messages)
+        recorded = tuple([self._input(message, command) for message in command.messages])
         requested = self._requested(running, command, card, view, context=None, recorded=recorded)
         if said is not None:
             requested = replace(requested, prompt=self._prompt(said, command))

@@ -151,7 +151,8 @@ def estimated_tokens(messages: Iterable[Message], *, output_tokens: int, choices
     """About what a completion will take, from what is known before its prompt is made."""
     prompt = 0
     for message in messages:
-        size_bytes = len(message.text.encode("utf-8", "replace"))
+        text = message.text
+        size_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         prompt += MESSAGE_TOKENS + size_bytes // BYTES_PER_TOKEN + IMAGE_TOKENS * len(message.images)
     return prompt + output_tokens * choices
 
