@@ -109,7 +109,8 @@ class CompleteChat:
     async def _kept(self, running: RunningCompletion, command: ChatCommand) -> None:
         """Live through it, and keep it for a reader who may have lost the connection before its end."""
         await self._live_through(running, command)
-        await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
+        if running.is_buffered:
+            await self._buffer.end(StreamKey(tenant=running.tenant, completion_id=running.completion_id))
         if running.comes_back and running.request is not None:
             self._recent.keep(running)
 
@@ -180,6 +181,7 @@ class CompleteChat:
         if prepared is None:
             raise CompletionCancelledError(f"cancelled before it was accepted ({running.stop_reason})")
         running.timeline.lap(Stage.APPEND)
+        running.is_buffered = prepared.record_content
         running.accept(prepared.accepted)
         outcome, error = await self._generate(running, prepared)
         running.timeline.lap(Stage.DECODE if running.began else Stage.PREFILL)
@@ -254,7 +256,7 @@ class CompleteChat:
                 if not isinstance(output, TextDelta):
                     return output
                 delta = self._named(output, requested.parameters.shape) if output.tool_calls else output
-                if not prepared.record_content:
+                if not running.is_buffered:
                     running.produce(delta)
                     continue
                 try:

@@ -42,7 +42,8 @@ class RunningCompletion:
     """One completion, from its command to its terminal event.
 
     ``outcome`` is what it ended in by itself; a completion that is told again from the record has none.
-    ``comes_back`` says whether a reader may come back for it after its end: what nobody can ask for is not kept.
+    ``is_buffered`` says whether its deltas, and that they ended, are told to a buffer for readers elsewhere;
+    ``comes_back`` whether a reader may come back for it after its end: what nobody can ask for is not kept.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RunningCompletion:
         self.idempotency = idempotency
         self.timeout_s = timeout_s
         self.comes_back = comes_back
+        self.is_buffered = False
         self.place = QueuePlace()
         self.timeline = Timeline(now_s)
         self.outcome: CompletionOutcome | None = None

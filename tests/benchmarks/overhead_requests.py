@@ -79,10 +79,10 @@ def serve_scripted() -> None:
     async def pace(_: int) -> None:
         await asyncio.sleep(PACE_S)
 
+    few, many = Script(), Script(pieces=tuple(f" word{number}" for number in range(CHUNKS)), before_delta=pace)
+
     def script(request: GenerationRequest) -> Script:
-        if request.parameters.max_tokens != CHUNKS:
-            return Script()
-        return Script(pieces=tuple(f" word{number}" for number in range(CHUNKS)), before_delta=pace)
+        return many if request.parameters.max_tokens == CHUNKS else few
 
     setattr(bootstrap, "ScriptedEngine", lambda: ScriptedEngine(script))  # noqa: B010 (mypy would not have it assigned)
     serve_until_stopped(Settings())
