@@ -69,7 +69,7 @@ class PartialChoice:
     @property
     def reasoning(self) -> str:
         """The reasoning so far."""
-        return "".join(self.thoughts)
+        return "".join(self.thoughts) if self.thoughts else ""
 
     @property
     def commitment(self) -> bytes:

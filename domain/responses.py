@@ -39,9 +39,10 @@ class ResponseDetails:
 
 def answer_id(completion_id: str) -> str:
     """The id of the message that a completion becomes: known from its beginning, so that a stream can tell it."""
-    prefixes = (RESPONSE_IDS, CHAT_IDS, TEXT_IDS)
-    prefix = next((prefix for prefix in prefixes if completion_id.startswith(prefix)), "")
-    return MESSAGE_IDS + completion_id.removeprefix(prefix)
+    for prefix in (CHAT_IDS, RESPONSE_IDS, TEXT_IDS):
+        if completion_id.startswith(prefix):
+            return MESSAGE_IDS + completion_id[len(prefix) :]
+    return MESSAGE_IDS + completion_id
 
 
 def response_of(message_id: str) -> str:

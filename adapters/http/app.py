@@ -93,13 +93,14 @@ def _config(limits: HttpLimits) -> Config:
 
 def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents: Documents) -> SanicHandler:
     """The handler of ``route`` with everything around it that no route may forget."""
-    public = route.is_open(limits.public)
+    public, reads = route.is_open(limits.public), route.reads
+    is_between = bool(services.middleware) and route.under_v1
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
         sent = cast("HttpRequest", request)
         sent.begin()
         principal = await admit(sent, services, limits, public=public)
-        check_entry(principal, route.scope, reads=route.reads)
+        check_entry(principal, route.scope, reads=reads)
         query = read_query(request.query_string, route.query) if route.under_v1 else {}
         exchange = Exchange(
             request=sent,
@@ -110,7 +111,9 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
             query=query,
         )
         # Sanic would decode some kinds of placeholders and leave others, such as the ids of models, as they came.
-        names = {name: unquote(value) for name, value in path.items()}
+        names = {name: unquote(value) for name, value in path.items()} if path else path
+        if not is_between:
+            return await route.handler(exchange, **names)
         return await passed(route, exchange, lambda: route.handler(exchange, **names))
 
     if route.status == SWITCHED:

@@ -70,13 +70,16 @@ def credential_of(request: Request) -> str | None:
     Raises:
         InvalidCredential: two that differ, or a scheme that is not known.
     """
-    given = set(request.headers.getall("x-api-key", []))
-    for value in request.headers.getall("authorization", []):
+    headers = request.headers
+    if "authorization" not in headers and "x-api-key" not in headers and "upgrade" not in headers:
+        return None
+    given = set(headers.getall("x-api-key", []))
+    for value in headers.getall("authorization", []):
         if not value.lower().startswith(SCHEME):
             raise InvalidCredential("the Authorization header must be 'Bearer ' and an API key or token", known_as="-")
         given.add(value[len(SCHEME) :])
     if isinstance(request, HttpRequest) and request.is_upgrade:
-        given |= set(credentials_among(request.headers.getall("sec-websocket-protocol", [])))
+        given |= set(credentials_among(headers.getall("sec-websocket-protocol", [])))
     found = {value.strip() for value in given} - {""}
     if len(found) > 1:
         raise InvalidCredential("the request presents two credentials that differ; send one", known_as="-")

@@ -150,7 +150,8 @@ class HttpRequest(Request):
     @property
     def is_upgrade(self) -> bool:
         """Whether it asks for a WebSocket in place of an answer (RFC 6455, 4.1)."""
-        return any("websocket" in value.lower() for value in self.headers.getall("upgrade", []))
+        values = self.headers.getall("upgrade", None)
+        return values is not None and any("websocket" in value.lower() for value in values)
 
     @property
     def template(self) -> str:

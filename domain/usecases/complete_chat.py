@@ -275,4 +275,4 @@ class CompleteChat:
 
 
 def _shorter(one_s: float | None, other_s: float | None) -> float | None:
-    return min((seconds for seconds in (one_s, other_s) if seconds is not None), default=None)
+    return other_s if one_s is None else one_s if other_s is None else min(one_s, other_s)

@@ -70,7 +70,8 @@ class CountRequests:
         self._ids = ids
         self._telemetry = telemetry
         # Whoever asks once asks again: what counts for them is found once.
-        self._limits = lru_cache(maxsize=CALLERS_MAX)(self._find_limits)
+        self._known_limits = lru_cache(maxsize=CALLERS_MAX)(self._find_limits)
+        self._is_limited = policy != LimitPolicy()
 
     async def request(self, principal: Principal | None, address: str | None) -> tuple[Level, ...]:
         """Count a request of ``principal``, who is None where nobody was recognized, from ``address``.
@@ -79,6 +80,8 @@ class CountRequests:
             RateLimited: there were too many.
         """
         limits = self._limits(principal, address, None)
+        if not limits:
+            return ()
         return await self._take([Charge(limit) for limit in limits if limit.measure is Measure.REQUESTS])
 
     def completion(
@@ -130,6 +133,11 @@ class CountRequests:
             self._telemetry.limited(f"{refused.limit.by} {refused.limit.measure}")
             raise refused
         return taken.levels
+
+    def _limits(self, principal: Principal | None, address: str | None, model_id: str | None) -> tuple[Limit, ...]:
+        if not self._is_limited and (principal is None or principal.limits is None):
+            return ()
+        return self._known_limits(principal, address, model_id)
 
     def _find_limits(self, principal: Principal | None, address: str | None, model_id: str | None) -> tuple[Limit, ...]:
         return tuple(self._each_limit(principal, address, model_id))

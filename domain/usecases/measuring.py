@@ -52,4 +52,4 @@ def _error(running: RunningCompletion) -> str | None:
 
 
 def _finish_reasons(generated: CompletionGenerated) -> tuple[str, ...]:
-    return (generated.finish_reason, *(other.finish_reason or "" for other in generated.alternatives))
+    return (generated.finish_reason, *[other.finish_reason or "" for other in generated.alternatives])

@@ -118,7 +118,7 @@ class ModelView:
             new_seed=self._new_seed,
             shrinking=asked.max_tokens_shrinks,
         )
-        message_ids = tuple(message.message_id for message in kept)
+        message_ids = tuple([message.message_id for message in kept])
         context = ContextUsed(message_ids=message_ids, dropped=dropped, truncation=asked.truncation)
         return View(context=context, prompt=prompt, parameters=parameters)
 
