@@ -25,7 +25,7 @@ from manent.domain.usecases.running import RunningCompletion
 
 JSON_TYPE = "application/json"
 FINGERPRINT_DIGITS = 12
-HEADERS_REMEMBERED_MAX = 1024
+HEADERS_REMEMBERED_MAX = 128
 
 
 class Answer(HTTPResponse):

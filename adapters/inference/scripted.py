@@ -56,7 +56,7 @@ SCRIPTED_PROVENANCE = Provenance(
 _NO_TIME = Timings(queue_s=0.0, prefill_s=0.0, decode_s=0.0)
 _ROOM_FOR_EVERYBODY = AdmissionLimits(running_max=100_000, in_flight_max=100_000)
 _ENVELOPE_TOKENS = 2
-_REMEMBERED_MAX = 1000
+_REMEMBERED_MAX = 64
 
 Hook = Callable[[int], Awaitable[None]]
 
@@ -331,7 +331,7 @@ def _delta_of(piece: str | ToolCall, index: int) -> TextDelta:
     )
 
 
-@lru_cache(maxsize=_REMEMBERED_MAX)
+@lru_cache(maxsize=1000)
 def token_of(word: str) -> int:
     """The token id that stands for a word or piece."""
     return zlib.crc32(word.encode())

@@ -6,7 +6,7 @@ A completion is counted a dozen times; how that is written down for a scraper is
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -79,14 +79,16 @@ class Distribution:
 
 
 class Tallies(Collector):
-    """One of each metric of the catalog that is counted as things happen."""
+    """One of each metric of the catalog that is counted as things happen, or before it is read, by ``settle``."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self._settle = settle
         counted = [metric for metric in METRICS if not metric.read]
         self.counts = {metric.name: Count(metric) for metric in counted if metric.kind is Kind.COUNTER}
         self.distributions = {metric.name: Distribution(metric) for metric in counted if metric.kind is Kind.HISTOGRAM}
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
+        self._settle()
         yield from (tally.family() for tally in self.distributions.values())
         yield from (tally.family() for tally in self.counts.values())

@@ -11,7 +11,7 @@ from itertools import islice
 
 from manent.adapters.store.batch import AppendRequest, Batch, Head, StreamKey
 
-STREAMS_MAX = 10_000
+STREAMS_MAX = 1_000
 
 
 class KnownLog:
