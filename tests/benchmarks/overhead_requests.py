@@ -198,12 +198,12 @@ def _client(kind: str, port: int, pid: int) -> list[float]:
     return figures
 
 
-def _bind_to(pid: int, core: int) -> None:
-    """Give a process one core, where the system can."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_setaffinity") and cores > 1:
+def _bind(pid: int, *, served: bool) -> None:
+    """Give a process the first core, where it is a server, or all the others; where the system can."""
+    cores = range(os.cpu_count() or 1)
+    if hasattr(os, "sched_setaffinity") and len(cores) > 1:
         for thread in psutil.Process(pid).threads():
-            os.sched_setaffinity(thread.id, {core})
+            os.sched_setaffinity(thread.id, cores[:1] if served else cores[1:])
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def _child(kind: str, home: Path) -> Iterator[tuple[int, int]]:
     assert child.stdout is not None
     try:
         port = next(int(found[1]) for line in child.stdout if (found := re.search(r":(\d+)\b", line)))
-        _bind_to(child.pid, 0)
+        _bind(child.pid, served=True)
         yield port, child.pid
     finally:
         child.kill()
@@ -254,6 +254,8 @@ def _print(ours: list[list[float]], bare: list[list[float]], chunks: float, gap_
 
 
 if __name__ == "__main__":
+    if sys.argv[1] in {"load", "streams"}:
+        _bind(os.getpid(), served=False)
     if sys.argv[1] == "bare":
         serve_bare()
     elif sys.argv[1] == "scripted":
