@@ -54,7 +54,7 @@ def test_wrong_members_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         Often(**wrong)
     with pytest.raises(TypeError):
-        Often("a")  # type: ignore[misc]  # keywords alone
+        Often("a")  # type: ignore[call-arg]  # keywords alone
 
 
 def test_names_and_annotations_stay() -> None:
