@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manent.domain.generation import SaltedDigest, Truncation
+from manent.domain.commitments import SaltedDigest
+from manent.domain.generation import Truncation
 from manent.domain.made_often import made_often
 from manent.domain.messages import Message, Role
 from manent.domain.prompts import TextPrompt

@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from manent.domain.admission import Priority
+from manent.domain.commitments import SaltedDigest
 from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
-from manent.domain.generation import (
-    FinishReason,
-    Provenance,
-    SaltedDigest,
-    SamplingParameters,
-    Timings,
-    TokenLogprobs,
-    Usage,
-)
+from manent.domain.generation import FinishReason, Provenance, SamplingParameters, Timings, TokenLogprobs, Usage
 from manent.domain.made_often import made_often
 from manent.domain.messages import Message, Role, TextPart, ToolCall
 from manent.domain.operator_events import OperatorEvent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -166,9 +165,8 @@ class RenderedPrompt:
     @property
     def committed_bytes(self) -> bytes:
         """What a commitment to the prompt is made of: ``token_bytes`` and the SHA-256 of each image, in order."""
-        if not self.messages:
-            return self.token_bytes
-        return self.token_bytes + digests_of(image for message in self.messages for image in message.images)
+        images = [image for message in self.messages for image in message.images]
+        return self.token_bytes + digests_of(images)
 
     @property
     def token_bytes(self) -> bytes:
@@ -300,21 +298,3 @@ class GenerationResult:
     def finish_reason(self) -> FinishReason:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
-
-
-@made_often
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaltedDigest:
-    """A commitment to bytes that are not recorded: ``digest`` = SHA-256(salt ‖ bytes), both in hex."""
-
-    salt: str
-    digest: str
-
-    @classmethod
-    def of(cls, data: bytes, *, salt: bytes) -> SaltedDigest:
-        """Commit to ``data``; ``salt`` is 32 random bytes that are used once."""
-        return cls(salt=salt.hex(), digest=hashlib.sha256(salt + data).hexdigest())
-
-    def matches(self, data: bytes) -> bool:
-        """Whether ``data`` is what was committed to."""
-        return hashlib.sha256(bytes.fromhex(self.salt) + data).hexdigest() == self.digest

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from manent.domain.generation import FinishReason, GeneratedChoice, SaltedDigest, TextDelta, TokenLogprobs
+from manent.domain.commitments import SaltedDigest
+from manent.domain.generation import FinishReason, GeneratedChoice, TextDelta, TokenLogprobs
 from manent.domain.messages import ToolCall
 
 

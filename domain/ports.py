@@ -10,13 +10,7 @@ from manent.domain.admission import Priority, QueuePlace
 from manent.domain.batch_work import WorkDirectory
 from manent.domain.embedding import EmbeddingEngine
 from manent.domain.events import DomainEvent
-from manent.domain.generation import (
-    GenerationRequest,
-    GenerationResult,
-    ModelCard,
-    RenderedPrompt,
-    TextDelta,
-)
+from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, RenderedPrompt, TextDelta
 from manent.domain.merkle import Frontier
 from manent.domain.messages import Message
 from manent.domain.model_host import ModelHost

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
+from manent.domain.commitments import SaltedDigest
 from manent.domain.completion_input import ContextUsed, InputMessage, InputPrompt
 from manent.domain.errors import InvalidValue, SessionBusy, VersionConflict
 from manent.domain.events import (
@@ -15,13 +16,7 @@ from manent.domain.events import (
     SessionEvent,
     completion_stream,
 )
-from manent.domain.generation import (
-    ModelCard,
-    RequestedParameters,
-    SaltedDigest,
-    SamplingParameters,
-    Truncation,
-)
+from manent.domain.generation import ModelCard, RequestedParameters, SamplingParameters, Truncation
 from manent.domain.made_often import made_often
 from manent.domain.messages import Message
 from manent.domain.ports import Clock, EventStore, Ids, InferenceEngine

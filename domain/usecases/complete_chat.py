@@ -13,12 +13,7 @@ from manent.domain.events import (
     CompletionGenerated,
     CompletionOutcome,
 )
-from manent.domain.generation import (
-    GenerationRequest,
-    GenerationResult,
-    ModelCard,
-    TextDelta,
-)
+from manent.domain.generation import GenerationRequest, GenerationResult, ModelCard, TextDelta
 from manent.domain.model_access import models_to_try
 from manent.domain.output_shape import OutputShape
 from manent.domain.parameters import output_reserve_tokens

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from manent.domain.commitments import SaltedDigest
 from manent.domain.errors import CompletionCancelledError, DomainError
 from manent.domain.events import CompletionCancelled, CompletionFailed, CompletionGenerated, CompletionRequested
-from manent.domain.generation import (
-    FinishReason,
-    GenerationResult,
-    Provenance,
-    SaltedDigest,
-    TextDelta,
-    TokenLogprobs,
-    Usage,
-)
+from manent.domain.generation import FinishReason, GenerationResult, Provenance, TextDelta, TokenLogprobs, Usage
 from manent.domain.messages import ToolCall
 from manent.domain.output import Alternative, PartialChoice, PartialOutput
 from manent.domain.output_pieces import PieceSizes, chat_sizes, sizes_of

@@ -19,13 +19,7 @@ from manent.domain.errors import (
     VersionConflict,
 )
 from manent.domain.events import CompletionRequested
-from manent.domain.generation import (
-    GenerationRequest,
-    Provenance,
-    RenderedPrompt,
-    SamplingParameters,
-    TextDelta,
-)
+from manent.domain.generation import GenerationRequest, Provenance, RenderedPrompt, SamplingParameters, TextDelta
 from manent.domain.output import PartialOutput
 from manent.domain.ports import Clock, EventStore, InferenceEngine
 from manent.domain.usecases.explain_divergence import explained

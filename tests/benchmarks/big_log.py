@@ -13,16 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manent.domain import events as e
+from manent.domain.commitments import SaltedDigest
 from manent.domain.completion_input import ContextUsed
-from manent.domain.generation import (
-    FinishReason,
-    Provenance,
-    SaltedDigest,
-    SamplingParameters,
-    Timings,
-    Truncation,
-    Usage,
-)
+from manent.domain.generation import FinishReason, Provenance, SamplingParameters, Timings, Truncation, Usage
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.ports import EventStore
 from manent.domain.records import EventContext

@@ -24,13 +24,7 @@ from manent.adapters.inference.engine import RunnerEngine
 from manent.adapters.inference.openblas import runner_environment
 from manent.adapters.inference.registry import RegisteredModel, Registry
 from manent.adapters.inference.supervision import SupervisorSettings
-from manent.domain.generation import (
-    GenerationRequest,
-    ModelCard,
-    RenderedPrompt,
-    SamplingParameters,
-    TextDelta,
-)
+from manent.domain.generation import GenerationRequest, ModelCard, RenderedPrompt, SamplingParameters, TextDelta
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.model_events import ModelEvent
 

@@ -26,7 +26,8 @@ from typing import Any, cast
 import psutil
 import uvloop
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.app import bootstrap
 from manent.app.serve import serve_until_stopped
 from manent.app.settings import Settings

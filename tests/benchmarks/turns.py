@@ -17,7 +17,8 @@ from statistics import median
 
 import uvloop
 
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.settings import Settings

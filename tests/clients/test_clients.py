@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from tests.support.dialogue import dialogue_engine
 from tests.support.http import running_server
 from tests.support.server import Server

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.caching import CacheUse
 from manent.domain.errors import InvalidValue, ModelNotFound
 from manent.domain.generation import FinishReason, GenerationResult, TextDelta

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from tests.support.certificates import Authority
 from tests.support.hooks import Held
 from tests.support.http import USER, running_server

@@ -17,7 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.logs.lines import JsonLines, console_lines
 from manent.adapters.store.batch import AppendRequest
 from manent.adapters.store.committer import Verdicts

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.database import open_store
 from manent.app.home import only_server
 from manent.app.settings import Settings

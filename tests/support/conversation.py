@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from manent.domain.access import Principal
+from manent.domain.commitments import SaltedDigest
 from manent.domain.completion_input import ContextUsed
 from manent.domain.events import (
     CompletionCancelled,
@@ -20,15 +21,7 @@ from manent.domain.events import (
     SessionStarted,
     SystemPromptReplaced,
 )
-from manent.domain.generation import (
-    FinishReason,
-    Provenance,
-    SaltedDigest,
-    SamplingParameters,
-    Timings,
-    Truncation,
-    Usage,
-)
+from manent.domain.generation import FinishReason, Provenance, SamplingParameters, Timings, Truncation, Usage
 from manent.domain.messages import Message, Role, TextPart
 from manent.domain.session import SessionState
 from manent.domain.session_fold import fold

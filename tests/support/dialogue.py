@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.errors import GenerationFailed
 from manent.domain.generation import GenerationRequest
 from manent.domain.messages import Role, ToolCall

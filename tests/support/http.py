@@ -21,7 +21,8 @@ from manent.adapters.http.request import App
 from manent.adapters.http.server import HttpServer
 from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
 from manent.app.batches import BatchCases, build_batch_cases

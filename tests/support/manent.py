@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.use_case_set import UseCases

@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import count
 
 from manent.adapters.http.replay_export import event_line
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.adapters.projections.lru import LruContextCache
 from manent.domain.access import Principal, Scope
 from manent.domain.events import CompletionGenerated

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from manent.adapters.http.server import HttpServer
 from manent.adapters.inference.admission import Admission, AdmissionLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.logs import setup
 from manent.adapters.logs.writer import BackgroundHandler
 from manent.adapters.store.batch import AppendRequest

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.domain.errors import (
     CompletionCancelledError,
     ContextLengthExceeded,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, InvalidValue
 from manent.domain.events import CompletionFailed, CompletionRequested, DomainEvent
 from manent.domain.generation import RequestedParameters

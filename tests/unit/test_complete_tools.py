@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.script import Script, Thought
 from manent.domain.errors import InvalidValue
 from manent.domain.events import CompletionGenerated, CompletionRequested
 from manent.domain.generation import FinishReason, RequestedParameters

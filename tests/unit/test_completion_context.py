@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.domain.access import Principal
 from manent.domain.errors import CompletionNotFound, ContentNotRecorded
 from manent.domain.generation import Truncation

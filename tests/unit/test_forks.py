@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.domain.errors import InvalidValue, SessionAlreadyExists, SessionNotFound
 from manent.domain.events import MessageAppended, SessionStarted
 from manent.domain.records import IdempotencyKey

@@ -10,8 +10,9 @@ from manent.adapters.images import decoding, reader
 from manent.adapters.images.decoding import FoundImage
 from manent.adapters.images.fetching import ImageFetcher
 from manent.adapters.images.reader import CheckedImages
+from manent.domain.commitments import SaltedDigest
 from manent.domain.errors import InvalidValue
-from manent.domain.generation import RenderedPrompt, SaltedDigest
+from manent.domain.generation import RenderedPrompt
 from manent.domain.images import IMAGES_MAX, ImageSource, check_images
 from manent.domain.messages import ImageDetail, Message, Role, TextPart, same_message
 from tests.support.pictures import GREEN, animation, data_url, image_part, picture, png_of_size, rotated, shown

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.app.settings import Settings
 from manent.app.usecases import build_use_cases
 from manent.domain.errors import CompletionCancelledError, EngineUnavailable, IdempotencyConflict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.domain.events import CompletionRequested
 from manent.domain.generation import RequestedParameters, SamplingParameters
 from manent.domain.messages import Message, Role, TextPart, ToolCall

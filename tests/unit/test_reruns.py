@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD
 from manent.domain.errors import (
     DomainError,
     EngineBusy,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.settings import Settings
 from manent.app.usecases import build_use_cases

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.context import select_messages
 from manent.domain.events import CompletionRequested
 from manent.domain.generation import Truncation

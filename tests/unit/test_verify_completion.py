@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import SCRIPTED_PROVENANCE, Script, token_of
+from manent.adapters.inference.script import Script, token_of
+from manent.adapters.inference.scripted import SCRIPTED_PROVENANCE
 from manent.domain.access import Principal
 from manent.domain.admission import Priority
 from manent.domain.errors import (

@@ -12,7 +12,8 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.domain.access import Scope
 from manent.domain.embedding import ModelType
 from manent.domain.errors import EngineUnavailable

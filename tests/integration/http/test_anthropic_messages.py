@@ -11,7 +11,8 @@ import pytest
 
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.admission import AdmissionLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.errors import EngineBusy, EngineUnavailable
 from manent.domain.messages import ToolCall
 from tests.support.anthropic import PING, USER, check_error, events_of, message_of, post, told

@@ -14,7 +14,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI, InternalServerError
 from openai.types import Batch
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.memory_work import MemoryFileContent
 from manent.adapters.store.subscriptions import MemorySubscriptionStore

@@ -16,7 +16,8 @@ from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from manent.adapters.http.batch_lines import HttpBatchRequests
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.inference.admission import AdmissionLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.store.subscriptions import MemorySubscriptionStore
 from manent.app.system import SystemClock
 from manent.domain.access import LOCAL_OPERATOR, Scope

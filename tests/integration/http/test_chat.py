@@ -9,7 +9,8 @@ import pytest
 
 from manent.adapters.http.wire_completions import ChatCompletion
 from manent.adapters.http.wire_responses import ErrorAnswer
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.domain.errors import (
     DomainError,
     EngineBusy,

@@ -13,7 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.projections.stream_files import FileStreams
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock

@@ -12,7 +12,8 @@ import pytest
 
 from manent.adapters.http.wire_completions import ChatCompletion, ChatCompletionChunk
 from manent.adapters.inference.admission import Admission, AdmissionLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, running_server, sse_events
 

@@ -16,7 +16,8 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionDeleted
 from pydantic import BaseModel
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.embedding import ModelType
 from manent.domain.errors import EngineUnavailable
 from manent.domain.generation import GenerationRequest, ModelCard

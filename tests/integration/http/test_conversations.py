@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.script import Script, Thought
 from manent.domain.access import LOCAL_OPERATOR
 from manent.domain.messages import ToolCall
 from tests.support.http import Running, client, running_server

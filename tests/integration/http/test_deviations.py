@@ -27,7 +27,8 @@ from manent.adapters.http.parameters import CHAT_PARAMETERS
 from manent.adapters.http.response_parameters import INPUT_PARAMETERS, RESPONSE_PARAMETERS
 from manent.adapters.http.wire_embeddings import EMBEDDING_PARAMETERS
 from manent.adapters.http.wire_text import TEXT_PARAMETERS
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.errors import EngineUnavailable
 from manent.domain.generation import GenerationRequest, ModelCard
 from manent.domain.messages import ToolCall

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.generation import RenderedPrompt
 from manent.domain.messages import Message
 from manent.domain.output_shape import OutputShape

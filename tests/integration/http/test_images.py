@@ -15,8 +15,8 @@ import pytest
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.http.wire_responses import ModelList, SessionMessage
 from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
+from manent.domain.commitments import SaltedDigest
 from manent.domain.embedding import ModelType
-from manent.domain.generation import SaltedDigest
 from tests.support.http import Running, running_server
 from tests.support.pictures import GREEN, animation, data_url, picture, png_of_size
 

@@ -13,7 +13,8 @@ from sanic import Request
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.http.errors import RequestRefused
 from manent.adapters.http.forwarded import TrustedProxies
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Hook, Script, ScriptedEngine
+from manent.adapters.inference.script import Hook, Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from manent.domain.access import Principal, Scope
 from manent.domain.embedding import ModelType
 from manent.domain.errors import EngineUnavailable

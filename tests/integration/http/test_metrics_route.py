@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 from prometheus_client import CollectorRegistry
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.metrics.exposition import Exposition
 from manent.adapters.metrics.recorder import Recorder
 from manent.domain.telemetry import AllTelemetry, NoTelemetry, OperationEnded

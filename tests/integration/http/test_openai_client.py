@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.domain.errors import EngineUnavailable
 from tests.support.dialogue import ANSWER, dialogue_engine
 from tests.support.hooks import Held

@@ -11,7 +11,8 @@ import pytest
 
 from manent.adapters.http.wire_replay import CompletionContext, Rerun, SessionDiff
 from manent.adapters.http.wire_responses import Session
-from manent.adapters.inference.scripted import SCRIPTED_CARD, Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import SCRIPTED_CARD, ScriptedEngine
 from tests.support.hooks import Held
 from tests.support.http import WAIT_S, Running, raw_connection, running_server
 

@@ -11,7 +11,7 @@ import pytest
 from openai.types.responses import ResponseFunctionToolCall
 from pydantic import BaseModel
 
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.script import Script, Thought
 from manent.domain.messages import ToolCall
 from tests.support.http import WAIT_S, running_server
 

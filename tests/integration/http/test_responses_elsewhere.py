@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.script import Script, Thought
 from manent.adapters.projections.lru import LruContextCache
 from manent.adapters.projections.stream_files import FileStreams
 from manent.app.background import in_background

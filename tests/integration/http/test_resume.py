@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, Thought
+from manent.adapters.inference.script import Script, Thought
 from manent.adapters.projections.stream_files import FileStreams
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from tests.support.hooks import Held
 from tests.support.http import WAIT_S, running_server
 from tests.support.lossy_proxy import LossyProxy, lossy_proxy

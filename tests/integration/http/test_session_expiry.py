@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds
 from manent.domain.access import LOCAL_OPERATOR

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.wire_responses import Session
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.app.system import RandomIds, SystemClock
 from tests.support.http import USER, running_server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.wire_responses import Session, SessionDeleted, SessionMessageList
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.errors import StoreUnavailable
 from manent.domain.records import RecordedEvent

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sanic import Sanic
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from tests.support.http import WAIT_S, Running, raw_connection, running_server, sse_events
 from tests.support.server import serving
 

@@ -10,7 +10,8 @@ import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.access import Scope
 from manent.domain.limits import RequestLimits
 from tests.support.access import CLIENT, Door, admin, bearer, door, grant, guarded_server

@@ -11,7 +11,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionDeleted
 
 from manent.adapters.http.wire_stored import StoredChatCompletion, StoredCompletionList, StoredMessageList
-from manent.adapters.inference.scripted import Script, ScriptedEngine, Thought
+from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log
 from manent.app.system import RandomIds, SystemClock

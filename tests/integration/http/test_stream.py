@@ -11,7 +11,7 @@ import pytest
 
 from manent.adapters.http.context import HttpLimits
 from manent.adapters.http.wire_completions import ChatCompletionChunk
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.domain.errors import EngineUnavailable
 from manent.domain.events import CompletionGenerated

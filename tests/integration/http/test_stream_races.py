@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.store.memory import MemoryEventStore
 from manent.adapters.store.migrate import upgrade
 from manent.adapters.store.sqlite import SQLiteEventStore, ensure_log

@@ -11,7 +11,8 @@ import pytest
 from openai.types import Completion
 
 from manent.adapters.http.wire_text import TextCompletion, TextCompletionChunk
-from manent.adapters.inference.scripted import Script, ScriptedEngine, token_of
+from manent.adapters.inference.script import Script, token_of
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.errors import GenerationFailed
 from manent.domain.generation import GenerationRequest
 from tests.support.http import Running, running_server, sse_events

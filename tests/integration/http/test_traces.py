@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from manent.adapters.traces.otlp import Tracing
 from manent.app.settings import Settings
 from manent.app.tracing import TracingUnavailable, tracing

@@ -17,7 +17,7 @@ from manent.adapters.http.cors import Origins
 from manent.adapters.http.forwarded import TrustedProxies
 from manent.adapters.http.hosts import HostNames
 from manent.adapters.http.tls import Certificate, CertificateUnusable
-from manent.adapters.inference.scripted import Script
+from manent.adapters.inference.script import Script
 from tests.support.certificates import Authority
 from tests.support.hooks import Held
 from tests.support.http import WAIT_S, Running, raw_connection, running_server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manent.adapters.http.wire_verify import CompletionVerification
-from manent.adapters.inference.scripted import Script, token_of
+from manent.adapters.inference.script import Script, token_of
 from tests.support.hooks import Held
 from tests.support.http import USER, WAIT_S, raw_connection, running_server, sse_events
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from manent.adapters.inference.scripted import Script, ScriptedEngine
+from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.domain.extensions import EngineContext
 from manent.domain.generation import GenerationRequest, ModelCard
 from manent.domain.ports import InferenceEngine
