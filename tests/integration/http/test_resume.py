@@ -221,6 +221,18 @@ async def test_an_sdk_that_tries_again_gets_what_its_first_attempt_generates() -
         assert len(world.engine.requests) == 4
 
 
+@pytest.mark.parametrize("headers", [{}, SDK])
+async def test_a_whole_answer_stays_in_memory_only_for_who_may_come_back(headers: dict[str, str]) -> None:
+    """What is not recorded is gone once it was answered, unless the client's SDK tries again where it was not."""
+    world = World(("a", "b"), NoStreamBuffer())
+    async with world.server() as running:
+        body = {"model": "default", "messages": [USER]}
+        answer = await running.http.post("/v1/chat/completions", json=body, headers=headers)
+        told_again = await resumed(running, answer.json()["id"])
+        assert ("content_not_recorded" in told_again.text) is (not headers)
+        assert (said(events_of(told_again.text)) == "ab") is bool(headers)
+
+
 async def test_a_failed_attempt_is_not_repeated_from_memory() -> None:
     """A retry of what failed is generated anew."""
     world = World(("a",), NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
