@@ -233,6 +233,23 @@ async def test_a_whole_answer_stays_in_memory_only_for_who_may_come_back(headers
         assert (said(events_of(told_again.text)) == "ab") is bool(headers)
 
 
+async def test_whoever_followed_a_whole_answer_goes_on_after_its_end() -> None:
+    """A reader may lose the connection to what another one waits for, and comes back behind its last event."""
+    held = Held(2)
+    world = World(("a", "b", "c"), NoStreamBuffer(), before_delta=held)
+    async with world.server() as running:
+        answering = asyncio.create_task(running.chat())
+        await held.reached.wait()
+        (completion,) = running.use_cases.live
+        following = asyncio.create_task(resumed(running, completion.completion_id))
+        await asyncio.sleep(0.05)
+        held.released.set()
+        uncut = events_of((await following).text)
+        assert (await answering).json()["choices"][0]["message"]["content"] == said(uncut) == "abc"
+        rest = events_of((await resumed(running, completion.completion_id, id_of(uncut[1]))).text)
+        assert told(uncut[:2] + rest) == told(uncut)
+
+
 async def test_a_failed_attempt_is_not_repeated_from_memory() -> None:
     """A retry of what failed is generated anew."""
     world = World(("a",), NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
