@@ -250,6 +250,21 @@ async def test_whoever_followed_a_whole_answer_goes_on_after_its_end() -> None:
         assert told(uncut[:2] + rest) == told(uncut)
 
 
+async def test_a_whole_answer_in_the_background_is_there_for_who_left() -> None:
+    """It is generated to its end for somebody who comes back, so it is kept for them, recorded or not."""
+    held = Held(1)
+    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
+    async with world.server() as running:
+        answering = asyncio.create_task(running.chat(background=True))
+        await held.reached.wait()
+        (completion,) = running.use_cases.live
+        answering.cancel()
+        await asyncio.sleep(0.05)
+        held.released.set()
+        await completion.generated()
+        assert said(events_of((await resumed(running, completion.completion_id)).text)) == "ab"
+
+
 async def test_a_failed_attempt_is_not_repeated_from_memory() -> None:
     """A retry of what failed is generated anew."""
     world = World(("a",), NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
