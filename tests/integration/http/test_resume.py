@@ -146,7 +146,7 @@ async def test_a_failure_is_told_again(tmp_path: Path) -> None:
 
 
 async def test_nobody_else_reads_a_stream() -> None:
-    """Another's stream, one that never was and a damaged id have one answer; ids are 128 random bits."""
+    """Another's stream, one that never was and a damaged id have one answer; ids are 80 random bits behind a time."""
     world = World(("a",), NoStreamBuffer())
     stranger = client("eve", tenant="default")
     async with world.server() as first, world.server(principal=stranger) as second:
