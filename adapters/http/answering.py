@@ -53,7 +53,8 @@ async def _answer(
     if retry is not None:
         retry.remember(running)
     if wanted.background:
-        running.join()  # the log reads along
+        running.join()  # the log reads along, and somebody may come back
+        running.comes_back = True
     exchange.request.completion = running
     reader = Reader(running)
     try:

@@ -99,8 +99,8 @@ def _syntax(error: json.JSONDecodeError) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        firsts = iter(found)  # they have the order of the pairs: the first pair that is out of step is the repetition
+        twice = next(key for key, _ in pairs if key != next(firsts, None))
         raise _Ambiguous(f"the key {twice[:80]!r} appears twice in one object")
     return found
 

@@ -109,7 +109,8 @@ class Playing:
             delta = replace(delta, text=self._stops.push(delta.text) + (self._stops.finish() if last else ""))
             stops = stops or self._stops.stopped
         if self._parameters.logprobs and delta.text:
-            delta = replace(delta, logprobs=(self._candidates(piece.text),))
+            word = next((call.name for call in piece.tool_calls), piece.text or piece.reasoning)
+            delta = replace(delta, logprobs=(self._candidates(word),))
         stops = stops or delta.token_ids[0] in self._parameters.stop_token_ids
         self._said.add(delta)
         if stops or last:

@@ -169,7 +169,7 @@ class CompleteChat:
         try:
             await self._repeat.tell_again(running, appended)
         except DomainError as error:
-            running.fail(error)
+            running.fail(running.deadline_error or error)
 
     async def _accept_generate_close(self, running: RunningCompletion, command: ChatCommand) -> None:
         prepared = await self._prepare(running, command)

@@ -51,6 +51,7 @@ class ResumeCompletion:
         if running is None or running.subject != principal.subject:
             return None
         running.join()
+        running.comes_back = True
         return running
 
     async def resume(self, principal: Principal, completion_id: str) -> RunningCompletion:

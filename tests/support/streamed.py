@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from tests.support.http import Running
+
 
 def events_of(text: str) -> list[str]:
     """The events of a stream, with their ids."""
@@ -42,3 +44,15 @@ def completion_of(text: str) -> str:
     found = re.search(r"chatcmpl-[0-9a-f]{32}", text)
     assert found is not None
     return found[0]
+
+
+async def resumed(running: Running, completion_id: str, last_id: str | None = None, **query: str) -> Any:
+    """The answer to a reader who comes back."""
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    return await running.http.get(f"/v1/chat/completions/{completion_id}/stream", headers=headers, params=query)
+
+
+def said(events: list[str]) -> str:
+    """What the first choice says, reasoning and text."""
+    found = told(events)
+    return f"{found.get('0 reasoning_content', '')}{found.get('0 content', '')}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from manent.adapters.inference.script import Script
+from manent.adapters.inference.scripted import ScriptedEngine
 from manent.app.settings import Settings
 from manent.app.usecases import build_use_cases
-from manent.domain.errors import CompletionCancelledError, EngineUnavailable, IdempotencyConflict
+from manent.domain.errors import CompletionCancelledError, DeadlineExceeded, EngineUnavailable, IdempotencyConflict
 from manent.domain.events import CompletionGenerated
 from manent.domain.records import EventFilter, IdempotencyKey
 from manent.domain.usecases.accept_completion import ChatCommand
 from manent.domain.usecases.manage_sessions import StartSession
+from manent.domain.usecases.repeat_completion import RepeatCompletion
 from manent.domain.usecases.running import RunningCompletion
 from tests.support.conversation import ANN, user
 from tests.support.fakes import CountingIds
@@ -119,6 +123,22 @@ async def test_the_answer_of_another_node_is_waited_for() -> None:
     held.released.set()
     assert await said(second) == await said(first)
     assert not engine.requests
+
+
+async def test_whoever_waits_for_another_node_waits_no_longer_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both looked before either recorded: the one that came second is told that its time is over, as any is."""
+    world = make_world(Script(before_delta=(held := Held(0))))
+    other = build_use_cases(
+        Settings(), store=world.store, engine=ScriptedEngine(), clock=world.clock, ids=CountingIds()
+    )
+    first = world.manent.complete_chat.start(asked(session_id=None))
+    await held.reached.wait()
+    monkeypatch.setattr(RepeatCompletion, "next_attempt", AsyncMock(return_value=(KEY, None)))
+    second = other.complete_chat.start(replace(asked(session_id=None), timeout_s=0.01))
+    with pytest.raises(DeadlineExceeded):
+        await second.generated()
+    held.released.set()
+    await first.generated()
 
 
 async def test_a_session_is_started_once() -> None:

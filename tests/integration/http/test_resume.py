@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from manent.adapters.http.context import HttpLimits
-from manent.adapters.inference.script import Script, Thought
+from manent.adapters.inference.script import Thought
 from manent.adapters.projections.stream_files import FileStreams
 from manent.domain.errors import EngineUnavailable
 from manent.domain.messages import ToolCall
 from manent.domain.streams import NoStreamBuffer
 from manent.domain.usecases.ending import Ending
 from tests.support.hooks import Held
-from tests.support.http import USER, WAIT_S, Running, client
-from tests.support.streamed import completion_of, events_of, id_of, told
+from tests.support.http import USER, client
+from tests.support.streamed import completion_of, events_of, id_of, resumed, said, told
 from tests.support.world import World
 
-SDK = {"X-Stainless-Retry-Count": "0"}
-RETRY = {"X-Stainless-Retry-Count": "1"}
 CALL = ToolCall(id="call_1", name="look", arguments='{"at": "it"}')
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 SCRIPTS: dict[str, tuple[tuple[str | ToolCall, ...], dict[str, Any]]] = {
@@ -40,12 +36,6 @@ async def slowly(_delta: int) -> None:
     """Let the writer send each delta before the next one."""
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-async def resumed(running: Running, completion_id: str, last_id: str | None = None, **query: str) -> Any:
-    """The answer to a reader who comes back."""
-    headers = {} if last_id is None else {"Last-Event-ID": last_id}
-    return await running.http.get(f"/v1/chat/completions/{completion_id}/stream", headers=headers, params=query)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -109,12 +99,6 @@ async def test_a_log_that_does_not_know_the_deltas_tells_what_it_can(name: str) 
                 assert told(uncut[:number] + events[:again] + last) == whole
         if name in {"choices", "tools"}:
             assert (await resumed(second, completion_id, id_of(uncut[-3]))).status_code == 410
-
-
-def said(events: list[str]) -> str:
-    """What the first choice says, reasoning and text."""
-    found = told(events)
-    return f"{found.get('0 reasoning_content', '')}{found.get('0 content', '')}"
 
 
 async def test_a_stream_that_runs_is_followed_to_its_end_from_anywhere(tmp_path: Path) -> None:
@@ -195,98 +179,3 @@ async def test_a_client_that_leaves_may_have_asked_for_the_rest(*, background: b
             assert (await running.payload_of("CompletionGenerated"))["text"] == "abc"
         else:
             assert "cancelled" in events_of(rest)[-1]
-
-
-async def test_an_sdk_that_tries_again_gets_what_its_first_attempt_generates() -> None:
-    """The same bytes by the same sender with a count above 0, and nothing else: while it runs, and after."""
-    held = Held(1)
-    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
-    async with world.server() as running:
-        body = {"model": "default", "messages": [USER]}
-
-        async def ask(headers: dict[str, str], **members: Any) -> str:
-            answer = await running.http.post("/v1/chat/completions", json={**body, **members}, headers=headers)
-            assert answer.status_code == 200
-            return str(answer.json()["id"])
-
-        asking = asyncio.create_task(ask(SDK))
-        await held.reached.wait()
-        retrying = asyncio.create_task(ask(RETRY))
-        await asyncio.sleep(0.05)
-        held.released.set()
-        first = await asking
-        assert await retrying == first
-        assert await ask({"X-Stainless-Retry-Count": "2"}) == first
-        assert first not in {await ask(SDK), await ask({}), await ask(RETRY, user="ann")}
-        assert len(world.engine.requests) == 4
-
-
-@pytest.mark.parametrize("headers", [{}, SDK])
-async def test_a_whole_answer_stays_in_memory_only_for_who_may_come_back(headers: dict[str, str]) -> None:
-    """What is not recorded is gone once it was answered, unless the client's SDK tries again where it was not."""
-    world = World(("a", "b"), NoStreamBuffer())
-    async with world.server() as running:
-        body = {"model": "default", "messages": [USER]}
-        answer = await running.http.post("/v1/chat/completions", json=body, headers=headers)
-        told_again = await resumed(running, answer.json()["id"])
-        assert ("content_not_recorded" in told_again.text) is (not headers)
-        assert (said(events_of(told_again.text)) == "ab") is bool(headers)
-
-
-async def test_a_failed_attempt_is_not_repeated_from_memory() -> None:
-    """A retry of what failed is generated anew."""
-    world = World(("a",), NoStreamBuffer(), failure=EngineUnavailable("crashed"), fails_at=0)
-    async with world.server() as running:
-        body = {"model": "default", "messages": [USER]}
-        failed = await running.http.post("/v1/chat/completions", json=body, headers=SDK)
-        assert failed.status_code == 503
-        world.engine.script = Script(pieces=("a",))
-        done = await running.http.post("/v1/chat/completions", json=body, headers=RETRY)
-        assert done.status_code == 200
-
-
-@pytest.mark.parametrize("comes_back", [True, False])
-async def test_an_sdk_that_lost_its_connection_has_a_while_to_come_back(*, comes_back: bool) -> None:
-    """A whole answer goes on for ``retry_grace_s``: one generation for an SDK that comes back, cancelled otherwise."""
-    held = Held(1)
-    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
-    limits = HttpLimits(retry_grace_s=WAIT_S if comes_back else 0.05)
-    async with world.server(limits=limits) as running:
-        body = {"model": "default", "messages": [USER], "store": True}
-        asking = asyncio.create_task(running.http.post("/v1/chat/completions", json=body, headers=SDK))
-        await held.reached.wait()
-        asking.cancel()
-        if not comes_back:
-            assert (await running.payload_of("CompletionCancelled"))["reason"] == "client_disconnected"
-            return
-        await asyncio.sleep(0.05)
-        retrying = asyncio.create_task(running.http.post("/v1/chat/completions", json=body, headers=RETRY))
-        await asyncio.sleep(0.05)
-        held.released.set()
-        assert (await retrying).json()["choices"][0]["message"]["content"] == "ab"
-        assert len(world.engine.requests) == 1
-
-
-async def test_a_thousand_retries_under_one_key_are_one_generation() -> None:
-    """All get the answer of the one that runs."""
-    held = Held(1)
-    world = World(("a", "b"), NoStreamBuffer(), before_delta=held)
-    async with world.server() as running:
-        body = json.dumps({"model": "default", "messages": [USER]})
-        request = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Idempotency-Key: once\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-        )
-
-        async def ask() -> str:
-            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-            writer.write(request.encode())
-            answer = await reader.read()
-            writer.close()
-            return completion_of(answer.decode())
-
-        asking = [asyncio.create_task(ask()) for _ in range(1000)]
-        await held.reached.wait()
-        held.released.set()
-        assert len(set(await asyncio.gather(*asking))) == 1
-        assert len(world.engine.requests) == 1
