@@ -75,18 +75,6 @@ class Principal:
     models: ModelAccess = ModelAccess()
     visit: Visit | None = field(default=None, compare=False, repr=False)
 
-    def on(self, visit: Visit) -> Principal:
-        """The same, who comes by ``visit``."""
-        return Principal(
-            tenant=self.tenant,
-            subject=self.subject,
-            scopes=self.scopes,
-            credential_id=self.credential_id,
-            limits=self.limits,
-            models=self.models,
-            visit=visit,
-        )
-
 
 def has_scope(principal: Principal, scope: Scope) -> bool:
     """Whether ``principal`` has ``scope``, or one that includes it."""
@@ -99,7 +87,7 @@ def check_entry(principal: Principal, scope: Scope | None, *, reads: bool) -> No
     Raises:
         PermissionDenied: it has not the scope.
     """
-    if scope is None or not principal.scopes.isdisjoint(SUFFICIENT[scope]):
+    if scope is None or has_scope(principal, scope):
         return
     if reads and scope in AUDITED and Scope.AUDIT in principal.scopes:
         return

@@ -63,9 +63,7 @@ class ImagesUsed:
 
 def check_images(model_id: str, messages: Sequence[Message], *, reads_images: bool) -> None:
     """Raise InvalidValue unless the model may be shown the images of ``messages``; engines ask before they render."""
-    images: list[ImagePart] = []
-    for message in messages:
-        images += message.images
+    images = [image for message in messages for image in message.images]
     if not images:
         return
     if not reads_images:

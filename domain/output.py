@@ -70,7 +70,7 @@ class PartialChoice:
     @property
     def reasoning(self) -> str:
         """The reasoning so far."""
-        return "".join(self.thoughts) if self.thoughts else ""
+        return "".join(self.thoughts)
 
     @property
     def commitment(self) -> bytes:

@@ -74,16 +74,15 @@ class Changes:
     It costs next to nothing while nobody waits, where an ``asyncio.Event`` that is set and cleared costs as much.
     """
 
-    __slots__ = ("awaited",)
+    __slots__ = ("_awaited",)
 
     def __init__(self) -> None:
-        self.awaited: list[asyncio.Future[None]] = []
-        """What those who wait wait for."""
+        self._awaited: list[asyncio.Future[None]] = []
 
     def tell(self) -> None:
         """There is one."""
-        if self.awaited:
-            awaited, self.awaited = self.awaited, []
+        if self._awaited:
+            awaited, self._awaited = self._awaited, []
             for future in awaited:
                 if not future.done():
                     future.set_result(None)
@@ -91,12 +90,12 @@ class Changes:
     async def next(self) -> None:
         """Wait for the next one. No other task runs between a look and this, so that none is missed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.awaited.append(future)
+        self._awaited.append(future)
         try:
             await future
         except asyncio.CancelledError:
             with suppress(ValueError):  # it was told at that very moment
-                self.awaited.remove(future)
+                self._awaited.remove(future)
             raise
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import starmap
+from operator import add
 from typing import Any
 
 import msgspec
@@ -79,7 +80,7 @@ def usage_answer(usage: Usage) -> CompletionUsage:
 
 def usage_members(usages: Sequence[Usage]) -> dict[str, Any]:
     """The sum of token counts, a ``CompletionUsage``; plain, since each answer has one."""
-    total = usages[0] if len(usages) == 1 else sum(usages, start=Usage(prompt_tokens=0, completion_tokens=0))
+    total = reduce(add, usages)
     return {
         "prompt_tokens": total.prompt_tokens,
         "completion_tokens": total.completion_tokens,

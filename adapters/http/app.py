@@ -94,7 +94,6 @@ def _config(limits: HttpLimits) -> Config:
 def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents: Documents) -> SanicHandler:
     """The handler of ``route`` with everything around it that no route may forget."""
     public, reads = route.is_open(limits.public), route.reads
-    is_between = bool(services.middleware) and route.under_v1
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
         sent = cast("HttpRequest", request)
@@ -112,8 +111,6 @@ def _wrapped(route: Route, services: HttpServices, limits: HttpLimits, documents
         )
         # Sanic would decode some kinds of placeholders and leave others, such as the ids of models, as they came.
         names = {name: unquote(value) for name, value in path.items()} if path else path
-        if not is_between:
-            return await route.handler(exchange, **names)
         return await passed(route, exchange, lambda: route.handler(exchange, **names))
 
     if route.status == SWITCHED:

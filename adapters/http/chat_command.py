@@ -189,7 +189,7 @@ def check_widths(body: Mapping[str, Any], messages_max: int) -> None:
     """Refuse by length, with RequestRefused, before anything looks at each item."""
     for name, value in body.items():
         if isinstance(value, COLLECTIONS):
-            _check_width(name, len(value), messages_max if name == "messages" else ITEMS_MAX)
+            _check_width(name, len(value), min(messages_max, ITEMS_MAX) if name == "messages" else ITEMS_MAX)
     messages = body.get("messages")
     if isinstance(messages, list):
         contents = [message.get("content") for message in messages if isinstance(message, dict)]

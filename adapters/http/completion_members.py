@@ -59,8 +59,7 @@ def recorded_choices(generated: CompletionGenerated) -> list[PartialChoice]:
 
 
 def _message(choice: PartialChoice) -> dict[str, Any]:
-    calls = tool_calls_answer(choice.tool_calls) if choice.tool_calls else None
-    text, reasoning = choice.text, choice.reasoning
+    text, calls, reasoning = choice.text, tool_calls_answer(choice.tool_calls), choice.reasoning
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text or (None if calls else ""),

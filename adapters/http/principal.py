@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import cast
 
 from sanic import Request
@@ -56,7 +57,7 @@ def identified_by(identify: Identify, *, store: EventStore, clock: Clock, ids: I
             correlation_id=sent.correlation_id,
             purpose=purpose_of(request),
         )
-        return principal.on(visit)
+        return replace(principal, visit=visit)
 
     return authenticate
 

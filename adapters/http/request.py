@@ -150,8 +150,7 @@ class HttpRequest(Request):
     @property
     def is_upgrade(self) -> bool:
         """Whether it asks for a WebSocket in place of an answer (RFC 6455, 4.1)."""
-        values = self.headers.getall("upgrade", None)
-        return values is not None and any("websocket" in value.lower() for value in values)
+        return any("websocket" in value.lower() for value in self.headers.getall("upgrade", []))
 
     @property
     def template(self) -> str:

@@ -49,9 +49,7 @@ class _Reply:
         said = PartialChoice()
         for delta in deltas:
             said.add(delta)
-        ended = FinishReason.TOOL_CALLS if said.tool_calls else FinishReason.STOP
-        reason = ended if is_whole or not deltas else FinishReason.LENGTH
-        return cls(deltas, said.finished(reason, None), is_whole)
+        return cls(deltas, said.finished(_why(said, ends=is_whole or not deltas), None), is_whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +112,7 @@ class Playing:
         stops = stops or delta.token_ids[0] in self._parameters.stop_token_ids
         self._said.add(delta)
         if stops or last:
-            ended = FinishReason.TOOL_CALLS if self._said.tool_calls else FinishReason.STOP
-            self.finish_reason = ended if stops else FinishReason.LENGTH
+            self.finish_reason = _why(self._said, ends=stops)
         return delta
 
     @property
@@ -137,6 +134,13 @@ class Playing:
             for number, name in enumerate(names)
         ]
         return TokenLogprobs(chosen=found[0], top=tuple(found[: self._parameters.top_logprobs]))
+
+
+def _why(said: PartialChoice, *, ends: bool) -> FinishReason:
+    """Why a choice says no more: it ``ends``, or is cut off."""
+    if not ends:
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if said.tool_calls else FinishReason.STOP
 
 
 def _delta_of(piece: str | ToolCall, index: int) -> TextDelta:

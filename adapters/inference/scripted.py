@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from manent.adapters.inference.admission import Admission, AdmissionLimits
 from manent.adapters.inference.always_loaded import AlwaysLoaded
-from manent.adapters.inference.script import Playing, Script, at_once, token_of
+from manent.adapters.inference.script import Playing, Script, token_of
 from manent.adapters.inference.scripted_embeddings import scripted_embeddings
 from manent.domain.admission import Priority, QueuePlace
 from manent.domain.embedding import EmbeddingRequest, EmbeddingResult
@@ -140,8 +140,7 @@ class ScriptedEngine(AlwaysLoaded):
         number, ended = 0, False
         try:
             while playing := [choice for choice in choices if choice.finish_reason is None]:
-                if script.before_delta is not at_once:
-                    await script.before_delta(number)
+                await script.before_delta(number)
                 if script.failure is not None and number == script.fails_at:
                     raise script.failure
                 for choice in playing:

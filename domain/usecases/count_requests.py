@@ -80,8 +80,6 @@ class CountRequests:
             RateLimited: there were too many.
         """
         limits = self._limits(principal, address, None)
-        if not limits:
-            return ()
         return await self._take([Charge(limit) for limit in limits if limit.measure is Measure.REQUESTS])
 
     def completion(

@@ -240,8 +240,7 @@ class RunningCompletion:
             self.timeline.lap(Stage.PREFILL)
         self._deltas.append(delta)
         self._output.choices[delta.index].add(delta)
-        if self._more.awaited:
-            self._more.tell()
+        self._more.tell()
 
     def finish(self, generated: CompletionGenerated) -> None:
         """Tell the readers that success is recorded."""
